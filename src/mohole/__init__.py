@@ -1,0 +1,42 @@
+"""mohole: drill through a neural network's activations into sparse, nameable, steerable features.
+
+The names below are imported when first used, so that `import mohole` loads neither torch nor transformers.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from mohole.act import Clamp, steer
+    from mohole.catalogue import Catalogue
+    from mohole.corpus import Corpus
+    from mohole.dictionary import load_dictionary
+    from mohole.job import read_recipe, run
+    from mohole.model import load_model
+    from mohole.store import Store
+
+_WHERE = {
+    "Catalogue": "mohole.catalogue",
+    "Clamp": "mohole.act",
+    "Corpus": "mohole.corpus",
+    "Store": "mohole.store",
+    "load_dictionary": "mohole.dictionary",
+    "load_model": "mohole.model",
+    "read_recipe": "mohole.job",
+    "run": "mohole.job",
+    "steer": "mohole.act",
+}
+
+__all__ = ["Catalogue", "Clamp", "Corpus", "Store", "load_dictionary", "load_model", "read_recipe", "run", "steer"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"mohole has no attribute {name!r}; it has {', '.join(sorted(_WHERE))}")
+    return getattr(import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*_WHERE, "__version__"])

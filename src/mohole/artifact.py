@@ -1,0 +1,232 @@
+"""Artifacts: folders with a `manifest.json` that says what they are, what made them and what bytes they hold.
+
+An artifact is written in a hidden folder beside its place and renamed into it when whole, so a killed stage leaves nothing
+that looks finished. Its manifest holds no time and no machine: the same recipe and seed give the same bytes.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from mohole.errors import ArtifactError
+
+MANIFEST = "manifest.json"
+SCHEMA = 1
+_BLOCK_BYTES = 1 << 22
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What an artifact is made from. Two artifacts with equal inputs are the same artifact."""
+
+    kind: str
+    config: Mapping[str, Any]
+    """The resolved settings that matter to the content, as plain JSON values."""
+    seed: int
+    parents: Mapping[str, str] = field(default_factory=dict)
+    """Name of each parent and the digest of its manifest (or of the model's files)."""
+    version: int = 1
+    """Raised when the stage's code changes what it writes for the same settings."""
+
+    def digest(self) -> str:
+        return _digest(json.dumps(asdict(self), sort_keys=True).encode())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The manifest of a finished artifact."""
+
+    kind: str
+    inputs: Inputs
+    files: Mapping[str, tuple[int, str]]
+    """Each file's size in bytes and checksum (xxh3, 128 bit), by its path inside the folder."""
+    code: str
+    """The version of mohole that wrote it."""
+    digest: str
+    """Checksum of the manifest itself; children name their parents by it."""
+
+
+def create_digest(path: Path) -> str:
+    """Checksum (xxh3, 128 bit, hexadecimal) of a file's bytes."""
+    state = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            state.update(block)
+    return state.hexdigest()
+
+
+def _digest(data: bytes) -> str:
+    return xxhash.xxh3_128(data).hexdigest()
+
+
+def is_finished(path: Path, inputs: Inputs) -> bool:
+    """Is there a whole artifact at `path` made from exactly these inputs?"""
+    return (path / MANIFEST).is_file() and read_manifest(path).inputs.digest() == inputs.digest()
+
+
+def difference(path: Path, inputs: Inputs) -> str:
+    """The first setting in which the artifact at `path` differs from `inputs`, for a person to read."""
+    old, new = _flatten(asdict(read_manifest(path).inputs)), _flatten(asdict(inputs))
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            return f"{key.removeprefix('config.')}: {old.get(key)!r} there, {new.get(key)!r} asked for"
+    return "nothing"
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {k: v for name, item in value.items() for k, v in _flatten(item, f"{prefix}{name}.").items()}
+    return {prefix.rstrip("."): list(value) if isinstance(value, tuple) else value}
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the artifact at `path`.
+
+    Raises:
+        ArtifactError: no artifact there, an unfinished one, or a damaged manifest.
+    """
+    try:
+        data = (path / MANIFEST).read_bytes()
+        raw = json.loads(data)
+        if raw["schema"] != SCHEMA:
+            raise ArtifactError(
+                f"{path}: written in artifact format {raw['schema']}; this mohole reads format {SCHEMA}"
+            )
+        return Manifest(
+            kind=raw["kind"],
+            inputs=Inputs(**raw["inputs"]),
+            files={name: (entry["bytes"], entry["xxh3"]) for name, entry in raw["files"].items()},
+            code=raw["code"],
+            digest=_digest(data),
+        )
+    except FileNotFoundError:
+        raise ArtifactError(_what_is_there(path)) from None
+    except NotADirectoryError:
+        raise ArtifactError(f"{path}: a file, not an artifact folder") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{path / MANIFEST}: damaged ({error}); delete {path} and make it again") from None
+
+
+def _what_is_there(path: Path) -> str:
+    if not path.exists():
+        return f"{path}: no artifact there; `mohole run RECIPE` makes the missing ones"
+    return f"{path}: no {MANIFEST}, so not a finished artifact; delete it, or name another folder"
+
+
+def open_artifact(path: Path | str, *, kind: str | None = None, verify: bool = True) -> Manifest:
+    """Check that a whole, undamaged artifact (of this kind) is at `path`, and return its manifest.
+
+    Raises:
+        ArtifactError: missing, of another kind, or with a missing, truncated or changed file, which is named.
+    """
+    path = Path(path)
+    manifest = read_manifest(path)
+    if kind is not None and manifest.kind != kind:
+        raise ArtifactError(f"{path}: holds {manifest.kind!r}, not {kind!r}")
+    for name, (n_bytes, checksum) in manifest.files.items():
+        file = path / name
+        if not file.is_file():
+            raise ArtifactError(f"{file}: missing; delete {path} and make it again")
+        if file.stat().st_size != n_bytes:
+            raise ArtifactError(
+                f"{file}: {file.stat().st_size} bytes, {n_bytes} expected; delete {path} and make it again"
+            )
+        if verify and create_digest(file) != checksum:
+            raise ArtifactError(f"{file}: checksum is wrong, its bytes have changed; delete {path} and make it again")
+    return manifest
+
+
+@contextmanager
+def create(path: Path | str, inputs: Inputs, *, replace: bool = False) -> Iterator[Path]:
+    """Give a hidden folder to fill; when the block ends well, seal it with a manifest and rename it to `path`.
+
+    When the block fails or the process dies, nothing appears at `path`. With `replace`, an artifact already there is
+    taken away only after the new one is whole.
+
+    Raises:
+        ArtifactError: `path` is taken, or another process is writing it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.parent / f".{path.name}.partial"
+    with _lock(path):
+        if path.exists() and not replace:
+            raise ArtifactError(f"{path}: already there; delete it or choose another folder")
+        shutil.rmtree(draft, ignore_errors=True)  # left by a killed process: we hold the lock, so nobody is in it
+        draft.mkdir()
+        try:
+            yield draft
+            _seal(draft, inputs)
+            _swap(draft, path)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Only one process makes an artifact at a time. The lock goes with the process, however it ends."""
+    lock = path.parent / f".{path.name}.lock"
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            raise ArtifactError(
+                f"{path}: another process is making it; wait for that one, or name another folder"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _seal(draft: Path, inputs: Inputs) -> None:
+    from mohole import __version__
+
+    files = sorted(file for file in draft.rglob("*") if file.is_file())
+    for file in files:
+        _sync(file)
+    manifest = {
+        "schema": SCHEMA,
+        "kind": inputs.kind,
+        "inputs": asdict(inputs),
+        "files": {
+            str(file.relative_to(draft)): {"bytes": file.stat().st_size, "xxh3": create_digest(file)} for file in files
+        },
+        "code": __version__,
+    }
+    target = draft / MANIFEST
+    target.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    _sync(target)
+    _sync(draft)
+
+
+def _swap(draft: Path, path: Path) -> None:
+    if path.exists():
+        old = path.parent / f".{path.name}.replaced"
+        shutil.rmtree(old, ignore_errors=True)
+        path.rename(old)
+        draft.rename(path)
+        shutil.rmtree(old)
+    else:
+        draft.rename(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

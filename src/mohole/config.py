@@ -1,0 +1,355 @@
+"""Recipes: TOML files into frozen, strict values, with overrides. No stage logic: what a field means is said here, once.
+
+A recipe has one table per stage. An unknown key, a wrong type or an impossible value is a `ConfigError` that names the
+key, the value and the nearest valid one.
+"""
+
+import difflib
+import tomllib
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mohole.errors import ConfigError
+
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+Count = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+
+class Table(BaseModel):
+    """A frozen table of a recipe. Unknown keys are errors."""
+
+    # Not pydantic's strict mode: TOML has no tuples, and 1 must be a valid float. Strings are never turned into numbers.
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Machine(Table):
+    """How much of this machine a job may use. processes x threads never exceeds the cores."""
+
+    processes: Annotated[int, Field(ge=0)] = 0
+    """Worker processes for independent tasks (one dictionary each). 0: one for every core, as many as there are tasks."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """Threads of each process. 0: the cores divided by the processes."""
+
+
+class Model(Table):
+    """The language model under study."""
+
+    path: Annotated[str, Field(min_length=1)] = "planted"
+    """`planted` for the built-in model, a folder in Hugging Face format, or a hub id."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What the model computes in. float32 is fastest on most CPUs: bfloat16 products measured 4x slower without AMX."""
+    device: str = "cpu"
+    """Any torch device."""
+    allow_download: bool = False
+    """May the hub be asked for a model that is not on this machine? Nothing touches the network otherwise."""
+
+
+class PlantedCorpus(Table):
+    """Documents of the built-in world, generated at run time, with the truth about every token."""
+
+    kind: Literal["planted"] = "planted"
+    n_documents: Count = 6000
+    """How many documents to write."""
+
+
+class TextCorpus(Table):
+    """Text files of one's own."""
+
+    kind: Literal["text"] = "text"
+    path: Annotated[str, Field(min_length=1)]
+    """A UTF-8 file, a folder of .txt files, or a pattern such as `books/*.txt`."""
+    separator: str = "\n\n"
+    """What stands between two documents in a file. An empty string makes each file one document."""
+    max_tokens: Count | None = None
+    """Stop after the document in which this many tokens are reached. None: everything."""
+
+
+Corpus = Annotated[PlantedCorpus | TextCorpus, Field(discriminator="kind")]
+
+
+class Windows(Table):
+    """How documents are cut and which are kept away from training."""
+
+    context: Annotated[int, Field(ge=2)] = 128
+    """Tokens of a window, a begin-of-text token included where the tokenizer has one. A window is run alone."""
+    held_out: Share = 0.1
+    """Share of documents never trained on: every reported number comes from them. Chosen by keyed hash of the document."""
+
+
+class Harvest(Table):
+    """Which activations to collect."""
+
+    hookpoints: Annotated[tuple[str, ...], Field(min_length=1)] = ("resid_post.1",)
+    """Names such as `resid_post.1`; TransformerLens names are understood. `mohole show hookpoints MODEL` lists them."""
+    batch_tokens: Count = 8192
+    """Tokens of one forward pass. Changes speed and memory, never the rows beyond rounding."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """What rows are stored in."""
+
+
+class Shuffle(Table):
+    """The order of rows for training: the order of a keyed pseudo-random function of (document, position)."""
+
+    epoch: Annotated[int, Field(ge=0, lt=2**16)] = 0
+    """Another epoch is another order of the same rows."""
+
+
+class TopK(Table):
+    """Keep the k largest pre-activations of a row, where they are positive; ties go to the lower latent (Gao et al. 2024)."""
+
+    kind: Literal["topk"] = "topk"
+    k: Count = 16
+    """Active latents per row at most."""
+
+
+Nonlinearity = TopK  # one kind so far; a second makes this a union tagged by `kind`
+
+
+class Train(Table):
+    """One sparse autoencoder per hookpoint."""
+
+    n_latents: Count = 1024
+    """Latents of the dictionary."""
+    nonlinearity: Nonlinearity = TopK()
+    """How the few active latents are chosen."""
+    batch_rows: Count = 1024
+    """Rows of a step."""
+    steps: Count = 900
+    """Optimiser steps. The rows are read again from the start when they run out."""
+    lr: PositiveFloat = 2e-3
+    """Adam's learning rate, held flat after the warm-up and brought to zero over the last `decay_share`."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    decay_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
+    """Share of the steps, at the end, over which the rate falls linearly to zero."""
+    auxk: Annotated[int, Field(ge=0)] = 64
+    """Dead latents that help to explain the residual each step (AuxK, Gao et al. 2024). 0 turns it off."""
+    auxk_weight: Annotated[float, Field(ge=0.0)] = 1 / 32
+    dead_after_rows: Count = 100_000
+    """A latent is dead when it has been silent for this many rows."""
+
+    @model_validator(mode="after")
+    def _k_fits(self) -> Self:
+        if self.nonlinearity.k > self.n_latents:
+            raise ValueError(
+                f"nonlinearity.k: {self.nonlinearity.k} is more than n_latents; the largest is {self.n_latents}"
+            )
+        return self
+
+
+class Evaluate(Table):
+    """Quality on held-out documents."""
+
+    max_documents: Count = 400
+    """Held-out documents run through the model with the reconstruction spliced in. CE and task accuracy come from them."""
+    max_rows: Count = 200_000
+    """Held-out rows for FVU, L0, densities."""
+    recovery: bool = True
+    """Score latents against the corpus's truth, where it has any."""
+
+
+class Catalogue(Table):
+    """What each latent fires on."""
+
+    max_tokens: Count = 300_000
+    """Tokens encoded for statistics and examples, drawn as whole documents by keyed hash."""
+    top_examples: Count = 12
+    """Strongest distinct documents kept for a latent."""
+    intervals: Count = 5
+    """Half-open activation intervals of equal width between 0 and the maximum, each with its own examples."""
+    interval_examples: Count = 3
+    context_tokens: Count = 16
+    """Tokens shown on either side of an example's strongest token."""
+    promoted: Count = 8
+    """Vocabulary entries listed as promoted and as suppressed."""
+
+
+class Label(Table):
+    """Names for latents, found by rule, without a language model."""
+
+    max_tokens: Count = 120_000
+    """Tokens the rules may look at (to find a rule) plus tokens used to score it, from different documents."""
+    min_firings: Count = 8
+    """A latent with fewer firings among the tokens looked at is left unlabelled, and says so."""
+
+
+class Clamp(Table):
+    """Hold one latent at a multiple of its maximum: x' = x + (c - f(x)) d."""
+
+    hookpoint: str
+    latent: Annotated[int, Field(ge=0)] | None = None
+    """The latent by number, or None to take the best one for `concept`."""
+    concept: str | None = None
+    """A label of the corpus's truth, such as `landmark/golden_gate_bridge`; its best latent is clamped."""
+    times_max: float = 2.0
+    """Strength in units of the largest activation seen on the corpus. 0 ablates."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.latent is None) == (self.concept is None):
+            raise ValueError("latent, concept: give exactly one of the two")
+        return self
+
+
+class Steer(Table):
+    """One generation without and one with latents clamped."""
+
+    prompts: tuple[str, ...] = ()
+    """What the model continues. Empty: the built-in model's own question, else the first words of a held-out document."""
+    clamp: Clamp | None = None
+    """None: the strongest well-labelled latent of the first hookpoint."""
+    max_new_tokens: Count = 40
+    temperature: Annotated[float, Field(ge=0.0)] = 0.0
+    """0 always takes the likeliest token."""
+
+
+class Report(Table):
+    """The self-contained page."""
+
+    max_features: Count = 400
+    """Features of each hookpoint that can be browsed in the page, the best labelled first."""
+
+
+class Recipe(Table):
+    """A whole job: from a model and a text to a page of labelled, steerable features."""
+
+    run: Annotated[str, Field(min_length=1)]
+    """The folder that holds every artifact of this job."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """The one seed. Everything random is drawn from it and from what it is for."""
+    machine: Machine = Machine()
+    model: Model = Model()
+    corpus: Corpus = PlantedCorpus()
+    windows: Windows = Windows()
+    harvest: Harvest = Harvest()
+    shuffle: Shuffle = Shuffle()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    catalogue: Catalogue = Catalogue()
+    label: Label = Label()
+    steer: Steer = Steer()
+    report: Report = Report()
+
+
+def read_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a TOML recipe and apply overrides such as `train.nonlinearity.k=32`.
+
+    Raises:
+        ConfigError: the file is missing or no TOML, or a key or value cannot be meant.
+    """
+    path = Path(path)
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such recipe; the ones that come with mohole are in recipes/") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: a folder, not a recipe; name a .toml file, or use `mohole show {path}`") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start}); a recipe is a TOML file") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    for override in overrides:
+        _apply(tables, override)
+    return parse(tables)
+
+
+def parse(tables: dict[str, Any]) -> Recipe:
+    """Check plain tables against the schema."""
+    try:
+        return Recipe.model_validate(tables)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error, tables)) from None
+
+
+def _apply(tables: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"-o {override}: expected key=value, such as -o train.steps=300")
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        tables = tables.setdefault(parent, {})
+        if not isinstance(tables, dict):
+            raise ConfigError(f"-o {override}: {parent} is a value, not a table")
+    tables[last] = _toml_value(text.strip())
+
+
+def _toml_value(text: str) -> Any:
+    """A TOML value; what is not one is a plain string, so that paths and names need no quotes in a shell."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _one_line(error: ValidationError, tables: dict[str, Any]) -> str:
+    first = error.errors(include_url=False)[0]
+    # A tagged union puts the tag into the path ("corpus", "text", "path"); the user never wrote it there.
+    place = tuple(part for i, part in enumerate(first["loc"]) if not _is_tag(first["loc"], i, tables))
+    key = ".".join(str(part) for part in place)
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{_explain(key, place, first)}{more}"
+
+
+def _is_tag(loc: tuple[int | str, ...], index: int, tables: dict[str, Any]) -> bool:
+    value: Any = tables
+    for part in loc[:index]:
+        if isinstance(value, dict) and part in value:
+            value = value[part]
+    return isinstance(value, dict) and value.get("kind") == loc[index] and loc[index] not in value
+
+
+def _explain(key: str, place: tuple[int | str, ...], error: Any) -> str:
+    kind, value, context = error["type"], error["input"], error.get("ctx", {})
+    match kind:
+        case "extra_forbidden":
+            table, names = _fields_of(place[:-1])
+            near = difflib.get_close_matches(str(place[-1]), names, n=1, cutoff=0.5)
+            prefix = "".join(f"{part}." for part in place[:-1])
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"it has {', '.join(names)}"
+            return f"{key}: no such key in {table}; {hint}"
+        case "missing":
+            return f"{key}: needed, and not given"
+        case "greater_than_equal":
+            return f"{key}: {value!r} is too small; the smallest is {context['ge']}"
+        case "less_than_equal":
+            return f"{key}: {value!r} is too large; the largest is {context['le']}"
+        case "greater_than":
+            return f"{key}: {value!r} is too small; it must be more than {context['gt']}"
+        case "less_than":
+            return f"{key}: {value!r} is too large; it must be less than {context['lt']}"
+        case "literal_error" | "union_tag_invalid":
+            allowed = context.get("expected") or context.get("expected_tags", "")
+            given = context.get("tag", value)
+            names = [name.strip("' ") for name in allowed.replace(" or ", ", ").split(",")]
+            near = difflib.get_close_matches(str(given), names, n=1, cutoff=0.4)
+            hint = f"did you mean {near[0]!r}?" if near else f"one of {allowed}"
+            return f"{key}: {given!r} is not one of the choices; {hint}"
+        case "value_error":
+            text = str(context["error"])
+            return f"{key}.{text}" if key else text
+        case _:
+            return f"{key}: {value!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def _fields_of(place: tuple[int | str, ...]) -> tuple[str, list[str]]:
+    """Name and keys of the table at `place`; for a union, of all its kinds."""
+    tables: list[type[Table]] = [Recipe]
+    for part in place:
+        annotations = [table.model_fields[str(part)].annotation for table in tables if str(part) in table.model_fields]
+        tables = [table for annotation in annotations for table in _tables_in(annotation)]
+    names = sorted({name for table in tables for name in table.model_fields})
+    return " or ".join(table.__name__ for table in tables), names
+
+
+def _tables_in(annotation: Any) -> list[type[Table]]:
+    if isinstance(annotation, type) and issubclass(annotation, Table):
+        return [annotation]
+    if get_origin(annotation) in (Union, types.UnionType, Annotated):
+        return [table for argument in get_args(annotation) for table in _tables_in(argument)]
+    return []

@@ -1,0 +1,135 @@
+"""The sparse autoencoder: a dictionary for one hookpoint. Encoding, decoding, saving, loading; not training.
+
+    pre = (x - b_dec) W_enc^T + b_enc        f = nonlinearity(pre)        x^ = f W_dec + b_dec
+
+All in the model's own units: rows go in as the model makes them, and one unit of f moves the row by one unit length,
+because every decoder row has norm 1. Shapes: W_enc [latent, d], W_dec [latent, d].
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import ValidationError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mohole import artifact
+from mohole.config import Nonlinearity, TopK
+from mohole.dictionary.codes import SparseCodes, from_selection
+from mohole.errors import ArtifactError
+from mohole.record import write_json
+from mohole.tensors import open_tensors
+
+WEIGHTS_FILE = "dictionary.safetensors"
+FACTS_FILE = "dictionary.json"
+
+
+class Dictionary(Protocol):
+    """Turns rows into a few active latents and back. Rows do not affect each other: a batch may be cut anywhere."""
+
+    hookpoint: str
+
+    @property
+    def n_latents(self) -> int: ...
+
+    @property
+    def d_model(self) -> int: ...
+
+    def encode(self, rows: Float[Tensor, "row d"]) -> SparseCodes:
+        """Latent activations in model units; absent means zero."""
+        ...
+
+    def decode(self, codes: SparseCodes) -> Float[Tensor, "row d"]:
+        """The reconstruction, in model units."""
+        ...
+
+    def directions(self, latents: Int[Tensor, " latent"]) -> Float[Tensor, "latent d"]:
+        """Unit decoder directions of these latents."""
+        ...
+
+
+@dataclass(frozen=True)
+class SparseAutoencoder:
+    """A trained sparse autoencoder. Satisfies `Dictionary`."""
+
+    hookpoint: str
+    nonlinearity: Nonlinearity
+    W_enc: Float[Tensor, "latent d"]
+    b_enc: Float[Tensor, " latent"]
+    W_dec: Float[Tensor, "latent d"]
+    b_dec: Float[Tensor, " d"]
+
+    @property
+    def n_latents(self) -> int:
+        return self.W_dec.shape[0]
+
+    @property
+    def d_model(self) -> int:
+        return self.W_dec.shape[1]
+
+    def pre_activations(self, rows: Float[Tensor, "row d"]) -> Float[Tensor, "row latent"]:
+        """Before the nonlinearity. Memory is rows x latents: give a few thousand rows at a time."""
+        return torch.addmm(self.b_enc, rows - self.b_dec, self.W_enc.T)
+
+    def encode(self, rows: Float[Tensor, "row d"]) -> SparseCodes:
+        """Latent activations in model units; absent means zero."""
+        match self.nonlinearity:
+            case TopK(k=k):
+                return from_selection(*top_k(self.pre_activations(rows), k), self.n_latents)
+
+    def decode(self, codes: SparseCodes) -> Float[Tensor, "row d"]:
+        """The reconstruction, in model units."""
+        summed = torch.nn.functional.embedding_bag(
+            codes.latents, self.W_dec, codes.row_starts[:-1], mode="sum", per_sample_weights=codes.values
+        )
+        return summed + self.b_dec
+
+    def directions(self, latents: Int[Tensor, " latent"]) -> Float[Tensor, "latent d"]:
+        """Unit decoder directions of these latents."""
+        return self.W_dec[latents]
+
+    def save(self, out: Path) -> None:
+        """Write the dictionary's two files into `out`."""
+        tensors = {"W_enc": self.W_enc, "b_enc": self.b_enc, "W_dec": self.W_dec, "b_dec": self.b_dec}
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, out / WEIGHTS_FILE)
+        write_json(out / FACTS_FILE, {"hookpoint": self.hookpoint, "nonlinearity": self.nonlinearity.model_dump()})
+
+    @classmethod
+    def open(cls, path: Path | str) -> Self:
+        """Open a finished dictionary artifact.
+
+        Raises:
+            ArtifactError: missing, unfinished, damaged, or of another kind.
+        """
+        path = Path(path)
+        artifact.open_artifact(path, kind="dictionary")
+        tensors = {name: torch.from_numpy(array.copy()) for name, array in open_tensors(path / WEIGHTS_FILE).items()}
+        try:
+            facts = json.loads((path / FACTS_FILE).read_text(encoding="utf-8"))
+            return cls(facts["hookpoint"], TopK.model_validate(facts["nonlinearity"]), **tensors)
+        except (json.JSONDecodeError, KeyError, TypeError, ValidationError) as error:
+            raise ArtifactError(f"{path}: not a dictionary mohole can read ({error})") from None
+
+
+def load_dictionary(path: Path | str) -> SparseAutoencoder:
+    """Open the dictionary at `path`, a folder made by `mohole train`."""
+    return SparseAutoencoder.open(path)
+
+
+def top_k(pre: Float[Tensor, "row latent"], k: int) -> tuple[Float[Tensor, "row k"], Int[Tensor, "row k"]]:
+    """Each row's k largest entries and their places; among equal entries the lower place wins.
+
+    torch.topk leaves ties to chance, and a tie broken differently on another machine is another code. So the k-th value
+    is found by topk, and only rows in which it occurs more often than there is room are sorted stably.
+    """
+    values, places = pre.topk(k, dim=1)
+    threshold = values[:, -1:]
+    tied = ((pre == threshold).sum(1) > (values == threshold).sum(1)) & (threshold[:, 0] > 0)
+    if tied.any():
+        order = pre[tied].argsort(dim=1, descending=True, stable=True)[:, :k]
+        values[tied], places[tied] = pre[tied].gather(1, order), order
+    return values, places

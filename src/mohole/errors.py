@@ -1,0 +1,43 @@
+"""Every error mohole raises on purpose. Each message is one line: the thing, the value, the next step.
+
+MoholeError
+├── ConfigError       a recipe, an override or an argument that cannot be meant
+├── ArtifactError     a folder that is missing, unfinished, damaged, in use, or of another kind
+├── ModelError        a model that cannot be loaded or whose hookpoints cannot be proved
+│   └── HookpointError    a hookpoint name that the model does not have
+├── CorpusError       text that cannot be read, or too little of it
+├── NumericsError     a NaN, an infinity, a divergence
+└── StageError        a stage that cannot run as asked
+"""
+
+
+class MoholeError(Exception):
+    """Shown to the user as `error: <message>`; the traceback only with --debug."""
+
+
+class ConfigError(MoholeError, ValueError):
+    """A recipe, an override or an argument that cannot be meant."""
+
+
+class ArtifactError(MoholeError):
+    """A folder that is missing, unfinished, damaged, in use, or of another kind."""
+
+
+class ModelError(MoholeError):
+    """A model that cannot be loaded or whose hookpoints cannot be proved."""
+
+
+class HookpointError(ModelError):
+    """A hookpoint name that the model does not have."""
+
+
+class CorpusError(MoholeError):
+    """Text that cannot be read, or too little of it."""
+
+
+class NumericsError(MoholeError):
+    """A NaN, an infinity or a divergence, with the place where it was first seen."""
+
+
+class StageError(MoholeError):
+    """A stage that cannot run as asked."""

@@ -1,0 +1,98 @@
+"""Signs of life: a bar with rate and time left on a terminal, plain lines elsewhere. Silent for what ends within two seconds."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+QUIET_SECONDS = 2.0
+LINE_SECONDS = 10.0
+
+
+class Tracker:
+    """Counts done units of a job of known size and shows them on standard error."""
+
+    def __init__(self, label: str, total: int, unit: str) -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self.done = 0
+        self._note = ""
+        self._start = time.monotonic()
+        self._last_line = self._start
+        self._bar: tuple[Progress, TaskID] | None = None
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Report `count` more units. `note` is a short figure to show beside them, such as `fvu 0.041`."""
+        self.done += count
+        self._note = note or self._note
+        now = time.monotonic()
+        if now - self._start < QUIET_SECONDS:
+            return
+        if sys.stderr.isatty():
+            self._draw()
+        elif now - self._last_line >= LINE_SECONDS:
+            self._last_line = now
+            sys.stderr.write(self._line(now - self._start) + "\n")
+            sys.stderr.flush()
+
+    def _draw(self) -> None:
+        progress, task = self._bar or self._new_bar()
+        progress.update(task, completed=self.done, note=self._note, rate=f"{quantity(self._rate())} {self.unit}/s")
+
+    def _new_bar(self) -> "tuple[Progress, TaskID]":
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%  {task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", style="dim"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._bar = progress, progress.add_task(self.label, total=self.total, note="", rate="")
+        progress.start()
+        return self._bar
+
+    def _rate(self) -> float:
+        return self.done / max(time.monotonic() - self._start, 1e-9)
+
+    def _line(self, elapsed: float) -> str:
+        left = (self.total - self.done) * elapsed / max(self.done, 1)
+        note = f", {self._note}" if self._note else ""
+        share = self.done / max(self.total, 1)
+        return f"{self.label}: {share:.0%}, {quantity(self._rate())} {self.unit}/s, {left:.0f} s left{note}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar[0].stop()
+
+
+@contextmanager
+def track(label: str, total: int, unit: str) -> Iterator[Tracker]:
+    """Follow a job of `total` units: `with track("harvest", n_tokens, "tokens") as t: ... t.advance(n)`."""
+    with Tracker(label, total, unit) as tracker:
+        yield tracker
+
+
+def quantity(number: float) -> str:
+    """A short human number.
+
+    >>> quantity(12_345), quantity(0.5), quantity(3_200_000)
+    ('12.3k', '0.5', '3.2M')
+    """
+    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size:
+            return f"{number / size:.1f}{suffix}"
+    return f"{number:.0f}" if abs(number) >= 10 else f"{number:.2g}"

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 QUIET_SECONDS = 2.0
 LINE_SECONDS = 10.0
 
+plain_lines = False
+"""Set in worker processes: print lines even on a terminal, because several bars would overwrite each other."""
+
 
 class Tracker:
     """Counts done units of a job of known size and shows them on standard error."""
@@ -32,7 +35,7 @@ class Tracker:
         now = time.monotonic()
         if now - self._start < QUIET_SECONDS:
             return
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not plain_lines:
             self._draw()
         elif now - self._last_line >= LINE_SECONDS:
             self._last_line = now

@@ -30,6 +30,7 @@ class Use(IntEnum):
     RANDOM_DICTIONARY = 7
     ROW_SAMPLE = 8
     GENERATION = 9
+    DOCUMENT_SAMPLE = 10
 
 
 def philox(first: UInt64, second: UInt64, key: int) -> tuple[UInt64, UInt64]:

@@ -9,7 +9,7 @@ import tomllib
 import types
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -135,7 +135,7 @@ class Train(Table):
     """A latent is dead when it has been silent for this many rows."""
 
     @model_validator(mode="after")
-    def _k_fits(self) -> Self:
+    def _k_fits(self) -> "Train":
         if self.nonlinearity.k > self.n_latents:
             raise ValueError(
                 f"nonlinearity.k: {self.nonlinearity.k} is more than n_latents; the largest is {self.n_latents}"
@@ -191,7 +191,7 @@ class Clamp(Table):
     """Strength in units of the largest activation seen on the corpus. 0 ablates."""
 
     @model_validator(mode="after")
-    def _one_source(self) -> Self:
+    def _one_source(self) -> "Clamp":
         if (self.latent is None) == (self.concept is None):
             raise ValueError("latent, concept: give exactly one of the two")
         return self

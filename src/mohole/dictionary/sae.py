@@ -9,7 +9,7 @@ because every decoder row has norm 1. Shapes: W_enc [latent, d], W_dec [latent, 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -28,6 +28,7 @@ WEIGHTS_FILE = "dictionary.safetensors"
 FACTS_FILE = "dictionary.json"
 
 
+@runtime_checkable
 class Dictionary(Protocol):
     """Turns rows into a few active latents and back. Rows do not affect each other: a batch may be cut anywhere."""
 
@@ -99,7 +100,7 @@ class SparseAutoencoder:
         write_json(out / FACTS_FILE, {"hookpoint": self.hookpoint, "nonlinearity": self.nonlinearity.model_dump()})
 
     @classmethod
-    def open(cls, path: Path | str) -> Self:
+    def open(cls, path: Path | str) -> "SparseAutoencoder":
         """Open a finished dictionary artifact.
 
         Raises:

@@ -4,7 +4,7 @@ import json
 import struct
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -121,7 +121,7 @@ class StoreWriter:
         self._file.seek(self._first + self._header[name]["data_offsets"][0] + start * row_bytes)
         self._file.write(np.ascontiguousarray(values).data)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "StoreWriter":
         return self
 
     def __exit__(

@@ -1,0 +1,17 @@
+"""Acting on a model through its features: exact clamps, and the demonstration of one."""
+
+from mohole.act.clamp import Clamp
+from mohole.act.demonstrate import Comparison, Demonstration, demonstrate, read_steering
+from mohole.act.steer import Check, Continuation, Steered, steer
+
+__all__ = [
+    "Check",
+    "Clamp",
+    "Comparison",
+    "Continuation",
+    "Demonstration",
+    "Steered",
+    "demonstrate",
+    "read_steering",
+    "steer",
+]

@@ -1,0 +1,164 @@
+"""A model with latents clamped: generating, reading logits, and the proof that every token was really edited."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mohole.act.clamp import Clamp, ClampedLatents, Maxima, resolve
+from mohole.dictionary import Dictionary
+from mohole.errors import StageError
+from mohole.model import Edit, EditTally, LanguageModel
+
+Tokens = Int[Tensor, "batch position"]
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """A steered text, with the count that proves it. The last token written is never run, so it is not counted."""
+
+    tokens: Int[Tensor, "batch longer"]
+    n_tokens: int
+    """Tokens that the model ran: sequences x (positions - 1)."""
+    n_fired: int
+    """Tokens at which the clamp fired. Equal to `n_tokens`, or there is a StageError instead of a continuation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What a clamp did to the rows, measured inside the model at one hookpoint."""
+
+    hookpoint: str
+    n_rows: int
+    row_error: float
+    """Largest |x' - x - sum (c - f) d|, relative to the largest |x'|: 0 up to rounding, or the clamp is not exact."""
+    reads_back: float
+    """Share of (row, latent) pairs at which encoding x' reads c again within 5 %. Less than 1 is not an error: see clamp.py."""
+
+
+@dataclass(frozen=True)
+class Steered:
+    """A model whose latents are held. `edits` also work with any of the model's own methods, without the counting."""
+
+    model: LanguageModel
+    held: tuple[ClampedLatents, ...]
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """One edit per hookpoint, for `model.generate(..., edits=...)`. A later hookpoint's codes see the earlier edits."""
+        return tuple(Edit(group.dictionary.hookpoint, group.change) for group in self.held)
+
+    def generate(self, tokens: Tokens, **options: Any) -> Continuation:
+        """`model.generate` with the clamps at every position of every step. `options` are that method's.
+
+        Raises:
+            StageError: the clamp did not fire for every token, so the text must not be called steered.
+        """
+        counters = [_Counter(group) for group in self.held]
+        tally = EditTally()
+        edits = [
+            Edit(group.dictionary.hookpoint, counter.change) for group, counter in zip(self.held, counters, strict=True)
+        ]
+        written = self.model.generate(tokens, edits=edits, tally=tally, **options)
+        n_positions = written.shape[1] - 1 if written.shape[1] > tokens.shape[1] else 0
+        for counter in counters:
+            _demand_all(counter, n_positions, tally.n_rows)
+        n_tokens = written.shape[0] * n_positions
+        return Continuation(written, n_tokens, n_tokens)
+
+    def logits(self, tokens: Tokens) -> Float[Tensor, "batch position vocab"]:
+        """Next-token logits with the clamps at every position.
+
+        Raises:
+            StageError: the clamp did not fire for every token.
+        """
+        counters = [_Counter(group) for group in self.held]
+        edits = [
+            Edit(group.dictionary.hookpoint, counter.change) for group, counter in zip(self.held, counters, strict=True)
+        ]
+        logits = self.model.logits(tokens, edits=edits)
+        for counter in counters:
+            _demand_all(counter, tokens.shape[1], tokens.numel())
+        return logits
+
+    def check(self, tokens: Tokens) -> tuple[Check, ...]:
+        """Measure in the model, for each hookpoint, how exactly the rows moved and how often the latents read c again."""
+        before: dict[str, Tensor] = {}
+
+        def keep(hookpoint: str) -> Edit:
+            def change(rows: Tensor, first_position: int) -> Tensor:
+                before[hookpoint] = rows.clone()
+                return rows
+
+            return Edit(hookpoint, change)
+
+        hookpoints = [group.dictionary.hookpoint for group in self.held]
+        pairs = zip(hookpoints, self.edits, strict=True)
+        edits = [edit for hookpoint, clamp in pairs for edit in (keep(hookpoint), clamp)]
+        after = self.model.read(tokens, hookpoints, edits)
+        return tuple(
+            _compare(group, before[hookpoint], after[hookpoint])
+            for hookpoint, group in zip(hookpoints, self.held, strict=True)
+        )
+
+
+def steer(
+    model: LanguageModel,
+    dictionary: Dictionary | Sequence[Dictionary],
+    clamps: Sequence[Clamp],
+    *,
+    catalogue: Maxima | Sequence[Maxima] = (),
+) -> Steered:
+    """The model with these latents held: `steer(model, sae, [Clamp(7, times_max=2)], catalogue=c).generate(tokens, ...)`.
+
+    Clamps of one hookpoint act together on the same row; those of a later hookpoint act on what the earlier ones made of it.
+
+    Raises:
+        ConfigError: no such latent or dictionary, a latent clamped twice, or `times_max` without a catalogue.
+        HookpointError: the model has no such hookpoint.
+        StageError: `times_max` of a latent that was never seen active.
+    """
+    dictionaries = dictionary if isinstance(dictionary, Sequence) else [dictionary]
+    catalogues = catalogue if isinstance(catalogue, Sequence) else [catalogue]
+    held = resolve(clamps, dictionaries, catalogues)
+    for group in held:
+        model.canonical(group.dictionary.hookpoint)
+    return Steered(model, held)
+
+
+@dataclass
+class _Counter:
+    """Counts, from inside the edit, the positions and the rows that it was given."""
+
+    group: ClampedLatents
+    positions: set[int] = field(default_factory=set)
+    n_rows: int = 0
+
+    def change(self, rows: Float[Tensor, "batch position d"], first_position: int) -> Float[Tensor, "batch position d"]:
+        changed = self.group.change(rows, first_position)
+        self.positions.update(range(first_position, first_position + rows.shape[1]))
+        self.n_rows += rows.shape[0] * rows.shape[1]
+        return changed
+
+
+def _demand_all(counter: _Counter, n_positions: int, n_rows: int) -> None:
+    """Every position of the text once at least, and every row that the model ran (without a cache, rows run again)."""
+    if counter.positions != set(range(n_positions)) or counter.n_rows != n_rows:
+        raise StageError(
+            f"{counter.group.dictionary.hookpoint}: the clamp fired at {len(counter.positions)} of {n_positions} positions "
+            f"({counter.n_rows} of {n_rows} rows), so the result is not steered; "
+            "load the model with its self-test on to check its hookpoints"
+        )
+
+
+def _compare(group: ClampedLatents, before: Tensor, after: Tensor) -> Check:
+    device = group.values.device
+    old, new = (rows.reshape(-1, rows.shape[-1]).to(device=device, dtype=torch.float32) for rows in (before, after))
+    expected = group.shift(old).double() @ group.dictionary.directions(group.latents).double()
+    error = (new.double() - old.double() - expected).norm(dim=1).max() / new.double().norm(dim=1).max()
+    left = group.shift(new).abs()  # c - f(x'): 0 where the latent reads c
+    room = 0.05 * group.values.abs().clamp(min=1e-6)
+    return Check(group.dictionary.hookpoint, len(old), float(error), float((left <= room).float().mean()))

@@ -1,0 +1,119 @@
+"""Scores of a yes/no detector: F1 and its parts, AUROC with ties, the best cut. One column at a time; slow and obvious.
+
+A cut is a strict rule, `score > threshold`, compared in float64. So threshold 0 on an activation means "fires".
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mohole.metrics.measure import ratio
+
+Scores = NDArray[np.floating]
+Bools = NDArray[np.bool_]
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """Counts of a decision against the truth. Ratios with nothing to count are 0, so a detector that never fires scores 0."""
+
+    true_positive: int
+    false_positive: int
+    false_negative: int
+    true_negative: int
+
+    @property
+    def precision(self) -> float:
+        return _share(self.true_positive, self.true_positive + self.false_positive)
+
+    @property
+    def recall(self) -> float:
+        return _share(self.true_positive, self.true_positive + self.false_negative)
+
+    @property
+    def f1(self) -> float:
+        return _share(2 * self.true_positive, 2 * self.true_positive + self.false_positive + self.false_negative)
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean of the two classes' shares right: 0.5 for always-yes, always-no and coin flips."""
+        specificity = _share(self.true_negative, self.true_negative + self.false_positive)
+        return (self.recall + specificity) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class BestCut:
+    """The threshold with the highest F1 on the data it was chosen on, and that (optimistic) F1."""
+
+    threshold: float
+    f1: float
+
+
+def confusion(decided: Bools, positive: Bools) -> Confusion:
+    """Count decisions against the truth."""
+    return Confusion(
+        int((decided & positive).sum()),
+        int((decided & ~positive).sum()),
+        int((~decided & positive).sum()),
+        int((~decided & ~positive).sum()),
+    )
+
+
+def auroc(scores: Scores, positive: Bools) -> float:
+    """Probability that a random positive scores above a random negative, ties counting half (Mann-Whitney). Exact.
+
+    Raises:
+        ValueError: one of the classes is empty.
+    """
+    return float(auroc_weighted(scores, positive, np.ones((1, len(scores))))[0])
+
+
+def auroc_weighted(scores: Scores, positive: Bools, weights: Float64) -> Float64:
+    """AUROC in which item i counts `weights[replicate, i]` times; one value per replicate, NaN without both classes."""
+    if not positive.any() or positive.all():
+        raise ValueError(f"auroc: {int(positive.sum())} positives of {len(positive)}; both classes are needed")
+    order = np.argsort(scores, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # last item of each run of equal scores
+    up = np.cumsum(np.where(positive[order], weights[:, order], 0.0), axis=1)[:, ends]
+    down = np.cumsum(np.where(positive[order], 0.0, weights[:, order]), axis=1)[:, ends]
+    positives_here = np.diff(up, axis=1, prepend=0.0)
+    below = np.concatenate([np.zeros((len(weights), 1)), down[:, :-1]], axis=1)
+    wins = (positives_here * (below + down) / 2).sum(1)
+    pairs = up[:, -1] * down[:, -1]
+    return ratio(wins, pairs)
+
+
+def best_cut(scores: Scores, positive: Bools) -> BestCut:
+    """The rule `score > threshold` with the highest F1; of equal ones the strictest. Midway between neighbouring scores.
+
+    Raises:
+        ValueError: there is no positive.
+    """
+    if not positive.any():
+        raise ValueError("best_cut: no positive to find")
+    scores = scores.astype(np.float64)
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    n_right = np.cumsum(positive[order])[ends]
+    f1 = 2 * n_right / (ends + 1 + positive.sum())
+    best = int(np.argmax(f1))
+    return BestCut(cut_below(scores[order], int(ends[best]) + 1), float(f1[best]))
+
+
+def cut_below(descending: Scores, count: int) -> float:
+    """A threshold that lets exactly the first `count` of these descending scores through (the next is lower).
+
+    Midway to the next score, because a threshold equal to a score would flip with the last bit of rounding; but exactly
+    0 when the next score is 0, so that a latent that may fire at any strength has the rule "fires".
+    """
+    lowest = float(descending[count - 1])
+    if count == len(descending):
+        return float(np.nextafter(lowest, -np.inf))
+    following = float(descending[count])
+    return 0.0 if following == 0.0 else (lowest + following) / 2
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0

@@ -75,16 +75,17 @@ def is_finished(path: Path, inputs: Inputs) -> bool:
 
 def difference(path: Path, inputs: Inputs) -> str:
     """The first setting in which the artifact at `path` differs from `inputs`, for a person to read."""
-    old, new = _flatten(asdict(read_manifest(path).inputs)), _flatten(asdict(inputs))
+    old, new = flatten(asdict(read_manifest(path).inputs)), flatten(asdict(inputs))
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
             return f"{key.removeprefix('config.')}: {old.get(key)!r} there, {new.get(key)!r} asked for"
     return "nothing"
 
 
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one, keys joined by dots."""
     if isinstance(value, dict):
-        return {k: v for name, item in value.items() for k, v in _flatten(item, f"{prefix}{name}.").items()}
+        return {k: v for name, item in value.items() for k, v in flatten(item, f"{prefix}{name}.").items()}
     return {prefix.rstrip("."): list(value) if isinstance(value, tuple) else value}
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,13 @@ Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """What the corpus needs of a tokenizer. No special tokens are added; offsets are in characters."""
+
+    def __len__(self) -> int:
+        """Number of tokens."""
+        ...
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Token ids and, for each, the characters [start, end) it covers."""
@@ -85,7 +90,7 @@ def build_corpus(
         },
         out / "corpus.safetensors",
     )
-    pieces = [tokenizer.piece(token) for token in range(int(max(ids.max() for ids in tokens)) + 1)]
+    pieces = [tokenizer.piece(token) for token in range(len(tokenizer))]
     write_json(out / "corpus.json", {"context": context, "has_bos": has_bos, "labels": list(labels), "pieces": pieces})
 
 

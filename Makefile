@@ -1,0 +1,40 @@
+# The whole of what a developer types. `make demo` and `make test` work on a bare checkout.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup check test docs demo bench clean
+
+setup: $(STAMP)
+
+# torch first and alone: from an index it would bring gigabytes of GPU libraries; constraints.txt pins the CPU build.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mohole needs Python 3.11 or newer; try make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+check: setup
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/mypy
+
+# Two workers with one thread each: two threads on a busy core are slower than one.
+test: check
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $${PYTEST_WORKERS:-2}
+
+docs: setup
+	$(BIN)/python -m pytest -q tests/test_docs.py
+
+demo: setup
+	@rm -rf runs/demo
+	$(BIN)/mohole run recipes/demo.toml
+
+bench: setup
+	$(BIN)/python benchmarks/main_job/run.py
+
+clean:
+	rm -rf $(VENV) runs dist build

@@ -1,0 +1,137 @@
+"""The verbs of `mohole`, and how an error becomes one line."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mohole import __version__
+from mohole.config import Recipe, read_recipe
+from mohole.errors import MoholeError
+
+app = typer.Typer(
+    name="mohole",
+    help="Drill through a neural network's activations into sparse, nameable, steerable features.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML recipe; recipes/ has some.")]
+Overrides = Annotated[
+    list[str], typer.Option("-o", "--override", metavar="KEY=VALUE", help="Change one value of the recipe; repeatable.")
+]
+Replace = Annotated[bool, typer.Option("--replace", help="Make artifacts again that were made with other settings.")]
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"mohole {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(recipe: RecipePath, override: Overrides = [], replace: Replace = False) -> None:  # noqa: B006
+    """Make everything a recipe asks for that is not there yet, and show what was found."""
+    from mohole import job, report
+
+    settings = read_recipe(recipe, override)
+    made = job.run(settings, replace=replace)
+    page = report.write_page(Path(settings.run))
+    if not made:
+        typer.echo(f"{settings.run}: everything is there already; nothing to do")
+    report.print_findings(Path(settings.run))
+    typer.echo(f"\nreport: {page}")
+
+
+def _stage_command(verb: Any, summary: str) -> Callable[..., None]:
+    def command(recipe: RecipePath, override: Overrides = [], replace: Replace = False) -> None:  # noqa: B006
+        from mohole import job
+
+        settings: Recipe = read_recipe(recipe, override)
+        if not job.run_verb(settings, verb, replace=replace):
+            typer.echo(f"{verb}: there already, made from the same settings; nothing to do")
+
+    command.__doc__ = summary
+    return command
+
+
+_STAGES = {
+    "harvest": "Tokenize the corpus and collect the model's activations at the recipe's hookpoints.",
+    "shuffle": "Put the rows into the keyed pseudo-random order that training reads.",
+    "train": "Learn a dictionary for each hookpoint.",
+    "evaluate": "Measure each dictionary on held-out documents, in the model, and against the corpus's truth.",
+    "catalogue": "Collect what each latent fires on.",
+    "label": "Name the latents by rule, and score every name on documents the rule has not seen.",
+    "steer": "Continue a prompt with and without a latent clamped.",
+}
+for _verb, _summary in _STAGES.items():
+    app.command(_verb)(_stage_command(_verb, _summary))
+
+
+@app.command()
+def show(
+    what: Annotated[str, typer.Argument(metavar="PATH", help="An artifact, a run folder, or the word `hookpoints`.")],
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="With `hookpoints`: a folder or hub id.")] = None,
+) -> None:
+    """Describe an artifact or a run folder; `mohole show hookpoints MODEL` lists a model's hookpoints."""
+    from mohole.cli import show as showing
+
+    if what == "hookpoints":
+        showing.show_hookpoints(model or "planted")
+    else:
+        showing.show_path(Path(what))
+
+
+@app.command()
+def plant(
+    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write the new model.")],
+    seed: Annotated[int, typer.Option(help="The seed of weights and text.", min=0)] = 0,
+) -> None:
+    """Train the built-in model again from a seed, and certify it. Takes up to an hour of one core."""
+    from mohole import planted
+
+    planted.plant(out, seed=seed)
+
+
+def main() -> None:
+    """Run the command line; a foreseen failure becomes one line on standard error and a non-zero exit status."""
+    try:
+        app()
+    except MoholeError as error:
+        _fail(str(error), error)
+    except OSError as error:
+        _fail(_explain(error), error)
+    except KeyboardInterrupt as error:
+        _fail("interrupted; what was finished is kept, the same command goes on from there", error, status=130)
+
+
+def _fail(message: str, error: BaseException, *, status: int = 1) -> None:
+    if "--debug" in sys.argv:
+        raise error
+    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    sys.stderr.flush()
+    # Worker processes were stopped on the way here; nothing is left to wait for.
+    raise SystemExit(status)
+
+
+def _explain(error: OSError) -> str:
+    place = error.filename or "writing"
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return f"{place}: the disk is full; nothing half-written was kept; free space, or -o run=FOLDER elsewhere"
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return f"{place}: no permission ({os.strerror(error.errno)}); change it, or -o run=FOLDER elsewhere"
+        case errno.EPIPE:
+            return "the reader of this output went away"
+        case _:
+            return f"{place}: {error.strerror or error}"

@@ -1,0 +1,166 @@
+"""Which artifacts a recipe gives, where they stand, and what each is made from. Reads manifests; runs nothing, needs no torch.
+
+RUN/corpus  ->  RUN/activations  ->  RUN/shuffled  ->  RUN/<hookpoint>/dictionary  ->  .../evaluation
+                                                                                   ->  .../catalogue  ->  .../labels
+                                                                                   ->  RUN/steering  ->  RUN/report.html
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from mohole import artifact
+from mohole.artifact import Inputs
+from mohole.config import Recipe
+from mohole.errors import ConfigError
+from mohole.model.hookpoints import parse_hookpoint
+from mohole.model.source import find_model, fingerprint
+
+Verb = Literal["corpus", "harvest", "shuffle", "train", "evaluate", "catalogue", "label", "steer"]
+VERBS: tuple[Verb, ...] = ("corpus", "harvest", "shuffle", "train", "evaluate", "catalogue", "label", "steer")
+
+MODEL = "model"
+"""The parent that is no artifact: the model's own files."""
+
+# Raised for a stage whose code has changed what it writes for the same settings, so that old artifacts are not taken for new.
+_VERSIONS: dict[Verb, int] = dict.fromkeys(VERBS, 1)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One artifact to be made."""
+
+    verb: Verb
+    kind: str
+    out: Path
+    hookpoint: str | None
+    """The one it is about, or None for what all hookpoints share."""
+    config: Mapping[str, Any]
+    parents: Mapping[str, Path]
+    needs_model: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.verb if self.hookpoint is None else f"{self.verb} {self.hookpoint}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every stage of a recipe, each after the ones it is made from."""
+
+    recipe: Recipe
+    stages: tuple[Stage, ...]
+
+    @cached_property
+    def model_digest(self) -> str:
+        """Checksum of the model's files."""
+        model = self.recipe.model
+        return fingerprint(find_model(model.path, model.revision, model.allow_download)[1])
+
+    def inputs(self, stage: Stage) -> Inputs:
+        """What `stage` is made from, as things stand now.
+
+        Raises:
+            ArtifactError: a parent has not been made yet.
+        """
+        parents = {name: artifact.read_manifest(path).digest for name, path in stage.parents.items()}
+        if stage.needs_model:
+            parents[MODEL] = self.model_digest
+        return Inputs(
+            kind=stage.kind,
+            config=stage.config,
+            seed=self.recipe.seed,
+            parents=parents,
+            version=_VERSIONS[stage.verb],
+        )
+
+    def is_finished(self, stage: Stage) -> bool:
+        """Is there a whole artifact of this stage, made from what its parents hold now?"""
+        made = all((parent / artifact.MANIFEST).is_file() for parent in stage.parents.values())
+        return made and artifact.is_finished(stage.out, self.inputs(stage))
+
+
+def hookpoints_of(recipe: Recipe) -> tuple[str, ...]:
+    """The recipe's hookpoints in mohole's words, each once.
+
+    Raises:
+        HookpointError: a name that no model has. ConfigError: the same place named twice.
+    """
+    names = [str(parse_hookpoint(name, model=recipe.model.path)) for name in recipe.harvest.hookpoints]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"harvest.hookpoints: {twice[0]} is named twice; name each place once")
+    return tuple(names)
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Lay out every stage of a recipe."""
+    run = Path(recipe.run)
+    hookpoints = hookpoints_of(recipe)
+    corpus, activations, shuffled = run / "corpus", run / "activations", run / "shuffled"
+    model = recipe.model.model_dump(mode="json", include={"dtype", "device"})
+    stages = [
+        Stage("corpus", "corpus", corpus, None, _dump(recipe, "corpus", "windows"), {}, needs_model=True),
+        Stage(
+            "harvest",
+            "activations",
+            activations,
+            None,
+            _dump(recipe, "harvest") | {"model": model},
+            {"corpus": corpus},
+            needs_model=True,
+        ),
+        Stage("shuffle", "shuffled", shuffled, None, _dump(recipe, "shuffle"), {"activations": activations}),
+    ]
+    for hookpoint in hookpoints:
+        stages += _stages_of_hookpoint(recipe, hookpoint, run / hookpoint, corpus, shuffled)
+    first = _steered_hookpoint(recipe, hookpoints)
+    steering_parents = {name: run / first / name for name in ("dictionary", "catalogue", "labels", "evaluation")}
+    stages.append(
+        Stage(
+            "steer",
+            "steering",
+            run / "steering",
+            None,
+            _dump(recipe, "steer"),
+            {"corpus": corpus} | steering_parents,
+            True,
+        )
+    )
+    return Plan(recipe, tuple(stages))
+
+
+def _stages_of_hookpoint(recipe: Recipe, hookpoint: str, folder: Path, corpus: Path, shuffled: Path) -> list[Stage]:
+    dictionary, catalogue = folder / "dictionary", folder / "catalogue"
+    place = {"hookpoint": hookpoint}
+    sources = {"dictionary": dictionary, "shuffled": shuffled, "corpus": corpus}
+    return [
+        Stage("train", "dictionary", dictionary, hookpoint, _dump(recipe, "train") | place, {"shuffled": shuffled}),
+        Stage("evaluate", "evaluation", folder / "evaluation", hookpoint, _dump(recipe, "evaluate"), sources, True),
+        Stage("catalogue", "catalogue", catalogue, hookpoint, _dump(recipe, "catalogue"), sources, True),
+        Stage(
+            "label",
+            "labels",
+            folder / "labels",
+            hookpoint,
+            _dump(recipe, "label"),
+            {"catalogue": catalogue, "corpus": corpus},
+        ),
+    ]
+
+
+def _steered_hookpoint(recipe: Recipe, hookpoints: tuple[str, ...]) -> str:
+    clamp = recipe.steer.clamp
+    if clamp is None:
+        return hookpoints[0]
+    name = str(parse_hookpoint(clamp.hookpoint, model=recipe.model.path))
+    if name not in hookpoints:
+        raise ConfigError(
+            f"steer.clamp.hookpoint: {name} is not harvested; harvest.hookpoints has {', '.join(hookpoints)}"
+        )
+    return name
+
+
+def _dump(recipe: Recipe, *tables: str) -> dict[str, Any]:
+    return recipe.model_dump(mode="json", include=set(tables))

@@ -1,0 +1,127 @@
+"""Making what is missing: in order, each artifact whole or not at all, the hookpoints side by side in worker processes."""
+
+import os
+import resource
+import time
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from mohole import artifact
+from mohole.config import Recipe
+from mohole.errors import StageError
+from mohole.execute import Cores, Task, run_tasks, share_cores
+from mohole.job.plan import Plan, Stage, Verb, plan
+from mohole.record import Recorder
+
+LOG_FILE = "job.jsonl"
+"""One line for each stage that was made: its name, CPU-seconds and wall seconds. Beside the artifacts, part of none."""
+
+Say = Callable[[str], None]
+
+
+def run(recipe: Recipe, *, replace: bool = False, say: Say = print) -> list[str]:
+    """Make every artifact of `recipe` that is missing. Returns the names of the stages that were made.
+
+    Args:
+        replace: make artifacts again that are there but were made from other settings or other parents.
+        say: told one line for each stage, for a person to read.
+
+    Raises:
+        StageError: an artifact stands there that was made from something else, and `replace` is false.
+    """
+    whole = plan(recipe)
+    return _make(whole, whole.stages, replace, say)
+
+
+def run_verb(recipe: Recipe, verb: Verb, *, replace: bool = False, say: Say = print) -> list[str]:
+    """Make the artifacts of one stage, for every hookpoint. `harvest` makes the corpus too.
+
+    Raises:
+        ArtifactError: what the stage is made from is not there.
+        StageError: as `run`.
+    """
+    whole = plan(recipe)
+    verbs: tuple[Verb, ...] = ("corpus", "harvest") if verb == "harvest" else (verb,)
+    return _make(whole, [stage for stage in whole.stages if stage.verb in verbs], replace, say)
+
+
+def _make(whole: Plan, stages: Sequence[Stage], replace: bool, say: Say) -> list[str]:
+    """What all hookpoints share is made here, in order; the chains of the hookpoints are made side by side."""
+    machine = whole.recipe.machine
+    made: list[str] = []
+    for is_shared, group in groupby(stages, key=lambda stage: stage.hookpoint is None):
+        chosen = list(group)
+        if is_shared:
+            made += _make_in_order(whole, chosen, share_cores(1, threads=machine.threads), replace, say)
+            continue
+        chains = [list(chain) for _, chain in groupby(chosen, key=lambda stage: stage.hookpoint)]
+        missing = [chain for chain in chains if not all(whole.is_finished(stage) for stage in chain)]
+        cores = share_cores(max(len(missing), 1), processes=machine.processes, threads=machine.threads)
+        made += _make_side_by_side(whole, missing, cores, replace, say)
+    return made
+
+
+def _make_side_by_side(whole: Plan, chains: list[list[Stage]], cores: Cores, replace: bool, say: Say) -> list[str]:
+    if cores.processes == 1 or len(chains) == 1:
+        return [name for chain in chains for name in _make_in_order(whole, chain, cores, replace, say)]
+    before = {stage.name for chain in chains for stage in chain if not whole.is_finished(stage)}
+    _limit_threads(cores.threads)  # the workers inherit it
+    run_tasks(
+        [
+            Task(str(chain[0].hookpoint), _make_chain, (whole.recipe, [stage.name for stage in chain], cores, replace))
+            for chain in chains
+        ],
+        cores,
+    )
+    return [stage.name for chain in chains for stage in chain if stage.name in before]
+
+
+def _make_chain(recipe: Recipe, names: list[str], cores: Cores, replace: bool) -> None:
+    """In a worker process: the named stages, one after the other."""
+    whole = plan(recipe)
+    _make_in_order(whole, [stage for stage in whole.stages if stage.name in names], cores, replace, _print_line)
+
+
+def _print_line(line: str) -> None:
+    os.write(1, f"{line}\n".encode())  # one write call: lines of several workers do not mix
+
+
+def _make_in_order(whole: Plan, stages: Sequence[Stage], cores: Cores, replace: bool, say: Say) -> list[str]:
+    missing = [stage for stage in stages if not whole.is_finished(stage)]
+    if not missing:
+        return []
+    _limit_threads(cores.threads)
+    # torch is imported here and not before: a job with nothing to do answers at once
+    import torch
+
+    from mohole.job.workshop import Workshop
+
+    torch.set_num_threads(cores.threads)
+    workshop = Workshop(whole.recipe)
+    for stage in missing:
+        inputs = whole.inputs(stage)
+        if (stage.out / artifact.MANIFEST).is_file() and not replace:
+            raise StageError(
+                f"{stage.out}: made with other settings ({artifact.difference(stage.out, inputs)}); "
+                "--replace makes it again, -o run=FOLDER keeps both"
+            )
+        start, cpu_start = time.monotonic(), _cpu_seconds()
+        with artifact.create(stage.out, inputs, replace=replace) as draft:
+            workshop.make(stage, draft)
+        wall, cpu = time.monotonic() - start, _cpu_seconds() - cpu_start
+        with Recorder(Path(whole.recipe.run) / LOG_FILE) as log:
+            log.write(stage=stage.name, cpu_seconds=round(cpu, 2), wall_seconds=round(wall, 2))
+        say(f"{stage.name}: done in {wall:.1f} s")
+    return [stage.name for stage in missing]
+
+
+def _limit_threads(threads: int) -> None:
+    """For libraries that read the environment when they are first imported. Waiting threads sleep instead of spinning:
+    spinning ones were measured to double the CPU-seconds of a busy machine."""
+    os.environ.update(OMP_NUM_THREADS=str(threads), OMP_WAIT_POLICY="PASSIVE", TOKENIZERS_PARALLELISM="false")
+
+
+def _cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime

@@ -1,0 +1,93 @@
+"""Recipes: what is meant is read, what cannot be meant is named with the nearest thing that can."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mohole.config import PlantedCorpus, Recipe, TextCorpus, TopK, parse, read_recipe
+from mohole.errors import ConfigError
+
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+
+
+def recipe_file(folder: Path, text: str) -> Path:
+    path = folder / "r.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_recipe_and_its_overrides_are_read(tmp_path: Path) -> None:
+    path = recipe_file(tmp_path, 'run = "runs/x"\n[train]\nsteps = 7\nnonlinearity = { kind = "topk", k = 3 }\n')
+    recipe = read_recipe(path, ["train.lr=1e-3", "model.path=some/folder", "corpus.kind=text", "corpus.path=a b.txt"])
+    assert (recipe.train.steps, recipe.train.nonlinearity, recipe.train.lr) == (7, TopK(k=3), 1e-3)
+    assert recipe.model.path == "some/folder"
+    assert recipe.corpus == TextCorpus(path="a b.txt")
+
+
+def test_the_last_override_wins(tmp_path: Path) -> None:
+    path = recipe_file(tmp_path, 'run = "x"')
+    assert read_recipe(path, ["seed=1", "seed=2"]).seed == 2
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_that_ships_is_valid(path: Path) -> None:
+    read_recipe(path)
+
+
+def test_a_recipe_is_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Recipe(run="x").seed = 1  # type: ignore[misc]
+
+
+def test_a_dumped_recipe_reads_back_the_same() -> None:
+    recipe = Recipe(run="x", corpus=PlantedCorpus(n_documents=3))
+    assert parse(recipe.model_dump(mode="json")) == recipe
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"run": "x", "train": {"stepz": 3}}, "train.stepz: no such key in Train; did you mean train.steps?"),
+        ({"run": "x", "trian": {}}, "trian: no such key in Recipe; did you mean train?"),
+        ({"run": "x", "train": {"nonlinearity": {"k": 0}}}, "train.nonlinearity.k: 0 is too small; the smallest is 1"),
+        ({"run": "x", "train": {"n_latents": 4}}, "train.nonlinearity.k: 16 is more than n_latents; the largest is 4"),
+        ({"run": "x", "corpus": {"kind": "txt"}}, "corpus: 'txt' is not one of the choices; did you mean 'text'?"),
+        ({"run": "x", "corpus": {"kind": "text"}}, "corpus.path: needed, and not given"),
+        ({"run": "x", "model": {"dtype": "float23"}}, "'float23' is not one of the choices; did you mean 'float32'?"),
+        ({"run": "x", "train": {"steps": "many"}}, "train.steps: 'many'"),
+        ({"run": "x", "train": {"steps": 1.5}}, "train.steps: 1.5"),
+        ({"run": "x", "train": {"lr": float("nan")}}, "train.lr: nan"),
+        ({"run": "x", "windows": {"held_out": 1.0}}, "windows.held_out: 1.0 is too large; it must be less than 1.0"),
+        ({"run": "x", "harvest": {"hookpoints": []}}, "harvest.hookpoints"),
+        ({"run": ""}, "run: ''"),
+        ({}, "run: needed, and not given"),
+        ({"run": "x", "steer": {"clamp": {"hookpoint": "a"}}}, "steer.clamp.latent, concept: give exactly one"),
+    ],
+)
+def test_what_cannot_be_meant_is_named(tables: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(tables)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["train.steps", "=3", "run.x=3"])
+def test_an_override_that_is_none_is_named(tmp_path: Path, override: str) -> None:
+    with pytest.raises(ConfigError, match="-o "):
+        read_recipe(recipe_file(tmp_path, 'run = "x"'), [override])
+
+
+@pytest.mark.parametrize(("text", "message"), [(b"run = ", "not valid TOML"), (b"\xff\xfe", "not UTF-8")])
+def test_a_file_that_is_no_recipe_is_named(tmp_path: Path, text: bytes, message: str) -> None:
+    path = tmp_path / "r.toml"
+    path.write_bytes(text)
+    with pytest.raises(ConfigError, match=message):
+        read_recipe(path)
+
+
+def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.toml: no such recipe"):
+        read_recipe(tmp_path / "nowhere.toml")
+    with pytest.raises(ConfigError, match="a folder, not a recipe"):
+        read_recipe(tmp_path)

@@ -133,6 +133,10 @@ class Train(Table):
     auxk_weight: Annotated[float, Field(ge=0.0)] = 1 / 32
     dead_after_rows: Count = 100_000
     """A latent is dead when it has been silent for this many rows."""
+    clip_norm: PositiveFloat = 1.0
+    """Gradients longer than this are shortened to it. All weights count as one vector."""
+    log_every: Count = 10
+    """Steps between two lines of the record."""
 
     @model_validator(mode="after")
     def _k_fits(self) -> "Train":
@@ -147,11 +151,21 @@ class Evaluate(Table):
     """Quality on held-out documents."""
 
     max_documents: Count = 400
-    """Held-out documents run through the model with the reconstruction spliced in. CE and task accuracy come from them."""
+    """Held-out documents run through the model with the reconstruction spliced in, for CE and KL. Drawn by keyed hash."""
+    max_tokens: Count = 60_000
+    """... and tokens of them: a document may be a whole book."""
+    batch_tokens: Count = 8192
+    """Tokens of one forward pass. Changes speed and memory, never the numbers beyond rounding."""
     max_rows: Count = 200_000
-    """Held-out rows for FVU, L0, densities."""
+    """Held-out rows for FVU, L0, densities and recovery, drawn as whole documents by keyed hash."""
     recovery: bool = True
     """Score latents against the corpus's truth, where it has any."""
+    selection_rows: Count = 60_000
+    """Rows of training documents on which the best latent, neuron, threshold and probe of a label are chosen."""
+    min_positives: Count = 12
+    """A label with fewer marked tokens, to choose on or to score on, is listed as not scored."""
+    min_language_tokens: Count = 5
+    """A language counts for a concept when so many held-out tokens are the concept in that language."""
 
 
 class Catalogue(Table):

@@ -7,22 +7,23 @@ because every decoder row has norm 1. Shapes: W_enc [latent, d], W_dec [latent, 
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from pydantic import ValidationError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mohole import artifact
 from mohole.config import Nonlinearity, TopK
 from mohole.dictionary.codes import SparseCodes, from_selection
 from mohole.errors import ArtifactError
+from mohole.kernels.sparse import top_k
 from mohole.record import write_json
-from mohole.tensors import open_tensors
+from mohole.tensors import open_tensors, write_tensors
 
 WEIGHTS_FILE = "dictionary.safetensors"
 FACTS_FILE = "dictionary.json"
@@ -93,11 +94,16 @@ class SparseAutoencoder:
         """Unit decoder directions of these latents."""
         return self.W_dec[latents]
 
-    def save(self, out: Path) -> None:
-        """Write the dictionary's two files into `out`."""
+    def save(self, out: Path, *, training: Mapping[str, Any] | None = None) -> None:
+        """Write the dictionary's two files into `out`. `training` is kept for readers who ask how it was made."""
         tensors = {"W_enc": self.W_enc, "b_enc": self.b_enc, "W_dec": self.W_dec, "b_dec": self.b_dec}
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, out / WEIGHTS_FILE)
-        write_json(out / FACTS_FILE, {"hookpoint": self.hookpoint, "nonlinearity": self.nonlinearity.model_dump()})
+        write_tensors(out / WEIGHTS_FILE, {name: tensor.numpy() for name, tensor in tensors.items()})
+        facts = {
+            "hookpoint": self.hookpoint,
+            "nonlinearity": self.nonlinearity.model_dump(),
+            "training": training or {},
+        }
+        write_json(out / FACTS_FILE, facts)
 
     @classmethod
     def open(cls, path: Path | str) -> "SparseAutoencoder":
@@ -119,18 +125,3 @@ class SparseAutoencoder:
 def load_dictionary(path: Path | str) -> SparseAutoencoder:
     """Open the dictionary at `path`, a folder made by `mohole train`."""
     return SparseAutoencoder.open(path)
-
-
-def top_k(pre: Float[Tensor, "row latent"], k: int) -> tuple[Float[Tensor, "row k"], Int[Tensor, "row k"]]:
-    """Each row's k largest entries and their places; among equal entries the lower place wins.
-
-    torch.topk leaves ties to chance, and a tie broken differently on another machine is another code. So the k-th value
-    is found by topk, and only rows in which it occurs more often than there is room are sorted stably.
-    """
-    values, places = pre.topk(k, dim=1)
-    threshold = values[:, -1:]
-    tied = ((pre == threshold).sum(1) > (values == threshold).sum(1)) & (threshold[:, 0] > 0)
-    if tied.any():
-        order = pre[tied].argsort(dim=1, descending=True, stable=True)[:, :k]
-        values[tied], places[tied] = pre[tied].gather(1, order), order
-    return values, places

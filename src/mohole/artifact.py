@@ -168,8 +168,10 @@ def create(path: Path | str, inputs: Inputs, *, replace: bool = False) -> Iterat
             yield draft
             _seal(draft, inputs)
             _swap(draft, path)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(draft, ignore_errors=True)
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = str(path)  # a failed write does not say where
             raise
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -103,31 +104,45 @@ def plant(
     planted.plant(out, seed=seed)
 
 
+class _Interrupted(BaseException):
+    """Ctrl-C or a request to stop. Not KeyboardInterrupt: the command line library turns that one into a silent exit."""
+
+    def __init__(self, signum: int) -> None:
+        self.signum = signum
+
+
 def main() -> None:
     """Run the command line; a foreseen failure becomes one line on standard error and a non-zero exit status."""
+    handlers = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         app()
     except MoholeError as error:
         _fail(str(error), error)
     except OSError as error:
         _fail(_explain(error), error)
-    except KeyboardInterrupt as error:
-        _fail("interrupted; what was finished is kept, the same command goes on from there", error, status=130)
+    except _Interrupted as error:
+        message = "interrupted; what was finished is kept, and the same command goes on from there"
+        _fail(message, error, status=128 + error.signum)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise _Interrupted(signum)
 
 
 def _fail(message: str, error: BaseException, *, status: int = 1) -> None:
     if "--debug" in sys.argv:
         raise error
     sys.stderr.write(f"error: {' '.join(message.split())}\n")
-    sys.stderr.flush()
-    # Worker processes were stopped on the way here; nothing is left to wait for.
     raise SystemExit(status)
 
 
 def _explain(error: OSError) -> str:
     place = error.filename or "writing"
     match error.errno:
-        case errno.ENOSPC | errno.EDQUOT:
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
             return f"{place}: the disk is full; nothing half-written was kept; free space, or -o run=FOLDER elsewhere"
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return f"{place}: no permission ({os.strerror(error.errno)}); change it, or -o run=FOLDER elsewhere"

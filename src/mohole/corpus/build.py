@@ -6,13 +6,13 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
 from mohole import keys
 from mohole.corpus.documents import Document, Span
 from mohole.errors import CorpusError
 from mohole.progress import track
 from mohole.record import write_json
+from mohole.tensors import write_tensors
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
@@ -80,16 +80,14 @@ def build_corpus(
             "give more text, set corpus.separator so that it has more documents, or change windows.held_out"
         )
     truth_tokens, truth_labels = _sorted_marks(marks)
-    save_file(
-        {
-            "tokens": np.concatenate(tokens),
-            "document_starts": np.asarray(starts, dtype=np.int64),
-            "held_out": mask.astype(np.uint8),
-            "truth_tokens": truth_tokens,
-            "truth_labels": truth_labels,
-        },
-        out / "corpus.safetensors",
-    )
+    tensors = {
+        "tokens": np.concatenate(tokens),
+        "document_starts": np.asarray(starts, dtype=np.int64),
+        "held_out": mask.astype(np.uint8),
+        "truth_tokens": truth_tokens,
+        "truth_labels": truth_labels,
+    }
+    write_tensors(out / "corpus.safetensors", tensors)
     pieces = [tokenizer.piece(token) for token in range(len(tokenizer))]
     write_json(out / "corpus.json", {"context": context, "has_bos": has_bos, "labels": list(labels), "pieces": pieces})
 

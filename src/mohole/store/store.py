@@ -1,7 +1,5 @@
 """A store: for each row the token it belongs to, and one column of vectors per hookpoint. Reading and writing, no order."""
 
-import json
-import struct
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -14,7 +12,7 @@ from torch import Tensor
 
 from mohole import artifact
 from mohole.errors import ArtifactError, HookpointError
-from mohole.tensors import open_tensors
+from mohole.tensors import header_bytes, open_tensors
 
 Int64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
@@ -103,11 +101,10 @@ class StoreWriter:
             n_bytes = itemsize * int(np.prod(shape, dtype=np.int64))
             header[name] = {"dtype": kind, "shape": shape, "data_offsets": [offset, offset + n_bytes]}
             offset += n_bytes
-        text = json.dumps(header).encode()
-        text += b" " * (-(8 + len(text)) % 64)  # columns start aligned, so that mapped arrays are aligned too
-        self._header, self._first = header, 8 + len(text)
+        head = header_bytes(header)
+        self._header, self._first = header, len(head)
         self._file: BinaryIO = (out / ROWS_FILE).open("wb")
-        self._file.write(struct.pack("<Q", len(text)) + text)
+        self._file.write(head)
         self._file.truncate(self._first + offset)
         self._put("token", 0, tokens.astype(np.int64))
         self._put("held_out", 0, held_out.astype(np.uint8))

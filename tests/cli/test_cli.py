@@ -1,0 +1,217 @@
+"""The command line as a user meets it: quick help, one-line errors, nothing half-written taken for whole."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from mohole import artifact
+from mohole.cli import main
+from mohole.errors import ArtifactError
+
+Mohole = Callable[..., tuple[int, str, str]]
+
+TINY = """
+run = "{run}"
+[machine]
+processes = 1
+threads = 1
+[corpus]
+kind = "planted"
+n_documents = 120
+[harvest]
+hookpoints = ["resid_post.0"]
+[train]
+n_latents = 64
+nonlinearity = {{ kind = "topk", k = 4 }}
+steps = 12
+batch_rows = 256
+[evaluate]
+max_documents = 10
+"""
+
+
+@pytest.fixture
+def mohole(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Mohole:
+    """Run the command line in this process; returns exit status, standard output, standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["mohole", *map(str, arguments)])
+        try:
+            main()
+            status = 0
+        except SystemExit as exit_:
+            status = int(exit_.code or 0)
+        out, err = capfd.readouterr()
+        return status, out, err
+
+    return call
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY.format(run=tmp_path / "run"), encoding="utf-8")
+    return path
+
+
+def one_line(err: str) -> str:
+    assert err.startswith("error: "), err
+    assert err.count("\n") == 1, err
+    return err
+
+
+def python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def test_importing_mohole_and_asking_for_help_load_no_heavy_library() -> None:
+    heavy = "{'torch', 'transformers', 'ray', 'sklearn', 'scipy', 'numba'} & set(sys.modules)"
+    assert python(f"import sys, mohole; print({heavy})") == "set()\n"
+    code = (
+        "import sys\nfrom mohole.cli import main\nsys.argv = ['mohole', '--help']\n"
+        f"try:\n    main()\nexcept SystemExit:\n    print({heavy})"
+    )
+    out = python(code)
+    assert out.endswith("set()\n")
+    for verb in ("run", "harvest", "shuffle", "train", "evaluate", "catalogue", "label", "steer", "show", "plant"):
+        assert verb in out
+
+
+def test_every_lazy_name_is_there() -> None:
+    import mohole as package
+
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        _ = package.nonsense
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.stepz=3"], "train.stepz: no such key in Train; did you mean train.steps?"),
+        (["train.nonlinearity.k=0"], "train.nonlinearity.k: 0 is too small"),
+        (["model.path=no/such/model"], "no/such/model: no such folder"),
+        (["model.path={tmp}"], "no config.json"),
+        (["corpus.kind=text", "corpus.path={tmp}/empty.txt"], "no text in it"),
+        (["corpus.kind=text", "corpus.path={tmp}/binary.txt"], "binary.txt: not UTF-8 text (byte 1)"),
+        (["corpus.kind=text", "corpus.path={tmp}/short.txt"], "less than one window of 128"),
+        (["corpus.kind=text", "corpus.path={tmp}/missing.txt"], "missing.txt: no such file"),
+        (["harvest.hookpoints=['resid_post.40']"], "resid_post.40: planted has 4 layers (0-3)"),
+        (["harvest.hookpoints=['resid_pots.1']"], "did you mean resid_post.1?"),
+        (["harvest.hookpoints=['resid_post.1', 'blocks.1.hook_resid_post']"], "resid_post.1 is named twice"),
+        (["steer.clamp={hookpoint = 'resid_post.3', latent = 1}"], "resid_post.3 is not harvested"),
+    ],
+)
+def test_bad_input_is_one_line_and_makes_nothing(
+    mohole: Mohole, recipe: Path, tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    # the planted corpus's own keys make no sense for text files
+    recipe.write_text(
+        recipe.read_text().replace("n_documents = 120\n", "") if "corpus.kind=text" in overrides else recipe.read_text()
+    )
+    (tmp_path / "empty.txt").write_text("\n\n \n")
+    (tmp_path / "binary.txt").write_bytes(b"\x7f\xfeELF")
+    (tmp_path / "short.txt").write_text("Only a few words.\n\nAnd a few more.")
+    arguments = [part for override in overrides for part in ("-o", override.format(tmp=tmp_path))]
+    status, _, err = mohole("harvest", recipe, *arguments)
+    assert status == 1
+    assert message in one_line(err)
+    assert not list((tmp_path / "run").rglob(artifact.MANIFEST)) or "hookpoints" in overrides[0]
+
+
+def test_a_missing_recipe_and_a_missing_artifact_are_named(mohole: Mohole, recipe: Path, tmp_path: Path) -> None:
+    assert "no such recipe" in one_line(mohole("run", tmp_path / "nowhere.toml")[2])
+    assert "no artifact there; `mohole run RECIPE`" in one_line(mohole("train", recipe)[2])
+    assert "no such folder" in one_line(mohole("show", tmp_path / "nowhere")[2])
+    assert "no artifact in it" in one_line(mohole("show", tmp_path)[2])
+
+
+def test_not_a_number_in_an_activation_is_named(mohole: Mohole, recipe: Path, tmp_path: Path) -> None:
+    import importlib.resources
+    import shutil
+
+    shutil.copytree(Path(str(importlib.resources.files("mohole"))) / "planted" / "weights", tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    spoiled = weights["model.layers.0.mlp.down_proj.weight"].copy()
+    spoiled[3, 5] = np.nan
+    save_file(
+        weights | {"model.layers.0.mlp.down_proj.weight": spoiled},
+        tmp_path / "model" / "model.safetensors",
+        {"format": "pt"},
+    )
+    status, _, err = mohole("harvest", recipe, "-o", f"model.path={tmp_path / 'model'}")
+    assert status == 1
+    assert "NaN" in one_line(err)
+    assert not (tmp_path / "run" / "activations").exists()
+
+
+def test_a_full_disk_is_named_and_nothing_half_written_is_left(mohole: Mohole, recipe: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if (
+        os.geteuid() != 0
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True).returncode
+    ):
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        status, _, err = mohole("harvest", recipe, "-o", f"run={disk}/run")
+        assert status == 1
+        assert "the disk is full" in one_line(err)
+        assert (disk / "run" / "corpus" / artifact.MANIFEST).exists()
+        assert not (disk / "run" / "activations").exists()
+        assert not list((disk / "run").glob(".*.partial"))
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_truncated_artifact_is_named_by_the_next_stage(mohole: Mohole, recipe: Path, tmp_path: Path) -> None:
+    assert mohole("harvest", recipe)[0] == 0
+    rows = tmp_path / "run" / "activations" / "rows.safetensors"
+    os.truncate(rows, rows.stat().st_size - 1000)
+    status, _, err = mohole("shuffle", recipe)
+    assert status == 1
+    assert "rows.safetensors" in one_line(err)
+    assert "make it again" in err
+
+
+def test_an_interrupt_keeps_what_is_finished_and_takes_the_rest_away(recipe: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mohole", "run", str(recipe), "-o", "train.steps=1000000"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    draft = tmp_path / "run" / "resid_post.0" / ".dictionary.partial"
+    deadline = time.monotonic() + 120
+    while not draft.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.splitlines()[-1].startswith("error: interrupted; what was finished is kept")
+    assert "Traceback" not in err
+    assert not draft.exists()
+    assert artifact.open_artifact(tmp_path / "run" / "shuffled").kind == "shuffled"
+    with pytest.raises(ArtifactError):
+        artifact.open_artifact(tmp_path / "run" / "resid_post.0" / "dictionary")
+
+
+def test_debug_shows_the_traceback(recipe: Path) -> None:
+    command = [sys.executable, "-m", "mohole", "--debug", "run", str(recipe), "-o", "seed=-1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "seed: -1 is too small" in done.stderr
+
+
+def test_hookpoints_are_listed(mohole: Mohole) -> None:
+    status, out, _ = mohole("show", "hookpoints", "planted")
+    assert status == 0
+    assert "resid_post.L" in out
+    assert "0-3" in out

@@ -1,0 +1,97 @@
+"""The whole job on the built-in model, small: made once, skipped afterwards, the same bytes every time, changes noticed."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mohole import artifact
+from mohole.config import Recipe, parse
+from mohole.errors import ArtifactError, StageError
+from mohole.job import plan, run, run_verb
+
+
+def small(folder: Path, **tables: object) -> Recipe:
+    return parse(
+        {
+            "run": str(folder),
+            "machine": {"processes": 2, "threads": 1},
+            "corpus": {"kind": "planted", "n_documents": 400},
+            "harvest": {"hookpoints": ["resid_post.0", "blocks.1.hook_resid_post"]},
+            "train": {"n_latents": 128, "steps": 60, "batch_rows": 512, "nonlinearity": {"kind": "topk", "k": 8}},
+            "evaluate": {"max_documents": 20},
+            "steer": {"clamp": {"hookpoint": "resid_post.1", "latent": 3}, "max_new_tokens": 8},
+            **tables,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("job") / "run"
+    made = run(small(folder))
+    assert len(made) == 3 + 2 * 4 + 1
+    return folder
+
+
+def digests(recipe: Recipe) -> dict[str, str]:
+    return {stage.name: artifact.open_artifact(stage.out).digest for stage in plan(recipe).stages}
+
+
+def test_a_second_run_does_nothing(finished: Path) -> None:
+    before = digests(small(finished))
+    assert run(small(finished)) == []
+    assert digests(small(finished)) == before
+
+
+def test_the_same_recipe_gives_the_same_bytes_with_one_process_or_two(finished: Path, tmp_path: Path) -> None:
+    again = small(tmp_path / "run", machine={"processes": 1, "threads": 1})
+    run(again)
+    assert digests(again) == digests(small(finished))
+
+
+def test_a_changed_setting_is_refused_and_named_and_replace_makes_it_and_all_that_follows(
+    finished: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    changed = small(folder, label={"min_firings": 5})
+    with pytest.raises(StageError, match=r"min_firings: 8 there, 5 asked for.*--replace"):
+        run(changed)
+    assert run(changed, replace=True) == ["label resid_post.0", "label resid_post.1", "steer"]
+    assert run(changed) == []
+
+
+def test_a_missing_stage_alone_is_made(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    before = digests(small(folder))
+    shutil.rmtree(folder / "resid_post.1" / "labels")
+    assert run(small(folder)) == ["label resid_post.1"]
+    assert digests(small(folder)) == before
+
+
+def test_a_stage_without_its_parents_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"shuffled: no artifact there"):
+        run_verb(small(tmp_path / "run"), "train")
+
+
+def test_rows_of_a_planted_job_are_those_of_the_model(finished: Path) -> None:
+    """A row read back from the shuffled store is the activation of its token in its own document, run alone."""
+    import numpy as np
+    import torch
+
+    from mohole.corpus import Corpus
+    from mohole.model import load_model
+    from mohole.store import Store
+
+    corpus, store, model = Corpus.open(finished / "corpus"), Store.open(finished / "shuffled"), load_model("planted")
+    for row in np.linspace(0, store.n_rows - 1, 25).astype(int):
+        token = int(store.tokens[row])
+        document = int(corpus.document_of(np.asarray([token]))[0])
+        window = int(np.searchsorted(corpus.windows.start, token, side="right")) - 1
+        start = int(corpus.windows.start[window])
+        assert start >= corpus.document_starts[document]
+        tokens = torch.from_numpy(corpus.window_tokens(np.asarray([window]), model.bos_id))
+        own = model.read(tokens, ["resid_post.1"])["resid_post.1"][0, token - start + 1]
+        torch.testing.assert_close(store.rows("resid_post.1", row, row + 1)[0], own, rtol=1e-4, atol=1e-4)

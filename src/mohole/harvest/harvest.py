@@ -45,7 +45,7 @@ def harvest(out: Path, model: LanguageModel, corpus: Corpus, settings: Harvest) 
             activations = model.read(tokens, hookpoints)
             for hookpoint in hookpoints:
                 rows = activations[hookpoint].float().cpu()
-                for place, window in enumerate(batch):
+                for place, window in enumerate(batch.tolist()):
                     kept = _text_rows(rows[place], windows, window, corpus, has_row, hookpoint)
                     writer.write(hookpoint, int(row_of[windows.start[window]]), kept)
             tracker.advance(int(windows.length[batch].sum()))

@@ -7,8 +7,8 @@ How to add a family: find its `modeling_<family>.py` in transformers, write down
      post-norm (Gemma 2, OLMo 2), before the residual itself is added (BLOOM's modules add it: use the projection inside);
   3. any multiplier that the block applies to that output (Granite), to the embedding, or to the logits;
 
-then add a row to FAMILIES and a tiny config to tests/model/conftest.py. The self-test, which runs on every load, refuses a wrong row.
-A family that is not in the table is tried with every layout below and accepted only if the self-test proves one of them.
+then add a row to FAMILIES and a tiny config to tests/model/conftest.py. The self-test, which runs on every load, refuses a
+wrong row. A family that is not in the table is tried with every layout below, and accepted only if the self-test proves one.
 """
 
 from collections.abc import Sequence

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from mohole.errors import HookpointError, ModelError, NumericsError
 
@@ -96,61 +97,76 @@ def run_hooked(
         NumericsError: an edit that returned a NaN or an infinity.
     """
     result = Pass(None, {}, [0] * len(edits))
-    waiting = set(reads)
+    taps = [
+        _Tap(name, sites[name], shape, list(enumerate(edits)), first_position, result, set(reads), stop)
+        for name in dict.fromkeys([*reads, *(edit.hookpoint for edit in edits)])
+    ]
     with ExitStack() as installed:
-        for name in dict.fromkeys([*reads, *(edit.hookpoint for edit in edits)]):
-            mine = [(index, edit) for index, edit in enumerate(edits) if edit.hookpoint == name]
-
-            def visit(raw: Tensor, name: str = name, mine: list[tuple[int, Edit]] = mine) -> Tensor | None:
-                rows = (
-                    _as_rows(raw, shape, name) * sites[name].scale
-                    if sites[name].scale != 1.0
-                    else _as_rows(raw, shape, name)
-                )
-                edited = rows
-                for index, edit in mine:
-                    edited = _apply(edit, edited, first_position)
-                    result.n_edited[index] += shape[0] * shape[1]
-                if name in waiting:
-                    result.rows[name] = edited.clone()
-                    waiting.discard(name)
-                    if stop and not waiting:
-                        raise _Stop
-                return _as_raw(raw, rows, edited, sites[name].scale) if mine else None
-
-            handle = _install(sites[name], visit)
-            installed.callback(handle.remove)
+        for tap in taps:
+            installed.callback(tap.install().remove)
         try:
             result.output = forward()
         except _Stop:
             return result
-    if waiting:
-        raise HookpointError(
-            f"{min(waiting)}: its module did not run in this forward pass; its family's layout is wrong"
-        )
+    for name in reads:
+        if name not in result.rows:
+            raise HookpointError(f"{name}: its module did not run in this forward pass; its family's layout is wrong")
     for edit, count in zip(edits, result.n_edited, strict=True):
         if count != shape[0] * shape[1]:
             raise HookpointError(f"{edit.hookpoint}: the edit fired for {count} rows of {shape[0] * shape[1]}")
     return result
 
 
-def _install(site: Site, visit: Callable[[Tensor], Tensor | None]) -> torch.utils.hooks.RemovableHandle:
-    def on_output(module: nn.Module, args: Any, output: Any) -> Any:
+class _Tap:
+    """The hook of one hookpoint in one pass. A class, not a closure: jaxtyping would recompile a closure's checks each pass."""
+
+    def __init__(
+        self,
+        name: str,
+        site: Site,
+        shape: tuple[int, int],
+        edits: Sequence[tuple[int, Edit]],
+        first_position: int,
+        result: Pass,
+        reads: set[str],
+        stop: bool,
+    ) -> None:
+        self.name, self.site, self.shape, self.first_position = name, site, shape, first_position
+        self.edits = [(index, edit) for index, edit in edits if edit.hookpoint == name]
+        self.result, self.reads, self.stop = result, reads, stop
+
+    def install(self) -> RemovableHandle:
+        if self.site.side == "output":
+            return self.site.module.register_forward_hook(self.on_output)
+        return self.site.module.register_forward_pre_hook(self.on_input, with_kwargs=True)
+
+    def on_output(self, module: nn.Module, args: Any, output: Any) -> Any:
         is_tuple = isinstance(output, tuple)
-        changed = visit(_tensor(output[0] if is_tuple else output, module))
+        changed = self.visit(_tensor(output[0] if is_tuple else output, module))
         if changed is None:
             return None
         return (changed, *output[1:]) if is_tuple else changed
 
-    def on_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        changed = visit(_tensor(args[0] if args else kwargs.get("hidden_states"), module))
+    def on_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        changed = self.visit(_tensor(args[0] if args else kwargs.get("hidden_states"), module))
         if changed is None:
             return None
         return ((changed, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": changed})
 
-    if site.side == "output":
-        return site.module.register_forward_hook(on_output)
-    return site.module.register_forward_pre_hook(on_input, with_kwargs=True)
+    def visit(self, raw: Tensor) -> Tensor | None:
+        """Edit and read the module's tensor; what it is to be replaced by, None to leave it."""
+        scale = self.site.scale
+        rows = _as_rows(raw, self.shape, self.name)
+        rows = rows if scale == 1.0 else rows * scale
+        edited = rows
+        for index, edit in self.edits:
+            edited = _apply(edit, edited, self.first_position)
+            self.result.n_edited[index] += self.shape[0] * self.shape[1]
+        if self.name in self.reads:
+            self.result.rows[self.name] = edited.clone()
+            if self.stop and len(self.result.rows) == len(self.reads):
+                raise _Stop
+        return _as_raw(raw, rows, edited, scale) if self.edits else None
 
 
 def _tensor(value: object, module: nn.Module) -> Tensor:

@@ -1,7 +1,7 @@
 """A loaded language model whose hookpoints are read and written by name. Loading is load.py's, family facts are families.py's."""
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +15,13 @@ from mohole.model.families import Layout, find_anatomy
 from mohole.model.generate import generate
 from mohole.model.hookpoints import all_hookpoints, parse_hookpoint
 from mohole.model.hooks import Edit, EditTally, Pass, run_hooked
+from mohole.model.source import fingerprint
 from mohole.model.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from mohole.model.self_test import SelfTest
 
 Tokens = Int[Tensor, "batch position"]
-
-_HASHED = ("*.safetensors", "*.json")
-_HASH_BLOCK_BYTES = 1 << 24
 
 
 class LanguageModel:
@@ -86,17 +84,12 @@ class LanguageModel:
     @cached_property
     def model_hash(self) -> str:
         """xxh3-128 of the weight, config and tokenizer files; of the parameters for a model that has no files."""
+        if self._folder is not None:
+            return fingerprint(self._folder)
         digest = xxhash.xxh3_128()
-        if self._folder is None:
-            for key, value in sorted(self.hf.state_dict().items()):
-                digest.update(key.encode())
-                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-            return digest.hexdigest()
-        for path in sorted(path for pattern in _HASHED for path in self._folder.glob(pattern)):
-            digest.update(path.name.encode())
-            with path.open("rb") as file:
-                while block := file.read(_HASH_BLOCK_BYTES):
-                    digest.update(block)
+        for key, value in sorted(self.hf.state_dict().items()):
+            digest.update(key.encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     def hookpoints(self) -> list[str]:
@@ -160,13 +153,8 @@ class LanguageModel:
         """
         self._check_length(tokens.shape[1] + max_new_tokens, "prompt and continuation")
 
-        def step(ids: Tensor, cache: Any, first_position: int) -> tuple[Tensor, Any]:
-            options = {"past_key_values": cache, "use_cache": use_cache}
-            output = self._run(ids, edits=edits, tally=tally, first_position=first_position, options=options).output
-            return output.logits[:, -1], output.past_key_values if use_cache else None
-
         return generate(
-            step,
+            partial(self._step, edits=edits, tally=tally, use_cache=use_cache),
             tokens.to(self.device),
             max_new_tokens=max_new_tokens,
             temperature=temperature,
@@ -175,6 +163,21 @@ class LanguageModel:
             stop_tokens=stop_tokens,
             on_token=on_token,
         )
+
+    def _step(
+        self,
+        ids: Tensor,
+        cache: Any,
+        first_position: int,
+        *,
+        edits: Sequence[Edit],
+        tally: EditTally | None,
+        use_cache: bool,
+    ) -> tuple[Tensor, Any]:
+        """Logits after the last of `ids`, and the cache that now holds them too."""
+        options = {"past_key_values": cache, "use_cache": use_cache}
+        output = self._run(ids, edits=edits, tally=tally, first_position=first_position, options=options).output
+        return output.logits[:, -1], output.past_key_values if use_cache else None
 
     def _run(
         self,

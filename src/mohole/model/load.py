@@ -3,10 +3,8 @@
 Weights are read from safetensors only; no pickle, no code from a model's repository. The network is used only when asked.
 """
 
-import importlib.resources
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +12,6 @@ from typing import Any, Literal, cast
 
 import torch
 import transformers
-from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer as RawTokenizer
@@ -26,6 +23,7 @@ from mohole.errors import ModelError
 from mohole.model.families import FAMILIES, layouts_for
 from mohole.model.language_model import LanguageModel
 from mohole.model.self_test import prove_hookpoints
+from mohole.model.source import find_model
 from mohole.model.tokenizer import FastTokenizer, Tokenizer
 
 _AutoModel: Any = transformers.AutoModelForCausalLM  # Any: parts of transformers have no types
@@ -37,7 +35,6 @@ DtypeName = Literal["float32", "bfloat16", "float16"]
 _DTYPES: dict[DtypeName, torch.dtype] = {
     "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
 }  # fmt: skip
-_WANTED_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]  # of a repository: never pickles, never code
 _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 _LIBRARY_ERRORS = (
     OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, SafetensorError, StrictDataclassError,
@@ -64,7 +61,7 @@ def load_model(
     """
     if dtype not in _DTYPES:
         raise ModelError(f"dtype: {dtype!r} is not one of {', '.join(_DTYPES)}")
-    name, folder = _find_folder(os.fspath(source), revision, allow_download)
+    name, folder = find_model(os.fspath(source), revision, allow_download)
     with _quiet(show_bar=sum(path.stat().st_size for path in folder.glob("*.safetensors")) >= _BAR_FROM_BYTES):
         config = _read_config(folder)
         _check_weight_files(folder)
@@ -108,39 +105,6 @@ def save_model(model: LanguageModel, folder: Path) -> None:
     with _quiet(show_bar=False):
         cast(Any, model.hf).save_pretrained(folder)
         cast(Any, model.tokenizer.hf).save_pretrained(folder)
-
-
-def _find_folder(source: str, revision: str | None, download: bool) -> tuple[str, Path]:
-    """(display name, folder) of a source."""
-    if source == "planted":
-        folder = Path(str(importlib.resources.files("mohole"))) / "planted" / "weights"
-        if not folder.is_dir():
-            raise ModelError(
-                f"planted: this installation lacks {folder.name} of the built-in model; install mohole again"
-            )
-        return source, folder
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return path.resolve().name, path
-    if path.is_file():
-        raise ModelError(f"{source}: a file; a model is the folder that holds it, with config.json beside the weights")
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", source):
-        raise ModelError(f"{source}: no such folder; give a model's folder, a hub id, or planted")
-    try:
-        found = snapshot_download(
-            source, revision=revision, local_files_only=not download, allow_patterns=_WANTED_FILES
-        )
-    except (OSError, ValueError) as error:
-        if download:
-            raise ModelError(
-                f"{source}: cannot be downloaded: {_one_line(error)}; check the id and the network"
-            ) from error
-        at = f" at revision {revision}" if revision else ""
-        raise ModelError(
-            f"{source}: no such folder, and no such model in the local Hugging Face cache{at}; "
-            "give a model's folder, or allow the download (model.allow_download = true)"
-        ) from error
-    return source, Path(found)
 
 
 def _read_config(folder: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Where a model's files are, and a checksum of them. Needs neither torch nor transformers: a job with nothing to do stays quick."""
+"""Where a model's files are, and a checksum of them. No torch, no transformers: a job with nothing to do stays quick."""
 
 import importlib.resources
 import re

@@ -33,7 +33,8 @@ FACTS_FILE = "dictionary.json"
 class Dictionary(Protocol):
     """Turns rows into a few active latents and back. Rows do not affect each other: a batch may be cut anywhere."""
 
-    hookpoint: str
+    @property
+    def hookpoint(self) -> str: ...
 
     @property
     def n_latents(self) -> int: ...

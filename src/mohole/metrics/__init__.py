@@ -4,7 +4,7 @@ Training, evaluation and reports use these definitions and have none of their ow
 same rows give the same number however they are cut into batches.
 """
 
-from mohole.metrics.binary import BestCut, Confusion, auroc, auroc_weighted, best_cut, confusion
+from mohole.metrics.binary import BestCut, Confusion, auroc, auroc_interval, best_cut, confusion
 from mohole.metrics.bootstrap import document_weights, interval
 from mohole.metrics.documents import DocumentSums
 from mohole.metrics.firing import DensityHistogram, Firing
@@ -22,7 +22,7 @@ __all__ = [
     "Measure",
     "Reconstruction",
     "auroc",
-    "auroc_weighted",
+    "auroc_interval",
     "best_cut",
     "ce_recovered",
     "confusion",

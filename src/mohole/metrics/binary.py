@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mohole.metrics.measure import ratio
-
 Scores = NDArray[np.floating]
 Bools = NDArray[np.bool_]
 Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +66,33 @@ def auroc(scores: Scores, positive: Bools) -> float:
     Raises:
         ValueError: one of the classes is empty.
     """
-    return float(auroc_weighted(scores, positive, np.ones((1, len(scores))))[0])
+    return float(_wins(scores, positive)[positive].mean())
 
 
-def auroc_weighted(scores: Scores, positive: Bools, weights: Float64) -> Float64:
-    """AUROC in which item i counts `weights[replicate, i]` times; one value per replicate, NaN without both classes."""
+def auroc_interval(scores: Scores, positive: Bools, documents: Int64) -> tuple[float, float]:
+    """95 % interval of `auroc` that takes a document's tokens as dependent.
+
+    The variance is the infinitesimal jackknife over documents: each document's summed influence, squared and added up
+    (Obuchowski 1997 for clustered data). It costs one sort, where 400 replicates would cost 400 passes.
+    """
+    wins, area = _wins(scores, positive), auroc(scores, positive)
+    influence = (wins - area) / np.where(positive, positive.sum(), (~positive).sum())
+    by_document = np.bincount(np.unique(documents, return_inverse=True)[1], weights=influence)
+    half = 1.959963984540054 * float(np.sqrt((by_document**2).sum()))
+    return max(0.0, area - half), min(1.0, area + half)
+
+
+def _wins(scores: Scores, positive: Bools) -> Float64:
+    """For each item, the share of the other class that it is on the right side of, ties counting half."""
     if not positive.any() or positive.all():
         raise ValueError(f"auroc: {int(positive.sum())} positives of {len(positive)}; both classes are needed")
-    order = np.argsort(scores, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # last item of each run of equal scores
-    up = np.cumsum(np.where(positive[order], weights[:, order], 0.0), axis=1)[:, ends]
-    down = np.cumsum(np.where(positive[order], 0.0, weights[:, order]), axis=1)[:, ends]
-    positives_here = np.diff(up, axis=1, prepend=0.0)
-    below = np.concatenate([np.zeros((len(weights), 1)), down[:, :-1]], axis=1)
-    wins = (positives_here * (below + down) / 2).sum(1)
-    pairs = up[:, -1] * down[:, -1]
-    return ratio(wins, pairs)
+    shares = np.empty(len(scores))
+    for mine, sign in ((positive, 1), (~positive, -1)):
+        others = np.sort(sign * scores[~mine])
+        below = np.searchsorted(others, sign * scores[mine], side="left")
+        not_above = np.searchsorted(others, sign * scores[mine], side="right")
+        shares[mine] = (below + not_above) / (2 * len(others))
+    return shares
 
 
 def best_cut(scores: Scores, positive: Bools) -> BestCut:

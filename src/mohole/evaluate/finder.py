@@ -1,0 +1,197 @@
+"""Finds and scores the detectors of the labels that share a contrast: latent, neuron, random latent, probe."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mohole.evaluate.floors import Probe
+from mohole.evaluate.ranking import Best, DenseRanking, SparseColumns, SparseRanking
+from mohole.evaluate.results import LabelResult, Score, Unscored
+from mohole.evaluate.summary import Found
+from mohole.evaluate.truth import Contrast, Marks, family_of, thinned
+from mohole.metrics import auroc, auroc_interval, best_cut, confusion, document_weights, interval
+
+Int64 = NDArray[np.int64]
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of the split: its rows, as vectors and as codes of the dictionary and of the random one."""
+
+    marks: Marks
+    vectors: Float32
+    latents: SparseColumns
+    randoms: SparseColumns
+
+    @cached_property
+    def all_latents(self) -> SparseRanking:
+        return SparseRanking(self.latents)
+
+    @cached_property
+    def all_randoms(self) -> SparseRanking:
+        return SparseRanking(self.randoms)
+
+
+class Resampled:
+    """How often each held-out document counts in each replicate."""
+
+    def __init__(self, row_documents: Int64, seed: int) -> None:
+        documents, self._place = np.unique(row_documents, return_inverse=True)
+        self._weights = document_weights(seed, documents)
+
+    def f1(self, rows: Int64, decided: Bools, positive: Bools) -> Float64:
+        """F1 in each replicate; NaN in one without a positive."""
+        of_row = self._place[rows]
+        right, passed, real = (
+            self._weights @ np.bincount(of_row, weights=hits, minlength=self._weights.shape[1])
+            for hits in (decided & positive, decided, positive)
+        )
+        f1: Float64 = np.divide(2 * right, passed + real, out=np.full(len(right), np.nan), where=real > 0)
+        return f1
+
+
+class Finder:
+    """Finds and scores detectors for the labels of one contrast."""
+
+    def __init__(
+        self, selection: Side, scoring: Side, contrast: Contrast, labels: list[str], resampled: Resampled, seed: int
+    ) -> None:
+        self._selection, self._scoring, self._contrast, self._resampled = selection, scoring, contrast, resampled
+        rows = selection.marks.contrast_rows(contrast, labels)
+        self._chosen = thinned(rows, selection.marks.rows.tokens, seed)
+        self._scored = scoring.marks.contrast_rows(contrast, labels)
+
+    @cached_property
+    def _latents(self) -> SparseRanking:
+        return SparseRanking(self._selection.latents.take(self._chosen))
+
+    @cached_property
+    def _randoms(self) -> SparseRanking:
+        return SparseRanking(self._selection.randoms.take(self._chosen))
+
+    @cached_property
+    def _neurons(self) -> DenseRanking:
+        return DenseRanking(self._selection.vectors[self._chosen])
+
+    def find(self, label: str, min_positives: int) -> Found | Unscored:
+        """The label's result, or why it has none."""
+        chosen = np.isin(self._chosen, self._selection.marks.of(label), assume_unique=True)
+        scored = np.isin(self._scored, self._scoring.marks.of(label), assume_unique=True)
+        fewest = min(int(side.sum()) for side in (chosen, ~chosen, scored, ~scored))
+        if fewest < min_positives:
+            reason = f"fewer than {min_positives} tokens with it or without it, to choose on or to score on"
+            return Unscored(label, int(scored.sum()), int(chosen.sum()), reason)
+        places = np.flatnonzero(chosen)
+        scores: dict[str, tuple[Score, Float64]] = {
+            "latent": self._sparse(self._latents, self._selection.latents, self._scoring.latents, chosen, scored),
+            "neuron": self._dense(chosen, scored),
+            "random": self._sparse(self._randoms, self._selection.randoms, self._scoring.randoms, chosen, scored),
+            "probe": self._probe(chosen, scored),
+        }
+        firing = self._latents.best_firing_f1(places)
+        fires = self._scoring.latents.column(firing.column, self._scored) > 0
+        result = LabelResult(
+            label=label,
+            family=family_of(label),
+            contrast=self._contrast.kind,
+            contrast_text=self._contrast.text(label),
+            n_positive=int(scored.sum()),
+            n_negative=int((~scored).sum()),
+            n_documents=len(np.unique(self._scoring.marks.rows.documents[self._scored[scored]])),
+            n_positive_selection=int(chosen.sum()),
+            n_negative_selection=int((~chosen).sum()),
+            **{name: score for name, (score, _) in scores.items()},
+            firing_f1=confusion(fires, scored).f1,
+            firing_latent=firing.column,
+            auroc_all_latent=self._against_all(label, self._selection.all_latents, self._scoring.all_latents),
+            auroc_all_random=self._against_all(label, self._selection.all_randoms, self._scoring.all_randoms),
+        )
+        return Found(result, {name: replicates for name, (_, replicates) in scores.items()})
+
+    def _sparse(
+        self,
+        ranking: SparseRanking,
+        choose_from: SparseColumns,
+        score_from: SparseColumns,
+        chosen: Bools,
+        scored: Bools,
+    ) -> tuple[Score, Float64]:
+        places = np.flatnonzero(chosen)
+        by_f1, by_auroc = ranking.best_f1(places), ranking.best_auroc(places)
+        return self._score(
+            choose_from.column(by_f1.column, self._chosen),
+            score_from.column(by_f1.column, self._scored),
+            score_from.column(by_auroc.column, self._scored),
+            (by_f1, by_auroc),
+            chosen,
+            scored,
+        )
+
+    def _dense(self, chosen: Bools, scored: Bools) -> tuple[Score, Float64]:
+        places = np.flatnonzero(chosen)
+        by_f1, by_auroc = self._neurons.best_f1(places), self._neurons.best_auroc(places)
+
+        def values(side: Side, rows: Int64, best: Best) -> Float64:
+            return np.asarray(best.sign * side.vectors[rows, best.column].astype(np.float64))
+
+        return self._score(
+            values(self._selection, self._chosen, by_f1),
+            values(self._scoring, self._scored, by_f1),
+            values(self._scoring, self._scored, by_auroc),
+            (by_f1, by_auroc),
+            chosen,
+            scored,
+        )
+
+    def _probe(self, chosen: Bools, scored: Bools) -> tuple[Score, Float64]:
+        rows = self._selection.vectors[self._chosen]
+        probe = Probe(rows, chosen)
+        outcome = probe.scores(self._scoring.vectors[self._scored])
+        return self._score(probe.scores(rows), outcome, outcome, None, chosen, scored)
+
+    def _score(
+        self,
+        choosing: Float64,
+        scoring: Float64,
+        ranked: Float64,
+        candidates: tuple[Best, Best] | None,
+        chosen: Bools,
+        scored: Bools,
+    ) -> tuple[Score, Float64]:
+        """Cut `scoring` where `choosing` is cut best; rank by `ranked`."""
+        cut = best_cut(choosing, chosen)
+        decided = scoring > cut.threshold
+        counts = confusion(decided, scored)
+        replicates = self._resampled.f1(self._scored, decided, scored)
+        low, high = interval(replicates)
+        auroc_low, auroc_high = auroc_interval(ranked, scored, self._scoring.marks.rows.documents[self._scored])
+        score = Score(
+            f1=counts.f1,
+            f1_low=low,
+            f1_high=high,
+            precision=counts.precision,
+            recall=counts.recall,
+            candidate=candidates[0].column if candidates else None,
+            sign=_sign(candidates),
+            threshold=cut.threshold,
+            f1_selection=cut.f1,
+            auroc=auroc(ranked, scored),
+            auroc_low=auroc_low,
+            auroc_high=auroc_high,
+            auroc_candidate=candidates[1].column if candidates else None,
+        )
+        return score, replicates
+
+    def _against_all(self, label: str, choosing: SparseRanking, judging: SparseRanking) -> float:
+        best = choosing.best_auroc(self._selection.marks.of(label)).column
+        return float(judging.auroc(self._scoring.marks.of(label))[best])
+
+
+def _sign(candidates: tuple[Best, Best] | None) -> Literal[1, -1]:
+    return -1 if candidates and candidates[0].sign < 0 else 1

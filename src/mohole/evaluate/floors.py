@@ -1,0 +1,42 @@
+"""What a latent's score is held against: a linear probe (what could be had) and a random dictionary (what is free)."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mohole import keys
+from mohole.dictionary import SparseAutoencoder
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+_MAX_ITERATIONS = 1000
+
+
+def random_dictionary(like: SparseAutoencoder, mean: Float64, seed: int) -> SparseAutoencoder:
+    """Same shapes and nonlinearity; decoder and encoder are the same random unit directions, keyed by latent, about `mean`."""
+    drawn = keys.normal(seed, keys.Use.RANDOM_DICTIONARY, np.arange(like.n_latents), like.d_model)
+    directions = torch.from_numpy(drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).float()
+    centre = torch.from_numpy(mean).float()
+    return SparseAutoencoder(
+        like.hookpoint, like.nonlinearity, directions, torch.zeros(like.n_latents), directions, centre
+    )
+
+
+class Probe:
+    """Logistic regression on standardised rows: what a linear reading of the activation can tell. L2, scikit-learn's C = 1."""
+
+    def __init__(self, rows: Float32, positive: Bools) -> None:
+        from sklearn.linear_model import LogisticRegression  # here: it takes a second to import
+
+        mean, spread = rows.mean(axis=0, dtype=np.float64), rows.std(axis=0, dtype=np.float64)
+        scale = np.where(spread > 0, spread, 1.0)
+        model = LogisticRegression(C=1.0, tol=1e-3, max_iter=_MAX_ITERATIONS)
+        model.fit(((rows - mean) / scale).astype(np.float32), positive)
+        self._weights: Float64 = model.coef_[0].astype(np.float64) / scale
+        self._mean = mean
+
+    def scores(self, rows: Float32) -> Float64:
+        """The log-odds of each row, up to a constant."""
+        return np.asarray((rows - self._mean) @ self._weights)

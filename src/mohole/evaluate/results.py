@@ -1,0 +1,244 @@
+"""The results of an evaluation as typed values, and their two JSON files. The JSON has exactly the fields of these classes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from mohole.errors import ArtifactError
+from mohole.metrics import DensityHistogram, Masks, Measure
+
+EVALUATION_FILE = "evaluation.json"
+RECOVERY_FILE = "recovery.json"
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """One task: the share of prompts whose whole right answer the model gives, greedily."""
+
+    name: str
+    n: int
+    """Prompts. Each is independent, so the intervals are Wilson's."""
+    clean: float
+    clean_low: float
+    clean_high: float
+    replaced: float
+    """With the reconstruction in place of the activation at every token but BOS, prompt and answer."""
+    replaced_low: float
+    replaced_high: float
+
+    @property
+    def change(self) -> float:
+        """replaced - clean: negative is skill lost."""
+        return self.replaced - self.clean
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How well a dictionary stands in for the activation."""
+
+    hookpoint: str
+    n_latents: int
+    measures: dict[str, Measure]
+    tasks: tuple[TaskResult, ...]
+    density: DensityHistogram
+    warnings: tuple[str, ...]
+    """Whole sentences about numbers that should not be what they are. Empty is good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One kind of detector for one label: the candidate best on the selection documents, scored on held-out documents.
+
+    F1 and AUROC each have their own best candidate: a latent that fires rightly may be a poor ranker, as silent tokens tie.
+    """
+
+    f1: float
+    f1_low: float | None
+    f1_high: float | None
+    precision: float
+    recall: float
+    candidate: int | None
+    """The latent or neuron (residual coordinate) of the F1. None for a probe."""
+    sign: Literal[1, -1]
+    """-1: the neuron detects by being low."""
+    threshold: float
+    """The rule is sign * value > threshold, chosen on the selection documents. 0 for a latent means that it fires."""
+    f1_selection: float
+    """F1 where the candidate was chosen: the best of many, so optimistic."""
+    auroc: float
+    auroc_low: float
+    auroc_high: float
+    auroc_candidate: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelResult:
+    """One label of the truth, found by four kinds of detector."""
+
+    label: str
+    family: str
+    contrast: Literal["family", "kind", "all"]
+    contrast_text: str
+    """Which tokens the negatives are."""
+    n_positive: int
+    n_negative: int
+    n_documents: int
+    """Held-out documents with a positive."""
+    n_positive_selection: int
+    n_negative_selection: int
+    latent: Score
+    neuron: Score
+    random: Score
+    probe: Score
+    firing_f1: float
+    """F1 of the latent that is best without any threshold (it fires or not), chosen on the selection documents."""
+    firing_latent: int
+    auroc_all_latent: float
+    """Against all tokens. Easy: see `auroc_all_random` before believing it."""
+    auroc_all_random: float
+
+
+@dataclass(frozen=True, slots=True)
+class Medians:
+    """Median over a family's labels, one for each kind of detector."""
+
+    latent: float
+    neuron: float
+    random: float
+    probe: float
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyResult:
+    """A family of labels in one line."""
+
+    family: str
+    is_words: bool
+    """Its labels stand on words of a language: most of its tokens also carry a word_language/ label."""
+    n_labels: int
+    f1: Medians
+    f1_low: float | None
+    f1_high: float | None
+    """Interval of the latents' median F1."""
+    margin: float
+    """Latents' median F1 less the better floor's: max(neuron, random)."""
+    margin_low: float | None
+    margin_high: float | None
+    auroc: Medians
+    auroc_all_latent: float
+    auroc_all_random: float
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageRate:
+    """How often the concept's latent fires on the concept's word in one language."""
+
+    language: str
+    rate: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConceptLanguages:
+    """One latent for a concept in all languages?"""
+
+    label: str
+    latent: int
+    """Chosen on the selection documents: largest (lowest firing rate over languages) - (rate on the family's other tokens)."""
+    languages: tuple[LanguageRate, ...]
+    n_fired: int
+    """Languages in which it fires on more than 0.9 of the concept's tokens: `n_fired` of `len(languages)`."""
+    other_rate: float
+    """Firing rate on the family's other tokens."""
+    n_other: int
+    is_multilingual: bool
+    """It fires in every language, and on fewer than 0.05 of the other tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Multilingual:
+    """Share of concepts with one latent in all their languages."""
+
+    share: float | None
+    low: float | None
+    high: float | None
+    """Wilson's interval over concepts."""
+    concepts: tuple[ConceptLanguages, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unscored:
+    """A label with too little evidence."""
+
+    label: str
+    n_positive: int
+    n_positive_selection: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """Which planted concepts the latents are, beside what is possible (probe) and what is free (neuron, random dictionary)."""
+
+    hookpoint: str
+    n_rows: int
+    n_documents: int
+    n_rows_selection: int
+    n_documents_selection: int
+    masks: Masks
+    definitions: dict[str, str]
+    words: FamilyResult | None
+    """All families of words together. None where the truth names no words."""
+    families: tuple[FamilyResult, ...]
+    labels: tuple[LabelResult, ...]
+    multilingual: Multilingual
+    unscored: tuple[Unscored, ...]
+    warnings: tuple[str, ...]
+
+    def label(self, name: str) -> LabelResult | None:
+        """One label's result, None if it was not scored."""
+        return next((result for result in self.labels if result.label == name), None)
+
+    def family(self, name: str) -> FamilyResult | None:
+        """One family's result, None if none of its labels was scored."""
+        return next((result for result in self.families if result.family == name), None)
+
+    def concept(self, name: str) -> ConceptLanguages | None:
+        """One concept's languages, None if it was not seen in two of them."""
+        return next((result for result in self.multilingual.concepts if result.label == name), None)
+
+
+def read_evaluation(path: Path | str) -> Evaluation:
+    """The evaluation in a finished evaluation folder.
+
+    Raises:
+        ArtifactError: missing or damaged.
+    """
+    return _read(Path(path) / EVALUATION_FILE, TypeAdapter(Evaluation))
+
+
+def read_recovery(path: Path | str) -> Recovery | None:
+    """The recovery in a finished evaluation folder; None where the corpus had no truth, or it was not asked for.
+
+    Raises:
+        ArtifactError: damaged.
+    """
+    file = Path(path) / RECOVERY_FILE
+    return _read(file, TypeAdapter(Recovery)) if file.is_file() else None
+
+
+def _read(file: Path, adapter: "TypeAdapter[Result]") -> Result:
+    try:
+        return adapter.validate_json(file.read_bytes())
+    except FileNotFoundError:
+        raise ArtifactError(f"{file}: no such file; `mohole evaluate RECIPE` makes it") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ArtifactError(
+            f"{file}: damaged at {place or 'its start'} ({first['msg']}); delete its folder and make it again"
+        ) from None

@@ -1,0 +1,110 @@
+"""Can the model still do what it could? Greedy accuracy on tasks, clean against reconstructed: this does not saturate."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mohole.corpus import Task
+from mohole.dictionary import Dictionary
+from mohole.errors import StageError
+from mohole.evaluate.results import TaskResult
+from mohole.evaluate.splice import rebuild, replacing, text_mask
+from mohole.metrics import require_finite, wilson
+from mohole.model import LanguageModel
+from mohole.progress import track
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    tokens: list[int]
+    """BOS where the model has one, prompt, answer."""
+    n_answer: int
+
+
+def measure_tasks(
+    model: LanguageModel, dictionary: Dictionary, tasks: Sequence[Task], *, has_bos: bool, batch_tokens: int
+) -> tuple[TaskResult, ...]:
+    """Each task's accuracy, with and without the reconstruction. An answer is right when each of its tokens is the likeliest.
+
+    One pass over prompt and answer decides that: greedy generation gives the answer if and only if each of its tokens is the
+    likeliest after the right ones before it.
+
+    Raises:
+        StageError: a task without prompts, with an empty answer, or too long for the model.
+    """
+    results = []
+    with track(
+        f"evaluate {dictionary.hookpoint}: tasks", sum(len(task.prompts) for task in tasks), "prompts"
+    ) as tracker:
+        for task in tasks:
+            sequences = _sequences(model, task, has_bos)
+            n_clean = n_replaced = 0
+            for batch in _batches(sequences, batch_tokens):
+                clean, replaced = _n_right(model, dictionary, batch, int(has_bos), task.name)
+                n_clean, n_replaced = n_clean + clean, n_replaced + replaced
+                tracker.advance(len(batch))
+            n = len(sequences)
+            results.append(
+                TaskResult(task.name, n, n_clean / n, *wilson(n_clean, n), n_replaced / n, *wilson(n_replaced, n))
+            )
+    return tuple(results)
+
+
+def _sequences(model: LanguageModel, task: Task, has_bos: bool) -> list[_Sequence]:
+    if not task.prompts or len(task.prompts) != len(task.answers):
+        raise StageError(
+            f"task {task.name}: {len(task.prompts)} prompts and {len(task.answers)} answers; give one answer for each"
+        )
+    bos = [model.bos_id] if has_bos and model.bos_id is not None else []
+    sequences = []
+    for prompt, answer in zip(task.prompts, task.answers, strict=True):
+        # Encoded as one text, as the model would meet it; a piece that spans the border belongs to the answer.
+        ids, offsets = model.tokenizer.encode_with_offsets(prompt + answer)
+        n_answer = sum(end > len(prompt) for _, end in offsets)
+        if n_answer == 0 or n_answer == len(bos) + len(ids):
+            raise StageError(
+                f"task {task.name}: {prompt!r} + {answer!r} has no {'answer' if n_answer == 0 else 'prompt'} in tokens"
+            )
+        sequences.append(_Sequence(bos + ids, n_answer))
+    return sequences
+
+
+def _batches(sequences: list[_Sequence], batch_tokens: int) -> list[list[_Sequence]]:
+    """Sequences of similar length together, longest first."""
+    ordered = sorted(sequences, key=lambda sequence: -len(sequence.tokens))
+    result: list[list[_Sequence]] = []
+    for sequence in ordered:
+        if result and len(result[-1][0].tokens) * (len(result[-1]) + 1) <= batch_tokens:
+            result[-1].append(sequence)
+        else:
+            result.append([sequence])
+    return result
+
+
+def _n_right(
+    model: LanguageModel, dictionary: Dictionary, batch: list[_Sequence], first: int, task: str
+) -> tuple[int, int]:
+    lengths = np.array([len(sequence.tokens) for sequence in batch])
+    tokens = torch.zeros(len(batch), int(lengths.max()), dtype=torch.int64)
+    is_answer = torch.zeros_like(tokens, dtype=torch.bool)
+    for row, sequence in enumerate(batch):
+        length = len(sequence.tokens)
+        tokens[row, :length] = torch.tensor(sequence.tokens)
+        is_answer[row, length - sequence.n_answer : length] = True
+    edit = replacing(
+        dictionary.hookpoint, text_mask(tokens, lengths - first, first, model.special_ids), rebuild(dictionary)
+    )
+    return (
+        _all_likeliest(model.logits(tokens), tokens, is_answer, task),
+        _all_likeliest(model.logits(tokens, [edit]), tokens, is_answer, f"{task}, replaced"),
+    )
+
+
+def _all_likeliest(logits: Tensor, tokens: Tensor, is_answer: Tensor, place: str) -> int:
+    logits = logits.cpu()[:, :-1]
+    require_finite(logits[is_answer[:, 1:]], f"task {place}: logits")
+    right = (logits.argmax(-1) == tokens[:, 1:]) | ~is_answer[:, 1:]
+    return int(right.all(1).sum())

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mohole.config import Train
 from mohole.errors import NumericsError
+from mohole.metrics import fvu
 from mohole.progress import track
 from mohole.record import Recorder
 from mohole.store import Store
@@ -58,7 +59,7 @@ def train(out: Path, store: Store, hookpoint: str, settings: Train, *, seed: int
             note = ""
             if (step + 1) % settings.log_every == 0 or step + 1 == settings.steps:
                 line = _measure(rows, batch, outcome)
-                note = f"fvu {line['fvu']:.4f}"
+                note = f"fvu {line['fvu'] or 0.0:.4f}"
                 seen = (step + 1) * settings.batch_rows
                 record.write(
                     step=step + 1, rows=seen, dead=len(dead), lr=_short(rate), grad_norm=_short(grad_norm), **line
@@ -86,12 +87,12 @@ def _check(outcome: Outcome, grad_norm: float, hookpoint: str, step: int, rate: 
 
 
 def _measure(rows: Float[Tensor, "row d"], batch: Forward, outcome: Outcome) -> dict[str, Any]:
-    """What a line of the record says about a batch. fvu as in Gao et al. 2024: 1 is no better than the batch's mean."""
-    spread = (rows - rows.mean(0)).square().sum(1).double().sum()
+    """What a line of the record says about a batch. A batch of equal rows has no variance, and so no fvu."""
+    varies = bool((rows != rows[0]).any())
     return {
         "loss": _short(float(outcome.loss)),
         "aux_loss": _short(float(outcome.aux_loss)),
-        "fvu": _short(float(batch.error.square().sum(1).double().sum() / spread)),
+        "fvu": _short(float(fvu(rows, rows + batch.error))) if varies else None,
         "l0": _short(float((batch.values > 0).sum() / len(rows))),
     }
 

@@ -1,0 +1,280 @@
+"""Training as a whole: known dictionaries are found, the laws hold, bad numbers are named, nothing half-made is left."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mohole import artifact, store
+from mohole.config import TopK, Train
+from mohole.dictionary import SparseAutoencoder
+from mohole.errors import HookpointError, NumericsError, StageError
+from mohole.metrics import fvu
+from mohole.record import read_record
+from mohole.store import Store
+from mohole.train import loop, train
+from mohole.train.batches import Batches
+from mohole.train.objective import forward
+from mohole.train.weights import Units, Weights, decoder_directions, initial_weights
+
+HOOKPOINT = "resid_post.1"
+SHORT = {"n_latents": 40, "nonlinearity": TopK(k=3), "batch_rows": 64, "steps": 12, "warmup_steps": 2, "log_every": 5}
+
+Planter = Callable[..., Any]
+StoreMaker = Callable[..., Store]
+
+
+def trained(folder: Path, rows: Store, *, seed: int = 7, **settings: Any) -> SparseAutoencoder:
+    with artifact.create(folder, artifact.Inputs(kind="dictionary", config={}, seed=seed)) as draft:
+        train(draft, rows, HOOKPOINT, Train(**(SHORT | settings)), seed=seed)
+    return SparseAutoencoder.open(folder)
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+# Known answers
+
+
+def test_a_planted_dictionary_is_found(planted: Planter, make_store: StoreMaker, tmp_path: Path) -> None:
+    truth = planted(20_000)
+    held_out = np.arange(20_000) >= 18_000
+    settings = {"n_latents": 64, "steps": 600, "batch_rows": 256, "lr": 5e-3, "warmup_steps": 20}
+    sae = trained(tmp_path / "sae", make_store(truth.rows, held_out=held_out), **settings)
+    cosines = torch.from_numpy(truth.directions).float() @ sae.W_dec.T
+    assert cosines.max(dim=1).values.mean() > 0.9
+    fresh = torch.from_numpy(truth.rows[held_out])
+    codes = sae.encode(fresh)
+    quality = float(fvu(fresh, sae.decode(codes)))
+    principal = torch.linalg.svdvals(fresh - fresh.mean(0)).square()
+    assert quality < 0.2 * float(principal[3:].sum() / principal.sum())  # the best three fixed directions
+    assert codes.n_active.max() == 3
+    torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(64))
+    record = read_record(tmp_path / "sae" / "record.jsonl")
+    assert record[-1]["fvu"] == pytest.approx(quality, rel=0.25)
+    assert record[-1]["fvu"] < record[0]["fvu"] / 3
+
+
+@pytest.mark.parametrize("factor", [8.0, 10.0])
+def test_rows_in_other_units_give_the_same_dictionary_in_those_units(
+    planted: Planter, make_store: StoreMaker, tmp_path: Path, factor: float
+) -> None:
+    rows = planted(1000).rows
+    plain = trained(tmp_path / "a", make_store(rows, name="plain"))
+    scaled = trained(tmp_path / "b", make_store(rows * np.float32(factor), name="scaled"))
+    some = torch.from_numpy(rows[:300])
+    codes, scaled_codes = plain.encode(some).dense(), scaled.encode(some * factor).dense()
+    if factor == 8.0:  # a power of two: nothing is rounded differently
+        assert torch.equal(plain.W_dec, scaled.W_dec)
+        assert torch.equal(codes * factor, scaled_codes)
+    torch.testing.assert_close(scaled_codes, codes * factor, rtol=1e-3, atol=1e-3)
+    lines = [read_record(tmp_path / name / "record.jsonl")[-1]["fvu"] for name in "ab"]
+    assert lines[0] == pytest.approx(lines[1], rel=1e-4)
+
+
+def test_moving_the_origin_moves_only_the_centre(planted: Planter, make_store: StoreMaker, tmp_path: Path) -> None:
+    rows = planted(1000).rows
+    plain = trained(tmp_path / "a", make_store(rows, name="plain"))
+    moved = trained(tmp_path / "b", make_store(rows + np.float32(3.0), name="moved"))
+    torch.testing.assert_close(moved.W_dec, plain.W_dec, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(moved.b_dec, plain.b_dec + 3.0, rtol=1e-3, atol=1e-3)
+
+
+def test_a_saved_dictionary_is_the_trained_one_in_the_models_units(planted: Planter) -> None:
+    rows = torch.from_numpy(planted(500).rows)
+    for units, exact in ((Units(0.25), True), (Units(3.7), False)):
+        weights = initial_weights(rows * units.scale, 60, 4, seed=1)
+        weights.b_enc.copy_(torch.linspace(-0.3, 0.3, 60))
+        weights.b_dec.add_(0.1)
+        in_training = forward(weights, rows * units.scale, 4, torch.empty(500, 60))
+        sae = units.to_model(weights, HOOKPOINT, TopK(k=4))
+        codes = sae.encode(rows)
+        dense = torch.zeros(500, 60).scatter(1, in_training.latents, in_training.values.detach())
+        if exact:
+            assert torch.equal(codes.dense() * units.scale, dense)
+        torch.testing.assert_close(codes.dense() * units.scale, dense, rtol=1e-4, atol=1e-4)
+        error = (sae.decode(codes) - rows) * units.scale
+        torch.testing.assert_close(error, in_training.error, rtol=1e-4, atol=1e-4)
+
+
+def test_the_scale_makes_the_mean_squared_distance_the_width() -> None:
+    rows = torch.randn(4000, 20, generator=torch.Generator().manual_seed(0)) * 5 + 100
+    assert Units.of(rows, rows.mean(0)).scale == pytest.approx(1 / 5, rel=0.02)
+
+
+# Laws
+
+
+def test_the_first_latents_of_a_wider_dictionary_start_as_those_of_a_narrow_one(planted: Planter) -> None:
+    sample = torch.from_numpy(planted(300).rows)
+    narrow, wide = (initial_weights(sample, n, 4, seed=3) for n in (50, 1500))
+    assert torch.equal(narrow.W_dec, wide.W_dec[:50])
+    ratio = wide.W_enc[:50] / narrow.W_enc
+    torch.testing.assert_close(ratio, ratio[0, 0].expand_as(ratio))  # one magnitude for all
+    assert torch.equal(decoder_directions(np.array([7, 1400]), 24, seed=3), wide.W_dec[[7, 1400]])
+    assert not torch.equal(initial_weights(sample, 50, 4, seed=4).W_dec, narrow.W_dec)
+
+
+def test_reconstructions_start_with_the_magnitude_of_the_rows(planted: Planter) -> None:
+    sample = torch.from_numpy(planted(1000).rows)
+    for n_latents, k in ((30, 1), (400, 20)):
+        weights = initial_weights(sample, n_latents, k, seed=3)
+        batch = forward(weights, sample, k, torch.empty(1000, n_latents))
+        assert float(batch.decoded.detach().norm() / batch.centred.norm()) == pytest.approx(1, rel=1e-4)
+
+
+def test_training_twice_gives_the_same_bytes_with_one_thread_or_two(
+    planted: Planter, make_store: StoreMaker, tmp_path: Path
+) -> None:
+    rows = make_store(planted(3000, d=64).rows)
+    wide = {"n_latents": 700, "batch_rows": 512, "steps": 4, "dead_after_rows": 600}
+    trained(tmp_path / "a", rows, **wide)
+    trained(tmp_path / "b", rows, **wide)
+    torch.set_num_threads(2)
+    try:
+        trained(tmp_path / "c", rows, **wide)
+    finally:
+        torch.set_num_threads(1)
+    assert bytes_of(tmp_path / "a") == bytes_of(tmp_path / "b") == bytes_of(tmp_path / "c")
+    trained(tmp_path / "d", rows, seed=8, **wide)
+    assert bytes_of(tmp_path / "a")["dictionary.safetensors"] != bytes_of(tmp_path / "d")["dictionary.safetensors"]
+
+
+def test_the_order_in_which_rows_were_harvested_does_not_matter(
+    planted: Planter, make_store: StoreMaker, tmp_path: Path
+) -> None:
+    rows, n = planted(900).rows, 900
+    document, position = np.arange(n) // 30, np.arange(n) % 30
+    held_out = document % 5 == 0
+    for name, order in (("a", np.arange(n)), ("b", np.random.default_rng(0).permutation(n))):
+        harvested = make_store(
+            rows[order], tokens=order, held_out=held_out[order], kind="activations", name=f"harvested {name}"
+        )
+        with artifact.create(
+            tmp_path / f"shuffled {name}", artifact.Inputs(kind="shuffled", config={}, seed=0)
+        ) as draft:
+            store.shuffle(draft, harvested, document[order], position[order], seed=5)
+        trained(tmp_path / name, Store.open(tmp_path / f"shuffled {name}"))
+    assert bytes_of(tmp_path / "a") == bytes_of(tmp_path / "b")
+
+
+def test_held_out_rows_are_never_looked_at(planted: Planter, make_store: StoreMaker, tmp_path: Path) -> None:
+    rows = planted(1000).rows
+    held_out = np.random.default_rng(1).random(1000) < 0.3
+    trained(tmp_path / "a", make_store(rows, held_out=held_out, name="whole"))
+    poisoned = np.where(held_out[:, None], np.float32("nan"), rows)
+    trained(tmp_path / "b", make_store(poisoned, held_out=held_out, name="poisoned"))
+    assert bytes_of(tmp_path / "a") == bytes_of(tmp_path / "b")
+
+
+def test_rows_are_read_in_the_stores_order_without_held_out_ones_and_again_from_the_start(
+    make_store: StoreMaker,
+) -> None:
+    rows = np.arange(10, dtype=np.float32)[:, None] * np.ones((1, 3), dtype=np.float32)
+    held_out = np.isin(np.arange(10), [0, 4, 5])
+    batches = Batches(make_store(rows, held_out=held_out), HOOKPOINT)
+    seen = [batches.batch(step, 4)[:, 0].tolist() for step in range(3)]
+    assert seen == [[1, 2, 3, 6], [7, 8, 9, 1], [2, 3, 6, 7]]
+    assert batches.batch(0, 16)[:, 0].tolist() == [1, 2, 3, 6, 7, 8, 9] * 2 + [1, 2]  # more than there are
+    assert sorted(batches.sample(100, seed=0)[:, 0].tolist()) == [1, 2, 3, 6, 7, 8, 9]
+    assert batches.sample(3, seed=0).tolist() == batches.sample(100, seed=0)[:3].tolist()
+
+
+# AuxK
+
+
+def kill(weights: Weights) -> Weights:
+    """Half of the latents read a hundred times too weakly ever to be kept."""
+    weights.W_enc[::2] *= 0.01
+    return weights
+
+
+def test_auxk_brings_killed_latents_back_and_nothing_else_does(
+    planted: Planter, make_store: StoreMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = make_store(planted(6000).rows)
+    monkeypatch.setattr(loop, "initial_weights", lambda *args, **kwargs: kill(initial_weights(*args, **kwargs)))
+    settings = {"n_latents": 48, "steps": 250, "batch_rows": 128, "lr": 5e-3, "dead_after_rows": 1500, "log_every": 10}
+    dead, quality = {}, {}
+    for auxk in (0, 16):
+        trained(tmp_path / str(auxk), rows, auxk=auxk, **settings)
+        record = read_record(tmp_path / str(auxk) / "record.jsonl")
+        dead[auxk], quality[auxk] = max(line["dead"] for line in record), record[-1]["fvu"]
+        if auxk == 0:
+            assert record[-1]["dead"] >= 24
+            assert all(line["aux_loss"] == 0 for line in record)
+        else:
+            assert record[-1]["dead"] <= 3
+            assert any(line["aux_loss"] > 0 for line in record)
+    assert dead[16] >= 12  # they were dead before they were brought back
+    assert quality[16] < 0.8 * quality[0]
+
+
+# The record, faults
+
+
+def test_the_record_says_where_training_stood(planted: Planter, make_store: StoreMaker, tmp_path: Path) -> None:
+    trained(tmp_path / "sae", make_store(planted(1000).rows))
+    record = read_record(tmp_path / "sae" / "record.jsonl")
+    assert [line["step"] for line in record] == [5, 10, 12]
+    assert [line["rows"] for line in record] == [5 * 64, 10 * 64, 12 * 64]
+    assert set(record[0]) == {"step", "rows", "loss", "aux_loss", "fvu", "l0", "dead", "lr", "grad_norm"}
+    assert all(0 < line["l0"] <= 3 for line in record)
+    assert record[0]["lr"] == pytest.approx(Train().lr)
+    for line in record:  # in training units the loss is the error's share of the variance
+        assert line["loss"] == pytest.approx(line["fvu"], rel=0.2)
+    facts = json.loads((tmp_path / "sae" / "dictionary.json").read_text())
+    assert facts["training"]["sample_rows"] == 1000
+    assert facts["nonlinearity"] == {"kind": "topk", "k": 3}
+
+
+def test_a_batch_without_variance_has_no_fvu(planted: Planter, make_store: StoreMaker, tmp_path: Path) -> None:
+    trained(tmp_path / "sae", make_store(planted(100).rows), batch_rows=1)
+    assert [line["fvu"] for line in read_record(tmp_path / "sae" / "record.jsonl")] == [None, None, None]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_bad_row_is_named_with_its_token_and_nothing_is_left(
+    planted: Planter, make_store: StoreMaker, tmp_path: Path, bad: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "SAMPLE_ROWS", 50)
+    rows = planted(1000).rows
+    rows[333, 4] = bad  # batch 5 of 64 rows
+    tokens = np.arange(1000) + 50_000
+    with pytest.raises(NumericsError, match=rf"^{HOOKPOINT}: .*row 333 .*token 50333.*step 5; .*float32") as caught:
+        trained(tmp_path / "sae", make_store(rows, tokens=tokens))
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("*sae*/*"))
+    assert not (tmp_path / "sae").exists()
+
+
+def test_a_bad_row_in_the_sample_is_named_too(planted: Planter, make_store: StoreMaker, tmp_path: Path) -> None:
+    rows = planted(100).rows
+    rows[99, 0] = np.nan
+    with pytest.raises(NumericsError, match=r"row 99 .*sample before step 0"):
+        trained(tmp_path / "sae", make_store(rows))
+
+
+def test_a_divergence_names_the_step_and_the_rate(planted: Planter, make_store: StoreMaker, tmp_path: Path) -> None:
+    with pytest.raises(
+        NumericsError, match=rf"^{HOOKPOINT}: .* at step \d+, learning rate 1e\+30; try a lower train.lr"
+    ):
+        trained(tmp_path / "sae", make_store(planted(300).rows), lr=1e30, warmup_steps=0)
+    assert not (tmp_path / "sae").exists()
+
+
+def test_rows_that_cannot_be_trained_on_are_refused(planted: Planter, make_store: StoreMaker, tmp_path: Path) -> None:
+    rows = planted(50).rows
+    with pytest.raises(StageError, match="order of the text"):
+        trained(tmp_path / "sae", make_store(rows, kind="activations", name="unshuffled"))
+    with pytest.raises(StageError, match="0 rows that are not held out"):
+        trained(tmp_path / "sae", make_store(rows, held_out=np.ones(50, dtype=bool), name="all held out"))
+    with pytest.raises(NumericsError, match="all 50 sampled rows are the same"):
+        trained(tmp_path / "sae", make_store(np.ones((50, 4), dtype=np.float32), name="constant"))
+    with pytest.raises(HookpointError, match=f"resid_post.9: not in .*; it has {HOOKPOINT}"):
+        train(tmp_path, make_store(rows), "resid_post.9", Train(**SHORT), seed=0)

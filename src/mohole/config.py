@@ -150,19 +150,21 @@ class Train(Table):
 class Evaluate(Table):
     """Quality on held-out documents."""
 
-    max_documents: Count = 400
+    max_documents: Count = 250
     """Held-out documents run through the model with the reconstruction spliced in, for CE and KL. Drawn by keyed hash."""
     max_tokens: Count = 60_000
     """... and tokens of them: a document may be a whole book."""
     batch_tokens: Count = 8192
     """Tokens of one forward pass. Changes speed and memory, never the numbers beyond rounding."""
+    task_prompts: Count = 100
+    """Prompts of each task, the first ones."""
     max_rows: Count = 200_000
     """Held-out rows for FVU, L0, densities and recovery, drawn as whole documents by keyed hash."""
     recovery: bool = True
     """Score latents against the corpus's truth, where it has any."""
     selection_rows: Count = 60_000
     """Rows of training documents on which the best latent, neuron, threshold and probe of a label are chosen."""
-    min_positives: Count = 12
+    min_positives: Count = 8
     """A label with fewer marked tokens, to choose on or to score on, is listed as not scored."""
     min_language_tokens: Count = 5
     """A language counts for a concept when so many held-out tokens are the concept in that language."""
@@ -191,6 +193,8 @@ class Label(Table):
     """Tokens the rules may look at (to find a rule) plus tokens used to score it, from different documents."""
     min_firings: Count = 8
     """A latent with fewer firings among the tokens looked at is left unlabelled, and says so."""
+    firing_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.3
+    """Above this share of its maximum a latent counts as firing. 0 counts every positive activation, weak noise included."""
 
 
 class Clamp(Table):

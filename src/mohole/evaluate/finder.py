@@ -12,7 +12,7 @@ from mohole.evaluate.ranking import Best, DenseRanking, SparseColumns, SparseRan
 from mohole.evaluate.results import LabelResult, Score, Unscored
 from mohole.evaluate.summary import Found
 from mohole.evaluate.truth import Contrast, Marks, family_of, thinned
-from mohole.metrics import auroc, auroc_interval, best_cut, confusion, document_weights, interval
+from mohole.metrics import auroc_by_document, best_cut, confusion, document_weights, interval
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
@@ -170,7 +170,7 @@ class Finder:
         counts = confusion(decided, scored)
         replicates = self._resampled.f1(self._scored, decided, scored)
         low, high = interval(replicates)
-        auroc_low, auroc_high = auroc_interval(ranked, scored, self._scoring.marks.rows.documents[self._scored])
+        area = auroc_by_document(ranked, scored, self._scoring.marks.rows.documents[self._scored])
         score = Score(
             f1=counts.f1,
             f1_low=low,
@@ -181,9 +181,9 @@ class Finder:
             sign=_sign(candidates),
             threshold=cut.threshold,
             f1_selection=cut.f1,
-            auroc=auroc(ranked, scored),
-            auroc_low=auroc_low,
-            auroc_high=auroc_high,
+            auroc=area.value,
+            auroc_low=area.low,
+            auroc_high=area.high,
             auroc_candidate=candidates[1].column if candidates else None,
         )
         return score, replicates

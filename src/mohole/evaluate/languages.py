@@ -21,8 +21,7 @@ def measure_languages(truth: Truth, selection: SparseColumns, scoring: SparseCol
 
     A language is present when at least `min_tokens` tokens of the concept are in it, to choose on and to score on.
     """
-    words = [family for family in truth.families if truth.is_words(family)]
-    labels = chain.from_iterable(truth.families[family] for family in words)
+    labels = chain.from_iterable(truth.families[family] for family in truth.word_families)
     found = (_concept(label, truth, selection, scoring, min_tokens) for label in labels)
     concepts = tuple(concept for concept in found if concept is not None)
     if not concepts:

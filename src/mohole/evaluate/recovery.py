@@ -26,8 +26,6 @@ from mohole.metrics import Masks, require_finite
 from mohole.progress import track
 from mohole.store import Store
 
-_ENCODING = 4  # in progress: encoding takes about as long as so many labels
-
 DEFINITIONS = {
     "selection": "candidate, threshold and probe are chosen on training documents and scored on held-out documents",
     "positives": "tokens marked with the label",
@@ -62,9 +60,8 @@ def measure_recovery(
     truth = Truth(labels, Marks(corpus, chosen), Marks(corpus, rows), settings.min_positives)
     found: dict[str, Found] = {}
     unscored: dict[str, Unscored] = {}
-    with track(f"evaluate {dictionary.hookpoint}: recovery", len(labels) + _ENCODING, "labels") as tracker:
-        selection, scoring = _encode(store, truth, dictionary, seed)
-        tracker.advance(_ENCODING)
+    selection, scoring = _encode(store, truth, dictionary, seed)
+    with track(f"evaluate {dictionary.hookpoint}: recovery", len(labels), "labels") as tracker:
         resampled = Resampled(rows.documents, seed)
         for contrast, members in _by_contrast(truth).items():
             finder = Finder(selection, scoring, contrast, labels, resampled, seed)

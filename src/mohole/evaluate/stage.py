@@ -79,7 +79,7 @@ def evaluate(
     quality = measure_rows(store, rows, dictionary, seed=seed)
     spliced = measure_splice(model, dictionary, corpus, quality.mean, settings, seed=seed)
     measures = {measure.name: measure for measure in (*quality.measures, *spliced)}
-    done = measure_tasks(model, dictionary, tasks, has_bos=corpus.has_bos, batch_tokens=settings.batch_tokens)
+    done = measure_tasks(model, dictionary, tasks, settings, has_bos=corpus.has_bos)
     evaluation = Evaluation(
         hookpoint=dictionary.hookpoint,
         n_latents=dictionary.n_latents,

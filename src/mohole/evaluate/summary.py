@@ -27,9 +27,8 @@ def summarise(truth: Truth, found: list[Found]) -> tuple[FamilyResult | None, tu
     families: dict[str, list[Found]] = {}
     for item in found:
         families.setdefault(item.result.family, []).append(item)
-    are_words = {family: truth.is_words(family) for family in families}
-    words = [item for item in found if are_words[item.result.family]]
-    results = tuple(_family(family, members, are_words[family]) for family, members in families.items())
+    words = [item for item in found if item.result.family in truth.word_families]
+    results = tuple(_family(family, members, family in truth.word_families) for family, members in families.items())
     return (_family(WORDS, words, True) if words else None), results
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mohole.config import Evaluate
 from mohole.corpus import Task
 from mohole.dictionary import Dictionary
 from mohole.errors import StageError
@@ -25,7 +26,7 @@ class _Sequence:
 
 
 def measure_tasks(
-    model: LanguageModel, dictionary: Dictionary, tasks: Sequence[Task], *, has_bos: bool, batch_tokens: int
+    model: LanguageModel, dictionary: Dictionary, tasks: Sequence[Task], settings: Evaluate, *, has_bos: bool
 ) -> tuple[TaskResult, ...]:
     """Each task's accuracy, with and without the reconstruction. An answer is right when each of its tokens is the likeliest.
 
@@ -36,13 +37,12 @@ def measure_tasks(
         StageError: a task without prompts, with an empty answer, or too long for the model.
     """
     results = []
-    with track(
-        f"evaluate {dictionary.hookpoint}: tasks", sum(len(task.prompts) for task in tasks), "prompts"
-    ) as tracker:
+    n_prompts = sum(min(len(task.prompts), settings.task_prompts) for task in tasks)
+    with track(f"evaluate {dictionary.hookpoint}: tasks", n_prompts, "prompts") as tracker:
         for task in tasks:
-            sequences = _sequences(model, task, has_bos)
+            sequences = _sequences(model, task, has_bos)[: settings.task_prompts]
             n_clean = n_replaced = 0
-            for batch in _batches(sequences, batch_tokens):
+            for batch in _batches(sequences, settings.batch_tokens):
                 clean, replaced = _n_right(model, dictionary, batch, int(has_bos), task.name)
                 n_clean, n_replaced = n_clean + clean, n_replaced + replaced
                 tracker.advance(len(batch))

@@ -22,8 +22,9 @@ LANGUAGE_FAMILY = "word_language"
 KIND_FAMILY = "kind"
 
 _MOST = 0.5
+_NEARLY_ALL = 0.9
 _LEAST_KIND_SHARE = 0.05
-_CONTRAST_ROWS = 12_000
+_CONTRAST_ROWS = 8_000
 
 
 @dataclass(frozen=True)
@@ -108,13 +109,26 @@ class Truth:
             return Contrast("kind", kinds)
         return Contrast("all", ())
 
-    def is_words(self, family: str) -> bool:
-        """Do most of a family's tokens also say which language the word is of?"""
-        if family == LANGUAGE_FAMILY:
-            return False
+    @cached_property
+    def word_families(self) -> tuple[str, ...]:
+        """Families whose labels are words: most of their tokens also say which language the word is of.
+
+        A family that only ever stands on another's words (a statement's truth, marked at its object) is none.
+        """
         languages = self.selection.union(self.families.get(LANGUAGE_FAMILY, []))
-        rows = self.selection.union(self.families[family])
-        return len(rows) > 0 and len(np.intersect1d(rows, languages)) > _MOST * len(rows)
+        rows = {family: self.selection.union(labels) for family, labels in self.families.items()}
+        spoken = {
+            family: mine
+            for family, mine in rows.items()
+            if family != LANGUAGE_FAMILY and len(np.intersect1d(mine, languages)) > _MOST * len(mine)
+        }
+        return tuple(family for family, mine in spoken.items() if not self._is_borrowed(family, mine, spoken))
+
+    def _is_borrowed(self, family: str, mine: Int64, spoken: dict[str, Int64]) -> bool:
+        others = np.concatenate(
+            [np.zeros(0, dtype=np.int64), *(rows for name, rows in spoken.items() if name != family)]
+        )
+        return len(np.intersect1d(mine, others)) > _NEARLY_ALL * len(mine)
 
     @cached_property
     def _alternatives(self) -> set[str]:

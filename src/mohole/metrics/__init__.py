@@ -4,7 +4,7 @@ Training, evaluation and reports use these definitions and have none of their ow
 same rows give the same number however they are cut into batches.
 """
 
-from mohole.metrics.binary import BestCut, Confusion, auroc, auroc_interval, best_cut, confusion
+from mohole.metrics.binary import Area, BestCut, Confusion, auroc, auroc_by_document, best_cut, confusion
 from mohole.metrics.bootstrap import document_weights, interval
 from mohole.metrics.documents import DocumentSums
 from mohole.metrics.firing import DensityHistogram, Firing
@@ -13,6 +13,7 @@ from mohole.metrics.measure import Masks, Measure, measured, require_finite, wil
 from mohole.metrics.reconstruction import Reconstruction, fvu
 
 __all__ = [
+    "Area",
     "BestCut",
     "Confusion",
     "DensityHistogram",
@@ -22,7 +23,7 @@ __all__ = [
     "Measure",
     "Reconstruction",
     "auroc",
-    "auroc_interval",
+    "auroc_by_document",
     "best_cut",
     "ce_recovered",
     "confusion",

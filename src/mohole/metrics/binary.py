@@ -69,17 +69,27 @@ def auroc(scores: Scores, positive: Bools) -> float:
     return float(_wins(scores, positive)[positive].mean())
 
 
-def auroc_interval(scores: Scores, positive: Bools, documents: Int64) -> tuple[float, float]:
-    """95 % interval of `auroc` that takes a document's tokens as dependent.
+@dataclass(frozen=True, slots=True)
+class Area:
+    """An AUROC with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def auroc_by_document(scores: Scores, positive: Bools, documents: Int64) -> Area:
+    """`auroc`, with an interval that takes the items of a document as dependent.
 
     The variance is the infinitesimal jackknife over documents: each document's summed influence, squared and added up
     (Obuchowski 1997 for clustered data). It costs one sort, where 400 replicates would cost 400 passes.
     """
-    wins, area = _wins(scores, positive), auroc(scores, positive)
+    wins = _wins(scores, positive)
+    area = float(wins[positive].mean())
     influence = (wins - area) / np.where(positive, positive.sum(), (~positive).sum())
     by_document = np.bincount(np.unique(documents, return_inverse=True)[1], weights=influence)
     half = 1.959963984540054 * float(np.sqrt((by_document**2).sum()))
-    return max(0.0, area - half), min(1.0, area + half)
+    return Area(area, max(0.0, area - half), min(1.0, area + half))
 
 
 def _wins(scores: Scores, positive: Bools) -> Float64:

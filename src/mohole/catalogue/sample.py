@@ -1,0 +1,63 @@
+"""Which documents a catalogue looks at: whole ones, in the order of a keyed hash, until the budget is full."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mohole import keys
+from mohole.corpus import Corpus
+from mohole.errors import StageError
+
+Int32 = NDArray[np.int32]
+Int64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The tokens of the chosen documents that have rows, and where the store has them."""
+
+    tokens: Int64
+    """Global token indices, ascending. Special tokens in a text have no row, so there may be gaps."""
+    rows: Int64
+    """Each one's row in the store."""
+    n_documents: int
+
+
+def choose(corpus: Corpus, stored_tokens: Int64, max_tokens: int, *, seed: int) -> Sample:
+    """Whole documents, with every row the store has of them; at least one document, however long.
+
+    Raises:
+        StageError: the store holds no token of this corpus, or one twice.
+    """
+    place = np.argsort(stored_tokens, kind="stable")
+    stored = np.asarray(stored_tokens)[place]
+    if (stored[1:] == stored[:-1]).any():
+        raise StageError(f"token {stored[:-1][stored[1:] == stored[:-1]][0]} is in the store twice; harvest it again")
+    first = np.searchsorted(stored, corpus.document_starts)
+    n_rows = np.diff(first)
+    there = np.flatnonzero(n_rows)
+    if len(there) == 0:
+        raise StageError("the store holds no token of this corpus; harvest this corpus")
+    chosen = within_budget(there, n_rows[there], max_tokens, seed=seed)
+    places = np.concatenate([np.arange(first[document], first[document + 1]) for document in chosen])
+    return Sample(stored[places], place[places], len(chosen))
+
+
+def within_budget(documents: Int64, sizes: Int64, max_tokens: int, *, seed: int) -> Int64:
+    """The documents that fit the budget, ascending; at least one, however long.
+
+    They are taken in the order of their keys, up to the first that does not fit, so a smaller budget's documents are among a
+    larger one's.
+    """
+    order = np.lexsort((documents, keys.words(seed, keys.Use.DOCUMENT_SAMPLE, documents)))
+    n_kept = int((np.cumsum(sizes[order]) <= max_tokens).sum())
+    return np.sort(documents[order[: max(n_kept, 1)]])
+
+
+def first_twins(tokens: Int32, document_starts: Int64) -> Int64:
+    """For each document, the first one with the same tokens: itself, unless the text was there before."""
+    seen: dict[bytes, int] = {}
+    texts = (tokens[start:end].tobytes() for start, end in pairwise(document_starts.tolist()))
+    return np.asarray([seen.setdefault(text, document) for document, text in enumerate(texts)], dtype=np.int64)

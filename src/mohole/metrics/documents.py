@@ -1,7 +1,6 @@
 """Sums by document, the form in which every measurement is kept until it is read. Mergeable; no definitions of metrics."""
 
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +31,7 @@ class DocumentSums:
         require_finite(values, place)
         self._parts.append(_grouped(documents, values.astype(np.float64)))
 
-    def merge(self, other: Self) -> None:
+    def merge(self, other: "DocumentSums") -> None:
         """Add what another accumulator has seen."""
         if self.columns != other.columns:
             raise ValueError(f"columns {self.columns} and {other.columns} do not go together")

@@ -1,7 +1,6 @@
 """How often latents fire: exact counts, L0, dead latents, the density histogram. Counts are int64: float32 stops at 2^24."""
 
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import torch
@@ -40,7 +39,7 @@ class Firing:
         self.counts += torch.bincount(fired, minlength=len(self.counts)).numpy()
         self.n_rows += n_rows
 
-    def merge(self, other: Self) -> None:
+    def merge(self, other: "Firing") -> None:
         """Add what another accumulator (another shard, another rank) has seen."""
         self.counts = self.counts + other.counts
         self.n_rows += other.n_rows

@@ -5,8 +5,6 @@ Chan, Golub & LeVeque 1979, so the centre is the mean over everything whatever t
 own mean, as is often done, makes FVU depend on the batch size: 0.040 becomes 0.081 at batches of 2.
 """
 
-from typing import Self
-
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -48,7 +46,7 @@ class Reconstruction:
         if len(target):
             self._parts.append(_by_document(target.double(), output.double(), documents))
 
-    def merge(self, other: Self) -> None:
+    def merge(self, other: "Reconstruction") -> None:
         """Add what another accumulator has seen."""
         self._parts.extend(other._parts)
 

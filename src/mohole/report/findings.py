@@ -1,0 +1,121 @@
+"""What a run found, as plain values ready to show: quality, recovery, features with their texts, steering. No layout."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mohole.act import Demonstration
+from mohole.evaluate import Evaluation, Recovery
+from mohole.interpret import Label
+
+
+@dataclass(frozen=True, slots=True)
+class Snippet:
+    """A stretch of text with a latent's activation at every token."""
+
+    document: int
+    start: int
+    """Global index of the first token."""
+    focus: int
+    """Which token it is about, counted from the first."""
+    pieces: tuple[str, ...]
+    values: tuple[float, ...]
+
+    @property
+    def value(self) -> float:
+        """The activation it is about."""
+        return self.values[self.focus]
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Activations in (low, high], and some texts drawn from there."""
+
+    low: float
+    high: float
+    count: int
+    snippets: tuple[Snippet, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Concept:
+    """A planted concept that a latent has been found to be."""
+
+    label: str
+    f1: float
+    """Of the latent against the concept's family, on held-out documents."""
+    n_languages: int
+    """Languages in which the latent fires on the concept's words; 0 where that was not scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureCard:
+    """A latent with its evidence."""
+
+    latent: int
+    label: Label
+    concept: Concept | None
+    """The planted concept for which this is the best latent, where there is one."""
+    count: int
+    density: float
+    maximum: float
+    mean: float
+    histogram: tuple[int, ...]
+    """Activations in equal steps from 0 to the maximum; zeros not counted."""
+    top: tuple[Snippet, ...]
+    bands: tuple[Band, ...]
+    promoted: tuple[tuple[str, float], ...]
+    suppressed: tuple[tuple[str, float], ...]
+
+    @property
+    def f1(self) -> float | None:
+        """The label's F1 on held-out documents; None where the latent fires too rarely to say."""
+        return None if self.label.status in ("few", "dead") else self.label.f1
+
+
+@dataclass(frozen=True, slots=True)
+class HookpointFindings:
+    """One dictionary and everything measured about it."""
+
+    hookpoint: str
+    n_latents: int
+    d_model: int
+    nonlinearity: str
+    n_tokens: int
+    """Tokens that the catalogue looked at."""
+    evaluation: Evaluation
+    recovery: Recovery | None
+    """None where the text's concepts are not known."""
+    record: tuple[Mapping[str, Any], ...]
+    """The training record's lines."""
+    features: tuple[FeatureCard, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactFacts:
+    """One of the run's artifacts."""
+
+    name: str
+    kind: str
+    digest: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Everything a report shows about a run."""
+
+    name: str
+    model: str
+    corpus: str
+    n_documents: int
+    n_tokens: int
+    context: int
+    held_out: float
+    """Share of documents kept away from training."""
+    seed: int
+    code: str
+    hookpoints: tuple[HookpointFindings, ...]
+    """At least one, in order of execution."""
+    steering: Demonstration | None
+    artifacts: tuple[ArtifactFacts, ...]

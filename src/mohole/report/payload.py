@@ -1,0 +1,177 @@
+"""The data of the page: findings as compact plain JSON. Texts are stored once, however many features point into them. No HTML.
+
+A snippet is [place, length, focus, document, [offset, value, ...]]: tokens [place, place + length) of the page's own token list,
+with the active ones' activations in thousandths of the feature's maximum. Measured on 1,200 features of 27 snippets each: a
+third of the size of snippets written out.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from mohole.act import Demonstration
+from mohole.evaluate import Recovery
+from mohole.evaluate.results import FamilyResult
+from mohole.report.findings import FeatureCard, Findings, HookpointFindings, Snippet
+from mohole.report.visible import visible
+
+_RECORD_POINTS = 300  # more than a plot has pixels for
+_CURVES = ("step", "fvu", "loss", "dead", "l0")
+
+
+class _Texts:
+    """All tokens that any snippet shows, each once, in corpus order; and the pieces they are made of, the commonest first."""
+
+    def __init__(self, findings: Findings) -> None:
+        shown: dict[int, str] = {}
+        for snippet in _snippets(findings):
+            shown.update(enumerate(snippet.pieces, snippet.start))
+        self._places = {token: place for place, token in enumerate(sorted(shown))}
+        counts = Counter(shown.values())
+        ranked = sorted(counts, key=lambda piece: (-counts[piece], piece))
+        numbers = {piece: number for number, piece in enumerate(ranked)}
+        self.pieces = [visible(piece) for piece in ranked]
+        self.tokens = [numbers[shown[token]] for token in self._places]
+
+    def snippet(self, snippet: Snippet, maximum: float) -> list[Any]:
+        thousandths = [
+            number
+            for offset, value in enumerate(snippet.values)
+            if value > 0
+            for number in (offset, max(1, round(1000 * value / maximum)))
+        ]
+        return [self._places[snippet.start], len(snippet.pieces), snippet.focus, snippet.document, thousandths]
+
+
+def page_data(findings: Findings) -> dict[str, Any]:
+    """Everything that the page shows, ready for JSON."""
+    texts = _Texts(findings)
+    return {
+        "run": {
+            "name": visible(findings.name),
+            "model": visible(findings.model),
+            "corpus": visible(findings.corpus),
+            "n_documents": findings.n_documents,
+            "n_tokens": findings.n_tokens,
+            "context": findings.context,
+            "held_out": findings.held_out,
+            "seed": findings.seed,
+            "code": findings.code,
+        },
+        "pieces": texts.pieces,
+        "tokens": texts.tokens,
+        "hookpoints": [_hookpoint(place, texts) for place in findings.hookpoints],
+        "steering": _steering(findings.steering) if findings.steering else None,
+        "artifacts": [asdict(facts) for facts in findings.artifacts],
+    }
+
+
+def _snippets(findings: Findings) -> Iterator[Snippet]:
+    for place in findings.hookpoints:
+        for feature in place.features:
+            yield from feature.top
+            for band in feature.bands:
+                yield from band.snippets
+
+
+def _hookpoint(place: HookpointFindings, texts: _Texts) -> dict[str, Any]:
+    every = max(1, len(place.record) // _RECORD_POINTS)
+    lines = [line for i, line in enumerate(place.record) if i % every == 0 or i + 1 == len(place.record)]
+    return {
+        "hookpoint": place.hookpoint,
+        "n_latents": place.n_latents,
+        "d_model": place.d_model,
+        "nonlinearity": place.nonlinearity,
+        "n_tokens": place.n_tokens,
+        "measures": {name: asdict(measure) for name, measure in place.evaluation.measures.items()},
+        "tasks": [asdict(task) | {"name": visible(task.name)} for task in place.evaluation.tasks],
+        "density": asdict(place.evaluation.density),
+        "warnings": [*place.evaluation.warnings, *(place.recovery.warnings if place.recovery else ())],
+        "record": {name: [line.get(name) for line in lines] for name in _CURVES},
+        "recovery": _recovery(place.recovery) if place.recovery else None,
+        "features": [_feature(feature, texts) for feature in place.features],
+    }
+
+
+def _recovery(recovery: Recovery) -> dict[str, Any]:
+    """Families and labels in the few numbers that the page shows. Every F1 is against the concept's own family."""
+    return {
+        "n_rows": recovery.n_rows,
+        "n_documents": recovery.n_documents,
+        "words": _family(recovery.words) if recovery.words else None,
+        "families": [_family(family) for family in recovery.families],
+        "labels": [
+            {
+                "label": visible(result.label),
+                "latent": result.latent.candidate,
+                "n": result.n_positive,
+                "f1": {name: round(getattr(result, name).f1, 3) for name in ("latent", "probe", "neuron", "random")},
+            }
+            for result in recovery.labels
+        ],
+        "multilingual": {
+            "share": recovery.multilingual.share,
+            "low": recovery.multilingual.low,
+            "high": recovery.multilingual.high,
+            "n": len(recovery.multilingual.concepts),
+        },
+        "n_unscored": len(recovery.unscored),
+    }
+
+
+def _family(family: FamilyResult) -> dict[str, Any]:
+    return {
+        "family": visible(family.family),
+        "n_labels": family.n_labels,
+        "f1": asdict(family.f1),
+        "f1_low": family.f1_low,
+        "f1_high": family.f1_high,
+    }
+
+
+def _feature(feature: FeatureCard, texts: _Texts) -> dict[str, Any]:
+    return {
+        "latent": feature.latent,
+        "label": _label(feature),
+        "concept": asdict(feature.concept) | {"label": visible(feature.concept.label)} if feature.concept else None,
+        "count": feature.count,
+        "density": float(f"{feature.density:.4g}"),
+        "maximum": float(f"{feature.maximum:.5g}"),
+        "mean": float(f"{feature.mean:.4g}"),
+        "histogram": list(feature.histogram),
+        "top": [texts.snippet(snippet, feature.maximum) for snippet in feature.top],
+        "bands": [
+            {
+                "low": float(f"{band.low:.4g}"),
+                "high": float(f"{band.high:.4g}"),
+                "count": band.count,
+                "snippets": [texts.snippet(snippet, feature.maximum) for snippet in band.snippets],
+            }
+            for band in feature.bands
+        ],
+        "promoted": [[visible(piece), round(logit, 2)] for piece, logit in feature.promoted],
+        "suppressed": [[visible(piece), round(logit, 2)] for piece, logit in feature.suppressed],
+    }
+
+
+def _label(feature: FeatureCard) -> dict[str, Any]:
+    label = feature.label
+    return {
+        "text": visible(label.text),
+        "kind": visible(label.kind),
+        "f1": None if feature.f1 is None else round(feature.f1, 4),
+        "precision": round(label.precision, 4),
+        "recall": round(label.recall, 4),
+        "n_positive": label.n_positive,
+        "n_scored": label.n_scored,
+        "threshold": float(f"{label.threshold:.4g}"),
+    }
+
+
+def _steering(shown: Demonstration) -> dict[str, Any]:
+    generations = [
+        asdict(item) | {"prompt": visible(item.prompt), "plain": visible(item.plain), "steered": visible(item.steered)}
+        for item in shown.generations
+    ]
+    return asdict(shown) | {"label": visible(shown.label), "generations": generations}

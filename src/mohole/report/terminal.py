@@ -1,0 +1,275 @@
+"""The findings of a run in a terminal: quality, recovery, features in colour, steering. Plain text when it is piped.
+
+Colour never carries meaning alone: without it, active tokens stand between « and ».
+"""
+
+from collections.abc import Sequence
+from statistics import mean
+
+from rich.box import HORIZONTALS, SIMPLE_HEAD
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from mohole.act import Demonstration
+from mohole.evaluate.results import FamilyResult
+from mohole.metrics import Measure
+from mohole.report.choose import Chosen, choose_features, varied_snippets
+from mohole.report.findings import FeatureCard, Findings, HookpointFindings, Snippet
+from mohole.report.visible import visible
+
+N_FEATURES = 20
+N_EXAMPLES = 2
+_CANDIDATES = 6  # examples tried until there are two different ones
+WIDEST = 120  # longer lines are harder to read than to scroll
+
+# Black on amber reads on dark and on light terminals. A step for each quarter of the feature's maximum.
+_HEAT = ("black on #fff1d0", "black on #ffd98a", "black on #ffb93b", "bold black on #ff8f1f")
+_FAINT_SHARE = 0.1  # weaker than this share of the maximum: left unmarked where marks cannot show how weak
+
+
+def print_findings(findings: Findings, console: Console) -> None:
+    """Print everything, no wider than 120 columns."""
+    width = min(console.width, WIDEST)
+    parts: list[RenderableType] = [_heading(findings), quality_table(findings)]
+    if any(place.recovery for place in findings.hookpoints):
+        parts.append(recovery_tables(findings))
+    parts.append(features_list(findings, width, marks=_needs_marks(console)))
+    if findings.steering:
+        parts.append(steering_table(findings.steering))
+    for part in parts:
+        console.print(part, width=width)
+        console.print()
+
+
+def _needs_marks(console: Console) -> bool:
+    return not console.is_terminal or console.no_color or console.color_system is None
+
+
+def _heading(findings: Findings) -> RenderableType:
+    sizes = ", ".join(f"{place.n_latents:,}" for place in findings.hookpoints[:1])
+    n = len(findings.hookpoints)
+    text = Text.assemble(
+        (f"{n} {'dictionary' if n == 1 else 'dictionaries'} of {sizes} latents", "bold"),
+        f" for {visible(findings.model)}, from {findings.n_tokens:,} tokens in {findings.n_documents:,} documents ",
+        f"({visible(findings.corpus)})",
+    )
+    return Group(Rule(Text(f" {visible(findings.name)} ", "bold"), style="dim"), text)
+
+
+def quality_table(findings: Findings) -> RenderableType:
+    """One row per hookpoint: how much of the activations and of the model's behaviour the dictionary keeps."""
+    table = _table("Quality on documents never trained on")
+    table.add_column("hookpoint", no_wrap=True)
+    has_tasks = any(place.evaluation.tasks for place in findings.hookpoints)
+    heads = [
+        "FVU",
+        "L0",
+        "CE\nrecovered",
+        "excess CE\nnats",
+        "dead\nlatents",
+        *(["tasks\nclean→with" if has_tasks else ""]),
+    ]
+    for head in filter(None, heads):
+        table.add_column(head, justify="right", no_wrap=True)
+    for place in findings.hookpoints:
+        measures = place.evaluation.measures
+        cells = [
+            _value(measures.get("fvu"), ".4f"),
+            _value(measures.get("l0"), ".1f"),
+            _value(measures.get("ce_recovered"), ".4f"),
+            _value(measures.get("excess_ce"), "+.4f"),
+            f"{_value(measures.get('dead'), '.0f')} of {place.n_latents}",
+        ]
+        table.add_row(place.hookpoint, *cells, *([_tasks(place)] if has_tasks else []))
+    return Group(table, _note(_quality_note(findings)))
+
+
+def _quality_note(findings: Findings) -> str:
+    fvu, excess = (findings.hookpoints[0].evaluation.measures.get(name) for name in ("fvu", "excess_ce"))
+    parts = [
+        "FVU: share of the activations' variance left unexplained, 0 is perfect. CE recovered: 1 is no damage to the model's "
+        "predictions, 0 is as bad as an ablation."
+    ]
+    if fvu and excess:
+        parts.append(f"From {fvu.n:,} {fvu.n_of} and {excess.n:,} {excess.n_of}; 95 % intervals are in the report.")
+    return " ".join(parts)
+
+
+def _tasks(place: HookpointFindings) -> str:
+    tasks = place.evaluation.tasks
+    return f"{mean(task.clean for task in tasks):.3f}→{mean(task.replaced for task in tasks):.3f}" if tasks else "-"
+
+
+def recovery_tables(findings: Findings) -> RenderableType:
+    """Planted concepts: words of all families per hookpoint, then family by family where the latents do best."""
+    whole = _recovery_table(
+        "Planted concepts recovered: median F1 of each concept's best latent, against its own family"
+    )
+    whole.add_column("one for all\nlanguages", justify="right", no_wrap=True)
+    scored = [(place.hookpoint, place.recovery) for place in findings.hookpoints if place.recovery]
+    for hookpoint, recovery in scored:
+        if recovery.words:
+            whole.add_row(hookpoint, *_family_cells(recovery.words), _number(recovery.multilingual.share, ".2f"))
+    hookpoint, best = max(scored, key=lambda pair: pair[1].words.f1.latent if pair[1].words else 0.0)
+    families = _recovery_table(f"The same by family at {hookpoint}")
+    for row in best.families:
+        families.add_row(visible(row.family), *_family_cells(row))
+    note = "Ceiling: a linear probe trained on the truth. Floors: the best single neuron, and a dictionary of random directions."
+    return Group(*([whole] if whole.row_count else []), families, _note(note))
+
+
+def _recovery_table(title: str) -> Table:
+    table = _table(title)
+    table.add_column("", no_wrap=True)
+    heads = ("concepts", "latent", "ceiling:\nprobe", "floor:\nneuron", "floor:\nrandom")
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True, style="bold" if head == "latent" else "")
+    return table
+
+
+def _family_cells(row: FamilyResult) -> list[str]:
+    return [
+        str(row.n_labels),
+        *(f"{value:.2f}" for value in (row.f1.latent, row.f1.probe, row.f1.neuron, row.f1.random)),
+    ]
+
+
+def features_list(findings: Findings, width: int, *, marks: bool) -> RenderableType:
+    """Some twenty features, each with its label and a few of its strongest examples."""
+    chosen = choose_features(findings, N_FEATURES)
+    total = sum(len(place.features) for place in findings.hookpoints)
+    parts: list[RenderableType] = [Text(f"{len(chosen)} features of the {total:,} in the report", "bold")]
+    for item in chosen:
+        parts.append(Text())
+        parts.append(_feature_head(item))
+        parts.extend(_examples(item.feature, width, marks=marks))
+    legend = "Held-out F1: how well the label foretells where the latent fires, in documents the labeller did not see."
+    return Group(*parts, Text(), _note(legend))
+
+
+def _examples(feature: FeatureCard, width: int, *, marks: bool) -> list[Text]:
+    """Two lines that differ, about different words where there are such."""
+    lines: dict[str, Text] = {}
+    for snippet in varied_snippets(feature, _CANDIDATES):
+        line = Text("   ").append_text(snippet_line(snippet, feature.maximum, width - 3, marks=marks))
+        lines.setdefault(line.plain, line)
+    return list(lines.values())[:N_EXAMPLES]
+
+
+def _feature_head(item: Chosen) -> RenderableType:
+    feature = item.feature
+    grid = Table.grid(expand=True, padding=(0, 2, 0, 0))
+    grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    grid.add_column(justify="right", no_wrap=True)
+    f1 = "F1    -" if feature.f1 is None else f"F1 {feature.f1:.2f}"
+    facts = f"{f1}  {share(feature.density):>7}  {item.hookpoint}/{feature.latent}"
+    grid.add_row(Text(visible(feature.label.text), "bold"), Text(facts, "dim"))
+    return grid
+
+
+def snippet_line(snippet: Snippet, maximum: float, width: int, *, marks: bool) -> Text:
+    """As much of the snippet around its token as fits on one line."""
+    pieces = [visible(piece) for piece in snippet.pieces]
+    first, last = _window(pieces, snippet.focus, width - 2 - (4 if marks else 0))
+    cut_left, cut_right = first > 0, last < len(pieces)
+    shown = _marked if marks else _coloured
+    text = shown(pieces[first:last], [value / maximum if maximum else 0.0 for value in snippet.values[first:last]])
+    return Text.assemble(("…" if cut_left else ""), text, ("…" if cut_right else ""), no_wrap=True, overflow="ellipsis")
+
+
+def _window(pieces: Sequence[str], focus: int, width: int) -> tuple[int, int]:
+    """Grow around the token, twice as fast to the left, where the reason for firing is."""
+    first, last = focus, focus + 1
+    used = cell_len(pieces[focus])
+    turn = 0
+    while True:
+        order = ("left", "right") if turn % 3 else ("right", "left")
+        turn += 1
+        for side in order:
+            place = first - 1 if side == "left" else last
+            if 0 <= place < len(pieces) and used + cell_len(pieces[place]) <= width:
+                used += cell_len(pieces[place])
+                first, last = (place, last) if side == "left" else (first, place + 1)
+                break
+        else:
+            return first, last
+
+
+def _coloured(pieces: Sequence[str], shares: Sequence[float]) -> Text:
+    text = Text()
+    for piece, strength in zip(pieces, shares, strict=True):
+        body = piece.lstrip(" ")
+        text.append(piece[: len(piece) - len(body)])
+        text.append(body, _HEAT[min(int(strength * len(_HEAT)), len(_HEAT) - 1)] if strength > 0 else "")
+    return text
+
+
+def _marked(pieces: Sequence[str], shares: Sequence[float]) -> Text:
+    text, is_open = "", False
+    for piece, strength in zip(pieces, shares, strict=True):
+        is_active = strength >= _FAINT_SHARE
+        if is_open and not is_active:
+            text += "»"
+        if is_active and not is_open:
+            body = piece.lstrip(" ")
+            text += piece[: len(piece) - len(body)] + "«" + body
+        else:
+            text += piece
+        is_open = is_active
+    return Text(text + ("»" if is_open else ""))
+
+
+def steering_table(shown: Demonstration) -> RenderableType:
+    """Each prompt with its two continuations side by side."""
+    title = (
+        f"Steering: {visible(shown.label)} ({shown.hookpoint}/{shown.latent}) held at {shown.times_max:g} × its maximum"
+    )
+    table = Table(
+        title=Text(title, "bold"),
+        title_justify="left",
+        box=HORIZONTALS,
+        show_lines=True,
+        expand=True,
+        border_style="dim",
+    )
+    table.add_column("as the model is", ratio=1)
+    table.add_column("with the feature held", ratio=1)
+    for item in shown.generations:
+        prompt = Text(visible(item.prompt), "dim")
+        table.add_row(prompt + Text(visible(item.plain)), prompt + Text(visible(item.steered), "bold"))
+    n_fired, n_tokens = (
+        sum(values) for values in zip(*((g.n_fired, g.n_tokens) for g in shown.generations), strict=True)
+    )
+    note = f"x′ = x + (c − f(x)) d with c = {shown.times_max * shown.maximum:.3g}; fired at {n_fired} of {n_tokens} tokens."
+    return Group(table, _note(note))
+
+
+def share(value: float) -> str:
+    """A share as a person reads it.
+
+    >>> share(0.25), share(0.0123), share(0.00004)
+    ('25 %', '1.2 %', '0.004 %')
+    """
+    percent = 100 * value
+    if percent >= 10 or percent == 0:
+        return f"{percent:.0f} %"
+    return f"{percent:.1f} %" if percent >= 1 else f"{percent:.1g} %"
+
+
+def _table(title: str) -> Table:
+    return Table(title=Text(title, "bold"), title_justify="left", box=SIMPLE_HEAD, border_style="dim", pad_edge=False)
+
+
+def _note(text: str) -> RenderableType:
+    return Text(text, "dim")
+
+
+def _value(measure: Measure | None, form: str) -> str:
+    return _number(measure.value if measure else None, form)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

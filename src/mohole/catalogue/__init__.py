@@ -1,6 +1,6 @@
 """What each latent fires on: mergeable statistics and examples, built once, read feature by feature."""
 
-from mohole.catalogue.build import build
+from mohole.catalogue.builder import build
 from mohole.catalogue.catalogue import Catalogue, Example, Feature, Histogram, Interval
 from mohole.catalogue.sample import first_twins, within_budget
 

@@ -43,15 +43,27 @@ def _options(
 @app.command()
 def run(recipe: RecipePath, override: Overrides = [], replace: Replace = False) -> None:  # noqa: B006
     """Make everything a recipe asks for that is not there yet, and show what was found."""
-    from mohole import job, report
+    from mohole import job
 
     settings = read_recipe(recipe, override)
-    made = job.run(settings, replace=replace)
-    page = report.write_page(Path(settings.run))
-    if not made:
-        typer.echo(f"{settings.run}: everything is there already; nothing to do")
-    report.print_findings(Path(settings.run))
+    made = job.run(settings, replace=replace, say=_say)
+    page = Path(settings.run) / "report.html"
+    if not made and page.exists():
+        typer.echo(f"{settings.run}: everything is there already; nothing to do. Report: {page}")
+        return
+    from rich.console import Console
+
+    from mohole import report
+
+    findings = report.read_findings(settings.run, model=settings.model.path, max_features=settings.report.max_features)
+    report.write_page(page, findings)
+    report.print_findings(findings, Console())
     typer.echo(f"\nreport: {page}")
+
+
+def _say(line: str) -> None:
+    """Progress of the job goes to standard error: standard output holds findings."""
+    typer.echo(line, err=True)
 
 
 def _stage_command(verb: Any, summary: str) -> Callable[..., None]:
@@ -59,7 +71,7 @@ def _stage_command(verb: Any, summary: str) -> Callable[..., None]:
         from mohole import job
 
         settings: Recipe = read_recipe(recipe, override)
-        if not job.run_verb(settings, verb, replace=replace):
+        if not job.run_verb(settings, verb, replace=replace, say=_say):
             typer.echo(f"{verb}: there already, made from the same settings; nothing to do")
 
     command.__doc__ = summary

@@ -78,8 +78,11 @@ class Plan:
 
     def is_finished(self, stage: Stage) -> bool:
         """Is there a whole artifact of this stage, made from what its parents hold now?"""
-        made = all((parent / artifact.MANIFEST).is_file() for parent in stage.parents.values())
-        return made and artifact.is_finished(stage.out, self.inputs(stage))
+        return self.parents_are_made(stage) and artifact.is_finished(stage.out, self.inputs(stage))
+
+    def parents_are_made(self, stage: Stage) -> bool:
+        """Is everything there that the stage is made from?"""
+        return all((parent / artifact.MANIFEST).is_file() for parent in stage.parents.values())
 
 
 def hookpoints_of(recipe: Recipe) -> tuple[str, ...]:

@@ -20,7 +20,11 @@ LOG_FILE = "job.jsonl"
 Say = Callable[[str], None]
 
 
-def run(recipe: Recipe, *, replace: bool = False, say: Say = print) -> list[str]:
+def _print_line(line: str) -> None:
+    os.write(2, f"{line}\n".encode())  # one write call: lines of several workers do not mix
+
+
+def run(recipe: Recipe, *, replace: bool = False, say: Say = _print_line) -> list[str]:
     """Make every artifact of `recipe` that is missing. Returns the names of the stages that were made.
 
     Args:
@@ -34,7 +38,7 @@ def run(recipe: Recipe, *, replace: bool = False, say: Say = print) -> list[str]
     return _make(whole, whole.stages, replace, say)
 
 
-def run_verb(recipe: Recipe, verb: Verb, *, replace: bool = False, say: Say = print) -> list[str]:
+def run_verb(recipe: Recipe, verb: Verb, *, replace: bool = False, say: Say = _print_line) -> list[str]:
     """Make the artifacts of one stage, for every hookpoint. `harvest` makes the corpus too.
 
     Raises:
@@ -48,6 +52,10 @@ def run_verb(recipe: Recipe, verb: Verb, *, replace: bool = False, say: Say = pr
 
 def _make(whole: Plan, stages: Sequence[Stage], replace: bool, say: Say) -> list[str]:
     """What all hookpoints share is made here, in order; the chains of the hookpoints are made side by side."""
+    if not replace:
+        for stage in stages:  # at once, not after an hour of work on an earlier one
+            if whole.parents_are_made(stage):
+                _refuse_to_overwrite(whole, stage)
     machine = whole.recipe.machine
     made: list[str] = []
     for is_shared, group in groupby(stages, key=lambda stage: stage.hookpoint is None):
@@ -83,10 +91,6 @@ def _make_chain(recipe: Recipe, names: list[str], cores: Cores, replace: bool) -
     _make_in_order(whole, [stage for stage in whole.stages if stage.name in names], cores, replace, _print_line)
 
 
-def _print_line(line: str) -> None:
-    os.write(1, f"{line}\n".encode())  # one write call: lines of several workers do not mix
-
-
 def _make_in_order(whole: Plan, stages: Sequence[Stage], cores: Cores, replace: bool, say: Say) -> list[str]:
     missing = [stage for stage in stages if not whole.is_finished(stage)]
     if not missing:
@@ -100,20 +104,25 @@ def _make_in_order(whole: Plan, stages: Sequence[Stage], cores: Cores, replace: 
     torch.set_num_threads(cores.threads)
     workshop = Workshop(whole.recipe)
     for stage in missing:
-        inputs = whole.inputs(stage)
-        if (stage.out / artifact.MANIFEST).is_file() and not replace:
-            raise StageError(
-                f"{stage.out}: made with other settings ({artifact.difference(stage.out, inputs)}); "
-                "--replace makes it again, -o run=FOLDER keeps both"
-            )
+        if not replace:
+            _refuse_to_overwrite(whole, stage)
         start, cpu_start = time.monotonic(), _cpu_seconds()
-        with artifact.create(stage.out, inputs, replace=replace) as draft:
+        with artifact.create(stage.out, whole.inputs(stage), replace=replace) as draft:
             workshop.make(stage, draft)
         wall, cpu = time.monotonic() - start, _cpu_seconds() - cpu_start
         with Recorder(Path(whole.recipe.run) / LOG_FILE) as log:
             log.write(stage=stage.name, cpu_seconds=round(cpu, 2), wall_seconds=round(wall, 2))
         say(f"{stage.name}: done in {wall:.1f} s")
     return [stage.name for stage in missing]
+
+
+def _refuse_to_overwrite(whole: Plan, stage: Stage) -> None:
+    """An artifact made from something else may have cost a week: only the user takes it away."""
+    if (stage.out / artifact.MANIFEST).is_file() and not whole.is_finished(stage):
+        raise StageError(
+            f"{stage.out}: made with other settings ({artifact.difference(stage.out, whole.inputs(stage))}); "
+            "--replace makes it again, -o run=FOLDER keeps both"
+        )
 
 
 def _limit_threads(threads: int) -> None:

@@ -55,11 +55,10 @@ def _latent(clamp: Clamp, dictionary: SparseAutoencoder, evaluation: Path) -> in
         raise StageError(
             f"steer.clamp.concept: {clamp.concept!r}: this corpus has no truth; give steer.clamp.latent instead"
         )
-    for concept in recovery.concepts:
-        if concept.label == clamp.concept:
-            return concept.latent
-    known = ", ".join(concept.label for concept in recovery.concepts[:8])
-    raise StageError(f"steer.clamp.concept: {clamp.concept!r} was not scored; among those that were: {known}, ...")
+    if (result := recovery.label(str(clamp.concept))) is None:
+        known = ", ".join(result.label for result in recovery.labels[:8])
+        raise StageError(f"steer.clamp.concept: {clamp.concept!r} was not scored; among those that were: {known}, ...")
+    return result.firing_latent
 
 
 def _best_labelled(catalogue: Catalogue, labels: Labels) -> int:

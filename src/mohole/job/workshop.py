@@ -14,6 +14,9 @@ from mohole.job.steering import steer
 from mohole.model import LanguageModel, load_model
 from mohole.store import Store, shuffle
 
+_WORLD = 1 << 40
+"""Added to the seed of planted text, so that no job ever reads a document that the built-in model was trained on."""
+
 
 class Workshop:
     """What the stages of one process share: the model is loaded once, and only if a stage needs it."""
@@ -109,7 +112,7 @@ def _documents(settings: PlantedCorpus | TextCorpus, seed: int) -> tuple[Iterato
         case PlantedCorpus(n_documents=n_documents):
             from mohole import planted
 
-            return planted.documents(seed, n_documents, held_out=None), n_documents, None
+            return planted.documents(seed + _WORLD, n_documents, held_out=None), n_documents, None
         case TextCorpus(path=path, separator=separator, max_tokens=max_tokens):
             return read_documents(path, separator), None, max_tokens
 

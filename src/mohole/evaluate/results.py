@@ -118,7 +118,7 @@ class FamilyResult:
 
     family: str
     is_words: bool
-    """Its labels stand on words of a language: most of its tokens also carry a word_language/ label."""
+    """Its labels stand on words of a language: nearly all of its tokens carry a word_language/ label too."""
     n_labels: int
     f1: Medians
     f1_low: float | None
@@ -218,7 +218,7 @@ def read_evaluation(path: Path | str) -> Evaluation:
     Raises:
         ArtifactError: missing or damaged.
     """
-    return _read(Path(path) / EVALUATION_FILE, TypeAdapter(Evaluation))
+    return _read(Path(path) / EVALUATION_FILE, Evaluation)
 
 
 def read_recovery(path: Path | str) -> Recovery | None:
@@ -228,12 +228,12 @@ def read_recovery(path: Path | str) -> Recovery | None:
         ArtifactError: damaged.
     """
     file = Path(path) / RECOVERY_FILE
-    return _read(file, TypeAdapter(Recovery)) if file.is_file() else None
+    return _read(file, Recovery) if file.is_file() else None
 
 
-def _read(file: Path, adapter: "TypeAdapter[Result]") -> Result:
+def _read(file: Path, kind: type[Result]) -> Result:
     try:
-        return adapter.validate_json(file.read_bytes())
+        return TypeAdapter(kind).validate_json(file.read_bytes())
     except FileNotFoundError:
         raise ArtifactError(f"{file}: no such file; `mohole evaluate RECIPE` makes it") from None
     except ValidationError as error:

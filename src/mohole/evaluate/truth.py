@@ -22,7 +22,7 @@ LANGUAGE_FAMILY = "word_language"
 KIND_FAMILY = "kind"
 
 _MOST = 0.5
-_NEARLY_ALL = 0.9
+_NEARLY_ALL = 0.8
 _LEAST_KIND_SHARE = 0.05
 _CONTRAST_ROWS = 8_000
 
@@ -111,7 +111,7 @@ class Truth:
 
     @cached_property
     def word_families(self) -> tuple[str, ...]:
-        """Families whose labels are words: most of their tokens also say which language the word is of.
+        """Families whose labels are words: nearly all of their tokens also say which language the word is of.
 
         A family that only ever stands on another's words (a statement's truth, marked at its object) is none.
         """
@@ -120,7 +120,7 @@ class Truth:
         spoken = {
             family: mine
             for family, mine in rows.items()
-            if family != LANGUAGE_FAMILY and len(np.intersect1d(mine, languages)) > _MOST * len(mine)
+            if family != LANGUAGE_FAMILY and len(np.intersect1d(mine, languages)) > _NEARLY_ALL * len(mine)
         }
         return tuple(family for family, mine in spoken.items() if not self._is_borrowed(family, mine, spoken))
 

@@ -1,0 +1,216 @@
+"""Planted directions are found, and only by what can see them; what is not there is not found."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.preprocessing import StandardScaler
+
+from mohole import config, keys
+from mohole.corpus import Corpus
+from mohole.dictionary import SparseAutoencoder
+from mohole.evaluate.recovery import measure_recovery
+from mohole.evaluate.results import Recovery
+from mohole.evaluate.rows import choose_rows
+from mohole.store import Store
+
+HOOKPOINT = "resid_post.0"
+SETTINGS = config.Evaluate(min_positives=8)
+
+
+def recover(store: Store, dictionary: SparseAutoencoder, corpus: Corpus) -> Recovery:
+    rows = choose_rows(corpus, store, held_out=True, max_rows=10_000, seed=0)
+    return measure_recovery(store, rows, dictionary, corpus, SETTINGS, seed=0)
+
+
+@pytest.fixture(scope="module")
+def recovery(planted_rows, true_dictionary: SparseAutoencoder, world: Corpus) -> Recovery:
+    return recover(planted_rows.store, true_dictionary, world)
+
+
+def test_each_planted_direction_is_the_latent_found(recovery: Recovery) -> None:
+    for i, name in enumerate(("fox", "dog")):
+        result = recovery.label(f"animal/{name}")
+        assert result is not None
+        assert result.contrast == "family"
+        assert (result.latent.candidate, result.latent.auroc_candidate) == (i, i)
+        assert result.latent.f1 == pytest.approx(1.0, abs=0.03)
+        assert result.latent.auroc == pytest.approx(1.0, abs=0.01)
+        assert result.probe.auroc == pytest.approx(1.0, abs=0.01)
+
+
+def test_words_stand_above_their_floors(recovery: Recovery) -> None:
+    words = recovery.words
+    assert words is not None
+    assert words.n_labels == 10
+    assert words.f1.latent > 0.98
+    assert words.margin == words.f1.latent - max(words.f1.neuron, words.f1.random)
+    assert words.margin > 0.2
+    assert words.margin_low is not None
+    assert words.margin_low > 0.1
+    assert words.f1.probe > 0.95
+
+
+def test_truth_on_others_words_is_no_family_of_words(recovery: Recovery) -> None:
+    is_words = {family.family: family.is_words for family in recovery.families}
+    assert is_words == {
+        "animal": True, "food": True, "word_language": False, "kind": False, "state": False, "statement": False,
+    }  # fmt: skip
+
+
+def test_what_is_nowhere_in_the_rows_is_not_found(recovery: Recovery) -> None:
+    result = recovery.label("statement/true")
+    assert result is not None
+    for score in (result.latent, result.neuron, result.random, result.probe):
+        assert 0.35 < score.auroc < 0.65
+        assert score.f1 < 0.72  # calling everything true scores 2/3
+
+
+def test_a_label_without_alternatives_is_told_from_its_kind_of_document(recovery: Recovery, world: Corpus) -> None:
+    result = recovery.label("state/seen")
+    assert result is not None
+    assert result.contrast == "kind"
+    assert result.contrast_text == "tokens of kind/b without state/seen"
+    held_out = np.flatnonzero(world.held_out[world.document_of(np.arange(world.n_tokens))])
+    of_kind = np.intersect1d(held_out, world.truth("kind/b"))
+    assert result.n_positive + result.n_negative == len(of_kind)
+    assert result.latent.candidate == 12
+    assert result.latent.f1 > 0.95
+
+
+def test_one_latent_for_two_languages_counts_and_two_latents_do_not(recovery: Recovery) -> None:
+    fox, cat = recovery.concept("animal/fox"), recovery.concept("animal/cat")
+    assert fox is not None
+    assert cat is not None
+    assert fox.is_multilingual
+    assert (fox.n_fired, len(fox.languages), fox.latent) == (2, 2, 0)
+    assert fox.other_rate < 0.05
+    assert not cat.is_multilingual
+    assert cat.n_fired < 2
+    assert len(recovery.multilingual.concepts) == 10
+    assert recovery.multilingual.share == pytest.approx(0.9)
+
+
+def test_shuffled_labels_score_no_more_than_always_saying_yes(
+    planted_rows, true_dictionary: SparseAutoencoder, world: Corpus
+) -> None:
+    random = np.random.default_rng(0)
+    animals = [label for label in world.labels if label.startswith("animal/")]
+    tokens = random.permutation(np.concatenate([world.truth(label) for label in animals]))
+    truth = {label: np.sort(part) for label, part in zip(animals, np.array_split(tokens, len(animals)), strict=True)}
+
+    class Shuffled(Corpus):
+        labels = (*animals, "word_language/en", "word_language/de")
+
+        def truth(self, label: str) -> np.ndarray:
+            return truth[label] if label in truth else super().truth(label)
+
+    lies = Shuffled.__new__(Shuffled)
+    lies.__dict__.update({name: value for name, value in world.__dict__.items() if name != "labels"})
+    result = recover(planted_rows.store, true_dictionary, lies).family("animal")
+    assert result is not None
+    always_yes = 2 / (1 + len(animals))
+    for floor in (result.f1.latent, result.f1.neuron, result.f1.random, result.f1.probe):
+        assert floor < always_yes + 0.06
+    for area in (result.auroc.latent, result.auroc.neuron, result.auroc.random, result.auroc.probe):
+        assert 0.4 < area < 0.6
+
+
+def test_f1_and_auroc_agree_with_scikit_learn(
+    recovery: Recovery, planted_rows, true_dictionary: SparseAutoencoder, world: Corpus
+) -> None:
+    label = "food/tea"
+    result = recovery.label(label)
+    assert result is not None
+    family = np.unique(np.concatenate([world.truth(name) for name in world.labels if name.startswith("food/")]))
+    order = np.argsort(planted_rows.store.tokens)
+    matrix = planted_rows.store.take(HOOKPOINT, order)
+    held_out = world.held_out[world.document_of(family)]
+    is_tea = np.isin(family, world.truth(label))
+    activations = true_dictionary.encode(matrix[family]).dense().numpy()
+    score = result.latent
+    decided = activations[held_out, score.candidate] > score.threshold
+    assert score.f1 == pytest.approx(f1_score(is_tea[held_out], decided), abs=1e-12)
+    expected = roc_auc_score(is_tea[held_out], activations[held_out, score.auroc_candidate])
+    assert score.auroc == pytest.approx(expected, abs=1e-12)
+    neuron = result.neuron
+    decided = neuron.sign * matrix[family][held_out, neuron.candidate].numpy() > neuron.threshold
+    assert neuron.f1 == pytest.approx(f1_score(is_tea[held_out], decided), abs=1e-12)
+    assert (result.n_positive, result.n_negative) == (is_tea[held_out].sum(), (~is_tea[held_out]).sum())
+    scaler = StandardScaler().fit(matrix[family][~held_out])
+    probe = LogisticRegression(max_iter=1000).fit(scaler.transform(matrix[family][~held_out]), is_tea[~held_out])
+    expected = roc_auc_score(is_tea[held_out], probe.decision_function(scaler.transform(matrix[family][held_out])))
+    assert result.probe.auroc == pytest.approx(expected, abs=5e-3)
+
+
+def test_against_all_tokens_even_a_random_dictionary_looks_good(recovery: Recovery) -> None:
+    words = recovery.words
+    assert words is not None
+    assert words.auroc_all_latent > 0.98
+    assert words.auroc_all_random > 0.75
+
+
+def test_intervals_hold_the_value(recovery: Recovery) -> None:
+    for result in recovery.labels:
+        for score in (result.latent, result.neuron, result.random, result.probe):
+            assert score.f1_low is not None
+            assert score.f1_high is not None
+            assert score.f1_low - 0.02 <= score.f1 <= score.f1_high + 0.02
+            assert score.auroc_low <= score.auroc <= score.auroc_high
+
+
+def test_the_random_dictionary_is_the_same_for_the_same_seed(
+    recovery: Recovery, planted_rows, true_dictionary: SparseAutoencoder, world: Corpus
+) -> None:
+    assert recover(planted_rows.store, true_dictionary, world) == recovery
+
+
+def test_turning_latents_round_changes_no_score(
+    recovery: Recovery, planted_rows, true_dictionary: SparseAutoencoder, world: Corpus
+) -> None:
+    turned = torch.arange(true_dictionary.n_latents).flip(0)
+    flipped = replace(
+        true_dictionary,
+        W_enc=true_dictionary.W_enc[turned], b_enc=true_dictionary.b_enc[turned], W_dec=true_dictionary.W_dec[turned],
+    )  # fmt: skip
+    other = recover(planted_rows.store, flipped, world)
+    for mine, theirs in zip(recovery.labels, other.labels, strict=True):
+        if mine.family in ("animal", "food"):
+            assert theirs.latent.f1 == pytest.approx(mine.latent.f1, abs=1e-9)
+            assert theirs.latent.candidate == true_dictionary.n_latents - 1 - (mine.latent.candidate or 0)
+
+
+def test_rare_labels_are_named_not_dropped(planted_rows, true_dictionary: SparseAutoencoder, world: Corpus) -> None:
+    rows = choose_rows(world, planted_rows.store, held_out=True, max_rows=10_000, seed=0)
+    n_fox = int(np.isin(rows.tokens, world.truth("animal/fox")).sum())
+    settings = config.Evaluate(min_positives=n_fox + 1)
+    result = measure_recovery(planted_rows.store, rows, true_dictionary, world, settings, seed=0)
+    missing = {item.label: item for item in result.unscored}
+    assert missing["animal/fox"].n_positive == n_fox
+    assert "fewer than" in missing["animal/fox"].reason
+    assert len(result.labels) + len(result.unscored) == len(world.labels)
+
+
+def test_choosing_rows_takes_whole_documents_of_one_side(planted_rows, world: Corpus) -> None:
+    all_rows = choose_rows(world, planted_rows.store, held_out=True, max_rows=10_000, seed=0)
+    some = choose_rows(world, planted_rows.store, held_out=True, max_rows=500, seed=0)
+    assert world.held_out[all_rows.documents].all()
+    assert 480 < len(some) <= 500
+    assert np.array_equal(np.sort(planted_rows.store.tokens[some.places]), some.tokens)
+    for document in np.unique(some.documents):
+        length = world.document_starts[document + 1] - world.document_starts[document]
+        assert (some.documents == document).sum() == length
+    other = choose_rows(world, planted_rows.store, held_out=True, max_rows=500, seed=1)
+    assert not np.array_equal(other.tokens, some.tokens)
+    smaller = choose_rows(world, planted_rows.store, held_out=True, max_rows=200, seed=0)
+    assert np.isin(smaller.tokens, some.tokens).all()  # a smaller sample is a part of the larger one
+
+
+def test_the_random_dictionary_is_keyed_by_latent() -> None:
+    assert np.array_equal(
+        keys.normal(3, keys.Use.RANDOM_DICTIONARY, np.arange(8), 4)[:5],
+        keys.normal(3, keys.Use.RANDOM_DICTIONARY, np.arange(5), 4),
+    )

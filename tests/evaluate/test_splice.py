@@ -1,0 +1,178 @@
+"""What the splice measures is what running the model by hand measures; masks and batches are as stated."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from mohole import config
+from mohole.corpus import Corpus
+from mohole.dictionary import SparseAutoencoder
+from mohole.errors import HookpointError, NumericsError
+from mohole.evaluate.splice import choose_windows, measure_splice, replacing, text_mask
+from mohole.metrics import Measure
+from mohole.model import LanguageModel
+
+HOOKPOINT = "resid_post.0"
+D = 32
+SETTINGS = config.Evaluate()
+
+
+@pytest.fixture(scope="module")
+def mean(own_text: Corpus, model: LanguageModel, harvested: Callable) -> np.ndarray:
+    store = harvested(own_text)
+    return store.rows(HOOKPOINT, 0, store.n_rows).double().mean(0).numpy()
+
+
+@pytest.fixture(scope="module")
+def lossy(identity: SparseAutoencoder) -> SparseAutoencoder:
+    """Keeps the six largest of 64 parts of a row."""
+    return SparseAutoencoder(
+        HOOKPOINT, config.TopK(k=6), identity.W_enc, identity.b_enc, identity.W_dec, identity.b_dec
+    )
+
+
+def splice(
+    model: LanguageModel, dictionary: SparseAutoencoder, corpus: Corpus, mean: np.ndarray, **settings: int
+) -> dict[str, Measure]:
+    measures = measure_splice(model, dictionary, corpus, mean, config.Evaluate(**settings), seed=0)
+    return {measure.name: measure for measure in measures}
+
+
+def by_hand(
+    model: LanguageModel, corpus: Corpus, change: Callable[[torch.Tensor], torch.Tensor] | None
+) -> tuple[list[float], list[torch.Tensor]]:
+    """Losses and log-probabilities of every held-out pair: one window at a time, no padding, transformers' own hook."""
+    losses, distributions = [], []
+
+    def hook(_module: object, _inputs: object, output: torch.Tensor) -> torch.Tensor:
+        changed = output.clone()
+        changed[0, 1:] = change(output[0, 1:])  # all but BOS
+        return changed
+
+    layer = model.hf.model.layers[0]
+    handle = layer.register_forward_hook(hook) if change else None
+    for start, length in zip(corpus.windows.start, corpus.windows.length, strict=True):
+        if corpus.held_out[corpus.document_of(np.array([start]))[0]]:
+            ids = torch.tensor([[0, *corpus.tokens[start : start + length].tolist()]])
+            with torch.no_grad():
+                log_p = model.hf(input_ids=ids).logits[0].log_softmax(-1)
+            for position in range(1, length):
+                losses.append(float(-log_p[position, ids[0, position + 1]]))
+                distributions.append(log_p[position])
+    if handle:
+        handle.remove()
+    return losses, distributions
+
+
+def test_every_number_agrees_with_running_the_model_by_hand(
+    model: LanguageModel, lossy: SparseAutoencoder, own_text: Corpus, mean: np.ndarray
+) -> None:
+    measures = splice(model, lossy, own_text, mean)
+    clean, log_p = by_hand(model, own_text, None)
+    replaced, log_q = by_hand(model, own_text, lambda rows: lossy.decode(lossy.encode(rows)))
+    by_mean, _ = by_hand(model, own_text, lambda rows: torch.from_numpy(mean).float().expand_as(rows))
+    by_zero, _ = by_hand(model, own_text, torch.zeros_like)
+    assert measures["ce_clean"].n == len(clean)
+    expected = {
+        "ce_clean": np.mean(clean),
+        "ce_replaced": np.mean(replaced),
+        "ce_mean": np.mean(by_mean),
+        "ce_zero": np.mean(by_zero),
+        "excess_ce": np.mean(replaced) - np.mean(clean),
+        "ce_recovered": (np.mean(by_mean) - np.mean(replaced)) / (np.mean(by_mean) - np.mean(clean)),
+        "ce_recovered_zero": (np.mean(by_zero) - np.mean(replaced)) / (np.mean(by_zero) - np.mean(clean)),
+        "kl": np.mean([float((p.exp() * (p - q)).sum()) for p, q in zip(log_p, log_q, strict=True)]),
+    }
+    for name, value in expected.items():
+        assert measures[name].value == pytest.approx(value, rel=1e-4), name
+    assert expected["excess_ce"] > 0.05  # the test would say little if nothing were lost
+    assert expected["ce_mean"] > expected["ce_clean"] + 0.5
+
+
+def test_a_perfect_dictionary_costs_nothing(
+    model: LanguageModel, identity: SparseAutoencoder, own_text: Corpus, mean: np.ndarray
+) -> None:
+    measures = splice(model, identity, own_text, mean)
+    assert measures["excess_ce"].value == pytest.approx(0.0, abs=1e-7)
+    assert measures["kl"].value == pytest.approx(0.0, abs=1e-7)
+    assert measures["ce_recovered"].value == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_dictionary_that_says_the_mean_or_zero_recovers_nothing_of_it(
+    model: LanguageModel, identity: SparseAutoencoder, own_text: Corpus, mean: np.ndarray
+) -> None:
+    silent = torch.zeros(2 * D, D)
+    for centre, name in ((torch.from_numpy(mean).float(), "ce_recovered"), (torch.zeros(D), "ce_recovered_zero")):
+        dictionary = SparseAutoencoder(HOOKPOINT, config.TopK(k=2), silent, torch.zeros(2 * D), identity.W_dec, centre)
+        assert splice(model, dictionary, own_text, mean)[name].value == pytest.approx(0.0, abs=1e-6)
+
+
+def test_batches_and_padding_change_nothing(
+    model: LanguageModel, lossy: SparseAutoencoder, own_text: Corpus, mean: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = splice(model, lossy, own_text, mean)
+    small = splice(model, lossy, own_text, mean, batch_tokens=1)
+    window_tokens = Corpus.window_tokens
+
+    def poisoned(self: Corpus, windows: np.ndarray, bos_id: int | None) -> np.ndarray:
+        batch = window_tokens(self, windows, bos_id)
+        for row, length in zip(batch, self.windows.length[windows], strict=True):
+            row[1 + length :] = 7
+        return batch
+
+    monkeypatch.setattr(Corpus, "window_tokens", poisoned)
+    with_other_padding = splice(model, lossy, own_text, mean)
+    for name, measure in whole.items():
+        assert small[name].value == pytest.approx(measure.value, rel=1e-5, abs=1e-7), name
+        assert small[name].low == pytest.approx(measure.low, rel=1e-4, abs=1e-6), name
+        assert with_other_padding[name].value == pytest.approx(measure.value, rel=1e-5, abs=1e-7), name
+
+
+def test_only_text_is_replaced(model: LanguageModel) -> None:
+    tokens = torch.tensor([[0, 5, 6, 0, 7], [0, 8, 0, 0, 0]])  # 0 is BOS, special, and what fills up the right
+    is_text = text_mask(tokens, np.array([4, 1]), 1, frozenset({0}))
+    assert is_text.tolist() == [[False, True, True, False, True], [False, True, False, False, False]]
+    clean = model.read(tokens, [HOOKPOINT])[HOOKPOINT]
+    edited = model.read(tokens, [HOOKPOINT], [replacing(HOOKPOINT, is_text, torch.zeros_like)])[HOOKPOINT]
+    assert torch.equal(edited[~is_text], clean[~is_text])
+    assert not edited[is_text].any()
+
+
+def test_windows_are_of_held_out_documents_up_to_the_limits(own_text: Corpus) -> None:
+    every = choose_windows(own_text, 10_000, 10_000, 0)
+    document = own_text.document_of(own_text.windows.start[every])
+    assert own_text.held_out[document].all()
+    assert own_text.windows.length[every].sum() == np.diff(own_text.document_starts)[own_text.held_out].sum()
+    few = choose_windows(own_text, 5, 10_000, 0)
+    assert len(np.unique(own_text.document_of(own_text.windows.start[few]))) == 5
+    assert np.isin(few, every).all()
+    short = choose_windows(own_text, 10_000, 50, 0)
+    assert 20 < own_text.windows.length[short].sum() <= 50
+
+
+def test_an_ablation_that_does_no_harm_leaves_recovered_undefined(
+    model: LanguageModel,
+    identity: SparseAutoencoder,
+    own_text: Corpus,
+    mean: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    head = model.hf.lm_head.weight
+    monkeypatch.setattr(head, "data", torch.zeros_like(head))  # every token equally likely, whatever the activation
+    measures = splice(model, identity, own_text, mean)
+    assert measures["ce_clean"].value == pytest.approx(np.log(len(model.tokenizer)), rel=1e-6)
+    assert measures["ce_recovered"].value is None
+    assert measures["ce_recovered"].low is None
+    assert "no harm" in measures["ce_recovered"].undefined
+
+
+def test_a_hookpoint_the_model_lacks_and_a_nan_are_named(
+    model: LanguageModel, identity: SparseAutoencoder, own_text: Corpus, mean: np.ndarray
+) -> None:
+    parts = (identity.nonlinearity, identity.W_enc, identity.b_enc, identity.W_dec)
+    with pytest.raises(HookpointError, match=r"resid_post\.9"):
+        splice(model, SparseAutoencoder("resid_post.9", *parts, identity.b_dec), own_text, mean)
+    with pytest.raises(NumericsError, match=r"resid_post\.0"):
+        splice(model, SparseAutoencoder(HOOKPOINT, *parts, torch.full((D,), torch.nan)), own_text, mean)

@@ -1,0 +1,173 @@
+"""The stage's two files: whole, read back the same, the same bytes each time; bad numbers are stopped or warned about."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mohole import config
+from mohole.corpus import Corpus, Task
+from mohole.dictionary import SparseAutoencoder
+from mohole.errors import ArtifactError, NumericsError
+from mohole.evaluate import evaluate, read_evaluation, read_recovery
+from mohole.evaluate.results import TaskResult
+from mohole.evaluate.stage import warnings_about
+from mohole.metrics import fvu
+from mohole.model import LanguageModel
+from mohole.record import plain
+from mohole.store import Store
+
+HOOKPOINT = "resid_post.0"
+TASKS = (Task("next", ("the a", "of"), (" the", " a")),)
+
+
+@pytest.fixture(scope="module")
+def store(harvested: Callable[[Corpus], Store], world: Corpus) -> Store:
+    return harvested(world)
+
+
+@pytest.fixture(scope="module")
+def lossy(identity: SparseAutoencoder) -> SparseAutoencoder:
+    return replace(identity, nonlinearity=config.TopK(k=8))
+
+
+@pytest.fixture(scope="module")
+def done(
+    tmp_path_factory: pytest.TempPathFactory,
+    model: LanguageModel,
+    lossy: SparseAutoencoder,
+    world: Corpus,
+    store: Store,
+) -> Path:
+    place = tmp_path_factory.mktemp("evaluation")
+    evaluate(place, model, lossy, world, store, config.Evaluate(max_documents=40), seed=0, tasks=TASKS)
+    return place
+
+
+def test_the_files_are_read_back_as_they_were_written(done: Path) -> None:
+    for result, name in ((read_evaluation(done), "evaluation.json"), (read_recovery(done), "recovery.json")):
+        assert result is not None
+        assert plain(asdict(result)) == json.loads((done / name).read_text())
+
+
+def test_row_measures_agree_with_the_definitions(
+    done: Path, lossy: SparseAutoencoder, world: Corpus, store: Store
+) -> None:
+    measures = read_evaluation(done).measures
+    rows = store.rows(HOOKPOINT, 0, store.n_rows)[torch.from_numpy(store.held_out.copy())]
+    codes = lossy.encode(rows)
+    assert measures["fvu"].n == len(rows) == np.diff(world.document_starts)[world.held_out].sum()
+    assert measures["fvu"].n_documents == world.held_out.sum()
+    assert measures["fvu"].value == pytest.approx(float(fvu(rows, lossy.decode(codes))), rel=1e-9)
+    assert measures["l0"].value == pytest.approx(codes.n_active.float().mean().item())
+    assert measures["dead"].value == (codes.dense().count_nonzero(0) == 0).sum()
+    histogram = read_evaluation(done).density
+    assert sum(histogram.counts) + histogram.zero == lossy.n_latents
+    assert histogram.zero == measures["dead"].value
+
+
+def test_every_measure_says_what_it_is(done: Path) -> None:
+    evaluation = read_evaluation(done)
+    assert set(evaluation.measures) == {
+        "fvu", "r2_uncentred", "mse", "cosine", "relative_bias", "l0", "dead", "dense", "ce_clean", "ce_replaced", "ce_mean",
+        "ce_zero", "excess_ce", "ce_recovered", "ce_recovered_zero", "kl",
+    }  # fmt: skip
+    for name, measure in evaluation.measures.items():
+        assert measure.name == name
+        assert measure.unit
+        assert measure.definition
+        assert measure.n > 0
+        assert (measure.masks.counted == "none") != (measure.masks.scored == "none")
+        assert (measure.value is None) == bool(measure.undefined)
+        if measure.value is not None and name not in ("dead", "dense"):
+            assert measure.low is not None
+            assert measure.high is not None
+            assert measure.low <= measure.value <= measure.high
+    assert evaluation.tasks[0].n == 2
+
+
+def test_the_same_inputs_give_the_same_bytes(
+    done: Path, model: LanguageModel, lossy: SparseAutoencoder, world: Corpus, store: Store, folder: Path
+) -> None:
+    evaluate(folder, model, lossy, world, store, config.Evaluate(max_documents=40), seed=0, tasks=TASKS)
+    for name in ("evaluation.json", "recovery.json"):
+        assert (folder / name).read_bytes() == (done / name).read_bytes()
+
+
+def test_without_truth_or_without_asking_there_is_no_recovery(
+    model: LanguageModel, lossy: SparseAutoencoder, world: Corpus, own_text: Corpus, store: Store,
+    harvested: Callable[[Corpus], Store], folder: Path,
+) -> None:  # fmt: skip
+    settings = config.Evaluate(recovery=False, max_documents=5)
+    evaluate(folder, model, lossy, world, store, settings, seed=0)
+    assert read_recovery(folder) is None
+    assert read_evaluation(folder).tasks == ()
+    evaluate(folder, model, lossy, own_text, harvested(own_text), config.Evaluate(), seed=0)
+    assert read_recovery(folder) is None
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_bad_row_stops_the_stage_with_its_place(
+    bad: float,
+    model: LanguageModel,
+    lossy: SparseAutoencoder,
+    world: Corpus,
+    make_store: Callable[..., Store],
+    folder: Path,
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(world.n_tokens, 32))
+    rows[world.document_starts[np.flatnonzero(world.held_out)[3]]] = bad
+    with pytest.raises(NumericsError, match=r"resid_post\.0: stored rows.*NaN or infinity in row"):
+        evaluate(folder, model, lossy, world, make_store(world, rows), config.Evaluate(), seed=0)
+    assert not list(folder.iterdir())
+
+
+def test_a_damaged_or_missing_result_is_named(done: Path, folder: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"evaluation\.json: no such file; `mohole evaluate"):
+        read_evaluation(folder)
+    text = (done / "evaluation.json").read_text()
+    (folder / "evaluation.json").write_text(text[:-40])
+    with pytest.raises(ArtifactError, match="damaged at its start"):
+        read_evaluation(folder)
+    (folder / "evaluation.json").write_text(text.replace('"n_latents": 64', '"n_latents": "many"'))
+    with pytest.raises(ArtifactError, match="damaged at n_latents"):
+        read_evaluation(folder)
+
+
+def test_numbers_that_should_not_be_are_warned_about(done: Path) -> None:
+    measures = read_evaluation(done).measures
+
+    def about(tasks: tuple[TaskResult, ...] = (), **values: float | None) -> list[str]:
+        good = {"fvu": 0.01, "ce_recovered": 0.99, "ce_recovered_zero": 0.99, "dead": 0.0} | values
+        changed = {
+            name: replace(measures[name], value=value, undefined="it does no harm") for name, value in good.items()
+        }
+        return list(warnings_about(measures | changed, tasks, 64))
+
+    assert about() == []
+    for name, value, text in (
+        ("fvu", 1.2, "worse than predicting the mean"),
+        ("fvu", 0.95, "hardly better"),
+        ("ce_recovered", 1.03, "above 1"),
+        ("ce_recovered", -0.1, "more harm than the ablation"),
+        ("ce_recovered_zero", None, "undefined: it does no harm"),
+        ("dead", 7.0, "7 of 64 latents"),
+    ):
+        (sentence,) = about(**{name: value})
+        assert text in sentence
+    lost = TaskResult("addition", 100, 1.0, 0.96, 1.0, 0.97, 0.9, 0.99)
+    kept = TaskResult("facts", 100, 1.0, 0.96, 1.0, 0.99, 0.9, 0.99)
+    (sentence,) = about((lost, kept))
+    assert "Task addition: accuracy falls from 1.000 to 0.970" in sentence
+
+
+def test_a_dictionary_of_another_model_is_seen(
+    model: LanguageModel, world: Corpus, store: Store, identity: SparseAutoencoder, folder: Path
+) -> None:
+    wrong = replace(identity, b_dec=torch.full((32,), 20.0), nonlinearity=config.TopK(k=1))
+    evaluate(folder, model, wrong, world, store, config.Evaluate(max_documents=5, recovery=False), seed=0)
+    assert "worse than predicting the mean row" in " ".join(read_evaluation(folder).warnings)

@@ -112,18 +112,18 @@ def n_hooks(module: nn.Module) -> int:
     return sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in module.modules())
 
 
-class Failure(Exception):
+class FailureError(Exception):
     """Raised by a test's own edit."""
 
 
 def fails(rows: Tensor, first_position: int) -> Tensor:
-    raise Failure
+    raise FailureError
 
 
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        (fails, Failure),
+        (fails, FailureError),
         (lambda rows, _: rows[:, :1], HookpointError),
         (lambda rows, _: rows / 0, NumericsError),
         (lambda rows, _: rows * torch.nan, NumericsError),
@@ -156,19 +156,17 @@ def test_a_module_that_never_runs_is_an_error() -> None:
     used, unused = Gives("tensor"), Gives("tensor")
     with pytest.raises(HookpointError, match="other: its module did not run"):
         run_hooked(lambda: used(rows()), {"other": Site(unused, "output")}, shape=SHAPE, reads=["other"], stop=True)
+    edit = Edit("other", lambda rows, _: rows)
     with pytest.raises(HookpointError, match="other: the edit fired for 0 rows of 6"):
-        edit = Edit("other", lambda rows, _: rows)
         run_hooked(lambda: used(rows()), {"other": Site(unused, "output")}, shape=SHAPE, edits=[edit])
 
 
 def test_a_module_that_gives_something_else_is_an_error() -> None:
-    for form, sites_shape, message in [
-        ("dict", SHAPE, "Gives: expected a tensor"),
-        ("tensor", (3, 2), "not on one row per token"),
-    ]:
-        module = Gives(form)
-        with pytest.raises(ModelError, match=message):
-            run_hooked(lambda: module(rows()), {"out": Site(module, "output")}, shape=sites_shape, reads=["out"])  # noqa: B023
+    gives_dict, gives_tensor = Gives("dict"), Gives("tensor")
+    with pytest.raises(ModelError, match="Gives: expected a tensor of activations, found dict"):
+        run_hooked(lambda: gives_dict(rows()), {"out": Site(gives_dict, "output")}, shape=SHAPE, reads=["out"])
+    with pytest.raises(ModelError, match=r"out: its module works on shape \(2, 3, 4\), not on one row per token"):
+        run_hooked(lambda: gives_tensor(rows()), {"out": Site(gives_tensor, "output")}, shape=(3, 2), reads=["out"])
 
 
 def test_a_tally_is_complete_only_if_every_edit_saw_every_row() -> None:

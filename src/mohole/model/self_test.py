@@ -79,6 +79,10 @@ def measure(model: "LanguageModel") -> SelfTest:
     tokens = _probe_tokens(model)
     rows = {name: value.double() for name, value in model.read(tokens, model.hookpoints()).items()}
     eps = torch.finfo(model.dtype).eps
+    if bad := [name for name, value in rows.items() if not bool(torch.isfinite(value).all())]:
+        raise ModelError(
+            f"{model.name}: {bad[0]} holds a NaN or an infinity: damaged weights, or {model.dtype} is too narrow"
+        )
     stream = rows["resid_pre.0"]
     if other := [name for name, value in rows.items() if value.shape != stream.shape]:
         what = f"{other[0]} (width {rows[other[0]].shape[-1]}) is as wide as the stream ({stream.shape[-1]})"

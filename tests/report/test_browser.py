@@ -50,15 +50,29 @@ def shown(tab):
     return tab.run("[...document.querySelectorAll('#list [role=option]')].map(item => item.textContent)")
 
 
-def test_everything_is_drawn_within_a_second(tab):
+def test_everything_is_drawn(tab):
     for section in ("quality", "recovery", "features", "steering", "foot"):
         assert tab.run(f"document.getElementById('{section}').offsetHeight") > 100
     assert "Unexplained variance" in text(tab, "#quality")
     assert "0.0210" in text(tab, "#quality .value")
     assert tab.run("document.querySelectorAll('#quality figure svg').length") == 4
     assert "I am the Golden Gate Bridge" in text(tab, "#steering .held")
-    script_ms = tab.run("(t => t.domComplete - t.responseEnd)(performance.getEntriesByType('navigation')[0])")
-    assert script_ms < 1000
+
+
+def test_drawing_takes_less_than_a_second_of_cpu(browser, page_file):
+    """In the time of the page's thread, not of the clock: a busy machine is not the page's fault."""
+    browser.size(1280, 900)
+    browser.open("about:blank")
+    browser.send("Performance.enable", timeDomain="threadTicks")
+    before = cpu_seconds(browser)
+    browser.open(page_file.as_uri())
+    browser.run("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
+    assert cpu_seconds(browser) - before < 1
+
+
+def cpu_seconds(browser):
+    metrics = {item["name"]: item["value"] for item in browser.send("Performance.getMetrics")["metrics"]}
+    return metrics["TaskDuration"]
 
 
 def test_hostile_text_does_nothing(tab):

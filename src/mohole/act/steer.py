@@ -86,22 +86,17 @@ class Steered:
 
     def check(self, tokens: Tokens) -> tuple[Check, ...]:
         """Measure in the model, for each hookpoint, how exactly the rows moved and how often the latents read c again."""
-        before: dict[str, Tensor] = {}
-
-        def keep(hookpoint: str) -> Edit:
-            def change(rows: Tensor, first_position: int) -> Tensor:
-                before[hookpoint] = rows.clone()
-                return rows
-
-            return Edit(hookpoint, change)
-
         hookpoints = [group.dictionary.hookpoint for group in self.held]
-        pairs = zip(hookpoints, self.edits, strict=True)
-        edits = [edit for hookpoint, clamp in pairs for edit in (keep(hookpoint), clamp)]
+        watches = [_Watch() for _ in self.held]
+        edits = [
+            edit
+            for hookpoint, watch, clamp in zip(hookpoints, watches, self.edits, strict=True)
+            for edit in (Edit(hookpoint, watch.change), clamp)
+        ]
         after = self.model.read(tokens, hookpoints, edits)
         return tuple(
-            _compare(group, before[hookpoint], after[hookpoint])
-            for hookpoint, group in zip(hookpoints, self.held, strict=True)
+            _compare(group, watch.rows, after[hookpoint])
+            for hookpoint, watch, group in zip(hookpoints, watches, self.held, strict=True)
         )
 
 
@@ -142,6 +137,17 @@ class _Counter:
         self.positions.update(range(first_position, first_position + rows.shape[1]))
         self.n_rows += rows.shape[0] * rows.shape[1]
         return changed
+
+
+@dataclass
+class _Watch:
+    """Keeps the rows that came before the clamp, and passes them on."""
+
+    rows: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def change(self, rows: Float[Tensor, "batch position d"], first_position: int) -> Float[Tensor, "batch position d"]:
+        self.rows = rows.clone()
+        return rows
 
 
 def _demand_all(counter: _Counter, n_positions: int, n_rows: int) -> None:

@@ -8,6 +8,9 @@ from math import floor, log10
 
 from mohole.report.findings import FeatureCard, Findings, Snippet
 
+_LISTED = 5  # a label that has to list so many words is seldom one meaning
+_MANY_WORDS = 7  # among a dozen examples: more look like several meanings
+
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
@@ -20,14 +23,14 @@ class Chosen:
 def choose_features(findings: Findings, n: int) -> list[Chosen]:
     """Up to `n` features of all hookpoints, the steered one first, then the best by merit less what they repeat.
 
-    Merit: the label's held-out F1, a planted concept recovered, several word forms or scripts among the strongest tokens;
-    punctuation counts against. Repetition: the same label or strongest word (heavily), kind of label, decade of density,
+    Merit: the label's held-out F1 and brevity, a planted concept recovered, a few word forms or scripts among the strongest
+    tokens; punctuation counts against. Repetition: the same label or strongest word (heavily), kind of label, decade of density,
     hookpoint. Greedy, deterministic; ties go to the earlier hookpoint and the lower latent.
     """
     pool = [
         Chosen(place.hookpoint, feature) for place in findings.hookpoints for feature in place.features if feature.top
     ]
-    merits = {id(item): _merit(item, findings) for item in pool}
+    merits = {id(item): _merit(item, findings) for item in pool}  # once each: the loop below asks n times for all
     seen: Counter[tuple[str, str]] = Counter()
     chosen: list[Chosen] = []
     while pool and len(chosen) < n:
@@ -44,13 +47,21 @@ def _merit(item: Chosen, findings: Findings) -> float:
     feature, steering = item.feature, findings.steering
     if steering and (item.hookpoint, feature.latent) == (steering.hookpoint, steering.latent):
         return 100.0
+    return merit(feature)
+
+
+def merit(feature: FeatureCard) -> float:
+    """How much a person is likely to learn from a feature, by itself."""
     words = _words(feature)
     if not words:
         return (feature.f1 or 0.0) - 0.7
-    merit = 0.2 if feature.f1 is None else feature.f1
-    merit += 0.25 + 0.05 * feature.concept.n_languages if feature.concept else 0.0
-    merit += 0.06 * min(len(words) - 1, 4)
-    return merit + 0.15 * (len({_script(word) for word in words}) - 1)
+    worth = 0.2 if feature.f1 is None else feature.f1
+    worth -= 0.3 if feature.label.text.count("“") >= _LISTED else 0.0
+    if feature.concept:
+        worth += 0.3 * feature.concept.f1 + 0.05 * feature.concept.n_languages
+    if len(words) <= _MANY_WORDS:
+        worth += 0.05 * min(len(words) - 1, 3) + 0.1 * (len({_script(word) for word in words}) - 1)
+    return worth
 
 
 def _repetition(item: Chosen, seen: Counter[tuple[str, str]]) -> float:

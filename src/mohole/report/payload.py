@@ -13,8 +13,9 @@ from typing import Any
 from mohole.act import Demonstration
 from mohole.evaluate import Recovery
 from mohole.evaluate.results import FamilyResult
+from mohole.report.choose import merit
 from mohole.report.findings import FeatureCard, Findings, HookpointFindings, Snippet
-from mohole.report.visible import visible
+from mohole.report.visible import visible, visible_lines
 
 _RECORD_POINTS = 300  # more than a plot has pixels for
 _CURVES = ("step", "fvu", "loss", "dead", "l0")
@@ -90,7 +91,9 @@ def _hookpoint(place: HookpointFindings, texts: _Texts) -> dict[str, Any]:
         "warnings": [*place.evaluation.warnings, *(place.recovery.warnings if place.recovery else ())],
         "record": {name: [line.get(name) for line in lines] for name in _CURVES},
         "recovery": _recovery(place.recovery) if place.recovery else None,
-        "features": [_feature(feature, texts) for feature in place.features],
+        "features": [
+            _feature(item, texts) for item in sorted(place.features, key=lambda item: (-merit(item), item.latent))
+        ],
     }
 
 
@@ -100,7 +103,9 @@ def _recovery(recovery: Recovery) -> dict[str, Any]:
         "n_rows": recovery.n_rows,
         "n_documents": recovery.n_documents,
         "words": _family(recovery.words) if recovery.words else None,
-        "families": [_family(family) for family in recovery.families],
+        "families": [
+            _family(row) for row in sorted(recovery.families, key=lambda row: (not row.is_words, -row.f1.latent))
+        ],
         "labels": [
             {
                 "label": visible(result.label),
@@ -171,7 +176,7 @@ def _label(feature: FeatureCard) -> dict[str, Any]:
 
 def _steering(shown: Demonstration) -> dict[str, Any]:
     generations = [
-        asdict(item) | {"prompt": visible(item.prompt), "plain": visible(item.plain), "steered": visible(item.steered)}
+        asdict(item) | {name: visible_lines(getattr(item, name)) for name in ("prompt", "plain", "steered")}
         for item in shown.generations
     ]
     return asdict(shown) | {"label": visible(shown.label), "generations": generations}

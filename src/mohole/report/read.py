@@ -27,7 +27,7 @@ from mohole.report.findings import (
     Snippet,
 )
 
-_CONCEPT_F1 = 0.5  # a latent that tells a concept from its family worse than this is not that concept
+_CONCEPT_F1 = 0.7  # a latent that tells a concept from its family worse than this is not that concept
 _PARTS = ("dictionary", "evaluation", "catalogue", "labels")
 
 

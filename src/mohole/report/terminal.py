@@ -18,11 +18,12 @@ from mohole.evaluate.results import FamilyResult
 from mohole.metrics import Measure
 from mohole.report.choose import Chosen, choose_features, varied_snippets
 from mohole.report.findings import FeatureCard, Findings, HookpointFindings, Snippet
-from mohole.report.visible import visible
+from mohole.report.visible import visible, visible_lines
 
 N_FEATURES = 20
 N_EXAMPLES = 2
 _CANDIDATES = 6  # examples tried until there are two different ones
+_WIDE = 100  # from here on there is room for the planted concept beside the label
 WIDEST = 120  # longer lines are harder to read than to scroll
 
 # Black on amber reads on dark and on light terminals. A step for each quarter of the feature's maximum.
@@ -115,7 +116,7 @@ def recovery_tables(findings: Findings) -> RenderableType:
             whole.add_row(hookpoint, *_family_cells(recovery.words), _number(recovery.multilingual.share, ".2f"))
     hookpoint, best = max(scored, key=lambda pair: pair[1].words.f1.latent if pair[1].words else 0.0)
     families = _recovery_table(f"The same by family at {hookpoint}")
-    for row in best.families:
+    for row in sorted(best.families, key=lambda row: (not row.is_words, -row.f1.latent)):
         families.add_row(visible(row.family), *_family_cells(row))
     note = "Ceiling: a linear probe trained on the truth. Floors: the best single neuron, and a dictionary of random directions."
     return Group(*([whole] if whole.row_count else []), families, _note(note))
@@ -144,7 +145,7 @@ def features_list(findings: Findings, width: int, *, marks: bool) -> RenderableT
     parts: list[RenderableType] = [Text(f"{len(chosen)} features of the {total:,} in the report", "bold")]
     for item in chosen:
         parts.append(Text())
-        parts.append(_feature_head(item))
+        parts.append(_feature_head(item, with_concept=width >= _WIDE))
         parts.extend(_examples(item.feature, width, marks=marks))
     legend = "Held-out F1: how well the label foretells where the latent fires, in documents the labeller did not see."
     return Group(*parts, Text(), _note(legend))
@@ -154,18 +155,19 @@ def _examples(feature: FeatureCard, width: int, *, marks: bool) -> list[Text]:
     """Two lines that differ, about different words where there are such."""
     lines: dict[str, Text] = {}
     for snippet in varied_snippets(feature, _CANDIDATES):
-        line = Text("   ").append_text(snippet_line(snippet, feature.maximum, width - 3, marks=marks))
+        line = Text("   ", no_wrap=True).append_text(snippet_line(snippet, feature.maximum, width - 3, marks=marks))
         lines.setdefault(line.plain, line)
     return list(lines.values())[:N_EXAMPLES]
 
 
-def _feature_head(item: Chosen) -> RenderableType:
+def _feature_head(item: Chosen, *, with_concept: bool) -> RenderableType:
     feature = item.feature
     grid = Table.grid(expand=True, padding=(0, 2, 0, 0))
     grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
     grid.add_column(justify="right", no_wrap=True)
     f1 = "F1    -" if feature.f1 is None else f"F1 {feature.f1:.2f}"
-    facts = f"{f1}  {share(feature.density):>7}  {item.hookpoint}/{feature.latent}"
+    concept = f"= {visible(feature.concept.label)}   " if with_concept and feature.concept else ""
+    facts = f"{concept}{f1}  {share(feature.density):>7}  {item.hookpoint}/{feature.latent}"
     grid.add_row(Text(visible(feature.label.text), "bold"), Text(facts, "dim"))
     return grid
 
@@ -173,11 +175,16 @@ def _feature_head(item: Chosen) -> RenderableType:
 def snippet_line(snippet: Snippet, maximum: float, width: int, *, marks: bool) -> Text:
     """As much of the snippet around its token as fits on one line."""
     pieces = [visible(piece) for piece in snippet.pieces]
-    first, last = _window(pieces, snippet.focus, width - 2 - (4 if marks else 0))
-    cut_left, cut_right = first > 0, last < len(pieces)
-    shown = _marked if marks else _coloured
-    text = shown(pieces[first:last], [value / maximum if maximum else 0.0 for value in snippet.values[first:last]])
-    return Text.assemble(("…" if cut_left else ""), text, ("…" if cut_right else ""), no_wrap=True, overflow="ellipsis")
+    shares = [value / maximum if maximum else 0.0 for value in snippet.values]
+    shown, room = (_marked if marks else _coloured), width
+    while True:
+        first, last = _window(pieces, snippet.focus, room)
+        text = shown(pieces[first:last], shares[first:last])
+        if text.cell_len <= width or last - first == 1:
+            break
+        room -= max(1, text.cell_len - width)  # marks take room too
+    text.truncate(width, overflow="ellipsis")
+    return text
 
 
 def _window(pieces: Sequence[str], focus: int, width: int) -> tuple[int, int]:
@@ -199,10 +206,10 @@ def _window(pieces: Sequence[str], focus: int, width: int) -> tuple[int, int]:
 
 
 def _coloured(pieces: Sequence[str], shares: Sequence[float]) -> Text:
-    text = Text()
-    for piece, strength in zip(pieces, shares, strict=True):
+    text = Text(no_wrap=True)
+    for place, (piece, strength) in enumerate(zip(pieces, shares, strict=True)):
         body = piece.lstrip(" ")
-        text.append(piece[: len(piece) - len(body)])
+        text.append(piece[: len(piece) - len(body)] if place else "")
         text.append(body, _HEAT[min(int(strength * len(_HEAT)), len(_HEAT) - 1)] if strength > 0 else "")
     return text
 
@@ -219,7 +226,7 @@ def _marked(pieces: Sequence[str], shares: Sequence[float]) -> Text:
         else:
             text += piece
         is_open = is_active
-    return Text(text + ("»" if is_open else ""))
+    return Text((text + ("»" if is_open else "")).removeprefix(" "), no_wrap=True)
 
 
 def steering_table(shown: Demonstration) -> RenderableType:
@@ -238,8 +245,8 @@ def steering_table(shown: Demonstration) -> RenderableType:
     table.add_column("as the model is", ratio=1)
     table.add_column("with the feature held", ratio=1)
     for item in shown.generations:
-        prompt = Text(visible(item.prompt), "dim")
-        table.add_row(prompt + Text(visible(item.plain)), prompt + Text(visible(item.steered), "bold"))
+        prompt = Text(visible_lines(item.prompt), "dim")
+        table.add_row(prompt + Text(visible_lines(item.plain)), prompt + Text(visible_lines(item.steered), "bold"))
     n_fired, n_tokens = (
         sum(values) for values in zip(*((g.n_fired, g.n_tokens) for g in shown.generations), strict=True)
     )

@@ -14,6 +14,11 @@ def visible(text: str) -> str:
     return text if text.isprintable() else "".join(_shown(letter) for letter in text)
 
 
+def visible_lines(text: str) -> str:
+    """As `visible`, but line ends stay line ends."""
+    return "\n".join(visible(line) for line in text.split("\n"))
+
+
 def _shown(letter: str) -> str:
     category = unicodedata.category(letter)
     if letter in _NAMED:

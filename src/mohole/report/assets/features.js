@@ -1,13 +1,14 @@
 // Browsing features: search, sort, a list, and one feature's evidence.
 
 const SORTS = {
+  telling: ["most telling first", () => 0],  // the order in which they come: see choose.py
   f1: ["best label first", (a, b) => (b.label.f1 ?? -1) - (a.label.f1 ?? -1)],
   density: ["most frequent first", (a, b) => b.density - a.density],
   rare: ["rarest first", (a, b) => a.density - b.density],
   maximum: ["strongest first", (a, b) => b.maximum - a.maximum],
   latent: ["by number", (a, b) => a.latent - b.latent],
 };
-const browse = { place: null, shown: [], selected: null, query: "", sort: "f1" };
+const browse = { place: null, shown: [], selected: null, query: "", sort: "telling" };
 
 const pieceOf = ([start, , focus]) => data.pieces[data.tokens[start + focus]];
 
@@ -128,9 +129,9 @@ function example(snippet, feature) {
   let quiet = "";
   for (let i = 0; i < length; i++) {
     const piece = data.pieces[data.tokens[start + i]];
-    if (!strength[i]) { quiet += piece; continue; }
+    if (!strength[i]) { quiet += i ? piece : piece.trimStart(); continue; }
     const body = piece.trimStart(), value = (strength[i] / 1000) * feature.maximum;
-    text.append(quiet + piece.slice(0, piece.length - body.length));
+    text.append(quiet + (i ? piece.slice(0, piece.length - body.length) : ""));
     quiet = "";
     const token = h("mark", { class: strength[i] > HOT ? "hot" : null, "data-tip": `${short(value)} · ${percent(strength[i] / 1000)} of maximum` }, body || piece);
     token.style.setProperty("--heat", `${heatOf(strength[i])}%`);

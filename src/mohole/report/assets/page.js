@@ -45,8 +45,8 @@ function drawSteering() {
     ...shown.generations.map((item) => h("article", { class: "steer" },
       h("h3", { class: "prompt" }, h("span", {}, "prompt"), h("bdi", {}, item.prompt)),
       h("div", { class: "sides" },
-        h("div", {}, h("h4", {}, "as the model is"), h("p", {}, h("bdi", {}, item.plain))),
-        h("div", { class: "held" }, h("h4", {}, "with the feature held"), h("p", {}, h("bdi", {}, item.steered)))))));
+        h("div", {}, h("h4", {}, "as the model is"), h("p", {}, h("bdi", {}, item.plain.trimStart()))),
+        h("div", { class: "held" }, h("h4", {}, "with the feature held"), h("p", {}, h("bdi", {}, item.steered.trimStart())))))));
 }
 
 function drawFoot() {

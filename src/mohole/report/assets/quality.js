@@ -12,12 +12,12 @@ const CARDS = [
 function drawQuality(place) {
   const root = byId("quality");
   const cards = CARDS.filter(([name]) => place.measures[name]).map(([name, title, why, digits]) => card(place, place.measures[name], title, why, digits));
-  root.replaceChildren(
+  root.replaceChildren(...[
     h("h2", { id: "quality-title" }, "Quality ", h("small", {}, `at ${place.hookpoint}, on documents never trained on`)),
-    ...place.warnings.map((text) => h("p", { class: "warning" }, text)),
+    place.warnings.length ? h("ul", { class: "warning" }, place.warnings.map((text) => h("li", {}, text))) : null,
     h("div", { class: "cards" }, cards),
     h("div", { class: "plots" }, trainingPlot(place), densityPlot(place), damagePlot(place), taskPlot(place)),
-  );
+  ].filter(Boolean));
 }
 
 function card(place, measure, title, why, digits) {

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mohole.catalogue import statistics
@@ -55,6 +55,7 @@ def everything(parts: list[Firings], *, merged: bool) -> list[bytes]:
     return [array.tobytes() for array in arrays]
 
 
+@settings(max_examples=40)
 @given(seed=st.integers(0, 50), cuts=st.integers(0, 30), order=st.integers(0, 50), merged=st.booleans())
 def test_any_cut_and_any_order_give_the_same_bytes(seed: int, cuts: int, order: int, merged: bool) -> None:
     firings = some_firings(seed)

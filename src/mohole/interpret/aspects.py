@@ -40,12 +40,15 @@ class Aspect:
 
 def make_aspects(text: Text) -> dict[str, Aspect]:
     """Every aspect of the text, plainest first."""
-    so_far, whole = _word_keys(text)
+    so_far, whole, words = _word_keys(text)
     before = _shifted(text, whole)
     two_before = np.where(before >= 0, before[np.maximum(text.word_start - 1, 0)], -1)
     following = _following(text, whole)
+    first = text.word_start == np.arange(
+        len(text)
+    )  # a later piece of a word does not stand right after the word before
     classes = _classes(text)
-    word_parts = _endings(text)
+    word_parts = _endings(text, whole, words)
     columns: list[tuple[str, Int64, float, int]] = [
         ("word", so_far, 0.0, 48),
         ("piece", _interned(fold(piece) for piece in text.pieces)[text.tokens], 0.01, 48),
@@ -56,9 +59,9 @@ def make_aspects(text: Text) -> dict[str, Aspect]:
         ("beginning", word_parts[1], 0.03, 6),
         ("phrase", _paired(before, so_far), 0.02, 24),
         ("long_phrase", _paired(two_before, _paired(before, so_far)), 0.03, 24),
-        ("before", before, 0.02, 24),
-        ("two_before", two_before, 0.04, 12),
-        ("class_before", _paired(before, classes), 0.03, 24),
+        ("before", np.where(first, before, -1), 0.02, 24),
+        ("two_before", np.where(first, two_before, -1), 0.04, 12),
+        ("class_before", _paired(np.where(first, before, -1), classes), 0.03, 24),
         ("next", following, 0.03, 24),
         ("position", np.where(text.position < POSITIONS, text.position, -1), 0.0, POSITIONS),
         ("anything", np.zeros(len(text), dtype=np.int64), 0.0, 1),
@@ -75,18 +78,20 @@ def pool_counts(keys: Int64, pool: Int64, n_keys: int) -> Int64:
     return np.bincount(pool[known] * n_keys + keys[known], minlength=N_POOLS * n_keys).reshape(N_POOLS, n_keys)
 
 
-def _word_keys(text: Text) -> tuple[Int64, Int64]:
-    """The word up to and including this place, and the whole word around it, both folded, numbered alike."""
+def _word_keys(text: Text) -> tuple[Int64, Int64, list[str]]:
+    """The word up to and including each place, and the whole word around it, numbered alike; and the words, folded."""
+    pieces, tokens = text.pieces, text.tokens.tolist()
+    of_raw: dict[str, int] = {}
     numbers: dict[str, int] = {}
-    so_far, whole = np.zeros(len(text), dtype=np.int64), np.zeros(len(text), dtype=np.int64)
-    for start in np.flatnonzero(text.word_start == np.arange(len(text))).tolist():
-        read = ""
-        end = int(text.word_end[start])
-        for place in range(start, end):
-            read += text.pieces[text.tokens[place]]
-            so_far[place] = numbers.setdefault(fold(read), len(numbers))
-        whole[start:end] = so_far[end - 1]
-    return so_far, whole
+    so_far: list[int] = []
+    read = ""
+    for place, start in enumerate(text.word_start.tolist()):
+        read = pieces[tokens[place]] if place == start else read + pieces[tokens[place]]
+        if read not in of_raw:
+            of_raw[read] = numbers.setdefault(fold(read), len(numbers))
+        so_far.append(of_raw[read])
+    keys = np.asarray(so_far, dtype=np.int64)
+    return keys, keys[text.word_end - 1], list(numbers)
 
 
 def _shifted(text: Text, whole: Int64) -> Int64:
@@ -132,18 +137,14 @@ def piece_class(piece: str) -> int:
             return CLASSES.index("lower-case words")
 
 
-def _endings(text: Text) -> tuple[Int64, Int64]:
+def _endings(text: Text, whole: Int64, words: list[str]) -> tuple[Int64, Int64]:
     """Last three letters of words of four letters and more, at their last place; first three, at their first."""
-    endings: dict[str, int] = {}
-    beginnings: dict[str, int] = {}
-    last, first = np.full(len(text), -1, dtype=np.int64), np.full(len(text), -1, dtype=np.int64)
-    for start in np.flatnonzero(text.word_start == np.arange(len(text))).tolist():
-        end = int(text.word_end[start])
-        word = fold(text.raw(start, end))
-        if len(word) >= 4 and word.isalpha():
-            last[end - 1] = endings.setdefault(word[-3:], len(endings))
-            first[start] = beginnings.setdefault(word[:3], len(beginnings))
-    return last, first
+    long = [word if len(word) >= 4 and word.isalpha() else "" for word in words]
+    last, first = _interned(word[-3:] for word in long), _interned(word[:3] for word in long)
+    known = np.asarray([bool(word) for word in long], dtype=np.bool_)[whole]
+    places = np.arange(len(text))
+    at_end, at_start = known & (text.word_end == places + 1), known & (text.word_start == places)
+    return np.where(at_end, last[whole], -1), np.where(at_start, first[whole], -1)
 
 
 def _interned(items: Iterable[Hashable]) -> Int64:

@@ -205,7 +205,7 @@ def usual(spellings: list[str]) -> str:
 
 
 def quoted(spelling: str) -> str:
-    """In quotation marks, without the space before a word; blank and unprintable characters by name or number.
+    r"""In quotation marks, without the space before a word; blank and unprintable characters by name or number.
 
     >>> quoted(" bridge"), quoted("\n\n"), quoted("?\nTom"), quoted("a\x07<b>")
     ('“bridge”', 'empty line', '“?↵Tom”', '“a\\x07<b>”')

@@ -68,9 +68,13 @@ def test_the_first_difference_is_named(tmp_path: Path) -> None:
 
 
 def test_a_failing_stage_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="boom"), artifact.create(tmp_path / "x", inputs()) as draft:
-        (draft / "half.txt").write_text("half")
-        raise RuntimeError("boom")
+    def fail() -> None:
+        with artifact.create(tmp_path / "x", inputs()) as draft:
+            (draft / "half.txt").write_text("half")
+            raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        fail()
     assert [path.name for path in tmp_path.iterdir()] == [".x.lock"]
 
 

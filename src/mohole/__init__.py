@@ -6,7 +6,7 @@ The names below are imported when first used, so that `import mohole` loads neit
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from mohole.version import __version__
 
 if TYPE_CHECKING:
     from mohole.act import Clamp, steer
@@ -29,7 +29,18 @@ _WHERE = {
     "steer": "mohole.act",
 }
 
-__all__ = ["Catalogue", "Clamp", "Corpus", "Store", "load_dictionary", "load_model", "read_recipe", "run", "steer"]
+__all__ = [
+    "Catalogue",
+    "Clamp",
+    "Corpus",
+    "Store",
+    "__version__",
+    "load_dictionary",
+    "load_model",
+    "read_recipe",
+    "run",
+    "steer",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,7 @@ from typing import Any
 import xxhash
 
 from mohole.errors import ArtifactError
+from mohole.version import __version__
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -195,8 +196,6 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _seal(draft: Path, inputs: Inputs) -> None:
-    from mohole import __version__
-
     files = sorted(file for file in draft.rglob("*") if file.is_file())
     for file in files:
         _sync(file)

@@ -53,7 +53,7 @@ def test_every_task_runs(tmp_path: Path, cores: Cores) -> None:
 
 def test_an_error_keeps_its_kind_and_words_and_stops_the_others(tmp_path: Path) -> None:
     waiting = tmp_path / "waiting"
-    with pytest.raises(ConfigError, match="train.k: 0 is too small"):
+    with pytest.raises(ConfigError, match=r"train\.k: 0 is too small"):
         run_tasks([Task("slow", wait_and_clean, (waiting,)), Task("bad", fail, ("train.k: 0 is too small",))], TWO)
     assert not waiting.exists()
 

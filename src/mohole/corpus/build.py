@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +80,7 @@ def build_corpus(
             "give more text, set corpus.separator so that it has more documents, or change windows.held_out"
         )
     truth_tokens, truth_labels = _sorted_marks(marks)
-    tensors = {
+    tensors: dict[str, NDArray[Any]] = {
         "tokens": np.concatenate(tokens),
         "document_starts": np.asarray(starts, dtype=np.int64),
         "held_out": mask.astype(np.uint8),

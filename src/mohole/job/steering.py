@@ -64,9 +64,9 @@ def _latent(clamp: Clamp, dictionary: SparseAutoencoder, evaluation: Path) -> in
 def _best_labelled(catalogue: Catalogue, labels: Labels) -> int:
     """The latent whose label holds best on held-out documents; among equals the one that fires more often."""
     scored = [
-        (label.f1 or 0.0, int(catalogue.counts[latent]), -latent)
-        for latent in range(catalogue.n_latents)
-        if (label := labels.label(latent)).f1 is not None
+        (label.f1, int(catalogue.counts[label.latent]), -label.latent)
+        for label in map(labels.label, range(catalogue.n_latents))
+        if label.status in ("good", "partial")
     ]
     if not scored:
         raise StageError(

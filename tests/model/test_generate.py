@@ -1,14 +1,16 @@
 """Sampling: greedy is the maximum, draws have the model's distribution, and a row's text depends on its seed and place only."""
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from mohole.errors import ConfigError, ModelError, NumericsError
 from mohole.model import LanguageModel
-from mohole.model.generate import choose
+from mohole.model.generate import choose, generate
 
 Tiny = Callable[[str], LanguageModel]
 
@@ -61,6 +63,30 @@ def test_stop_tokens_end_a_sequence_and_then_the_call(tiny: Tiny, tokens: Tensor
     assert alone.shape == (1, 9 + at + 1)
     everything = model.generate(tokens, max_new_tokens=8, stop_tokens=range(96))
     assert everything.shape == (2, 10)
+
+
+def test_what_follows_a_stop_is_the_stop_again() -> None:
+    """On a source of 0, 1, 2, 3, ... for one row and 5, 6, 7, ... for the other."""
+
+    def count(ids: Tensor, cache: Any, first_position: int) -> tuple[Tensor, Any]:
+        last = torch.tensor([0, 5]) + first_position + ids.shape[1] - 1
+        return torch.nn.functional.one_hot(last, 20).float(), "cache"
+
+    options: dict[str, Any] = {"temperature": 0.0, "seed": 0, "use_cache": True}
+    start = torch.tensor([[19], [19]])
+    text = generate(count, start, max_new_tokens=6, stop_tokens=[2, 8], **options)
+    assert text.tolist() == [[19, 0, 1, 2, 2], [19, 5, 6, 7, 8]]
+    assert generate(count, start, max_new_tokens=6, stop_tokens=[2], **options).tolist() == [
+        [19, 0, 1, 2, 2, 2, 2],
+        [19, 5, 6, 7, 8, 9, 10],
+    ]
+
+
+@pytest.mark.parametrize("drawn", [0.0, 1.0 - 2.0**-53])
+def test_the_ends_of_the_range_draw_nothing_impossible(drawn: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mohole.model.generate.uniform", lambda *_: np.array([drawn]))
+    logits = torch.tensor([[-torch.inf, 0.0, 0.0, -torch.inf]])
+    assert choose(logits, temperature=1.0, seed=0, step=0).item() in (1, 2)
 
 
 def test_tokens_are_told_as_they_are_made(tiny: Tiny, tokens: Tensor) -> None:

@@ -102,6 +102,8 @@ def test_the_held_out_share_is_what_was_asked_for_and_grows_by_adding() -> None:
     assert small.mean() == pytest.approx(0.1, abs=4 * (0.1 * 0.9 / 20_000) ** 0.5)
     assert large.mean() == pytest.approx(0.3, abs=4 * (0.3 * 0.7 / 20_000) ** 0.5)
     assert (large >= small).all()
+    together = (large[1:] & large[:-1]).mean()  # neighbours are drawn apart
+    assert together == pytest.approx(0.09, abs=4 * (0.09 * 0.91 / 20_000) ** 0.5)
     # More documents do not change which of the first are held out.
     assert (keys.held_out_documents(4, 500, 0.1) == small[:500]).all()
     assert (keys.held_out_documents(5, 20_000, 0.1) != small).any()

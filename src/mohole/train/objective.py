@@ -77,14 +77,12 @@ def objective(
         surprise = guess.detach() + batch.error
         spread = _total((batch.error - batch.error.mean(0)).square())
         aux_loss = _total(surprise.square()) / spread
-        if torch.isfinite(
-            aux_loss
-        ):  # a perfect reconstruction leaves nothing to explain: 0 / 0 (Gao et al. zero it too)
+        if torch.isfinite(aux_loss):
             more = _pair_gradients(
                 weights, batch.centred, guess, values, latents, surprise * (2.0 * auxk_weight / spread)
             )
             d_enc, d_bias, d_dec = d_enc + more[0], d_bias + more[1], d_dec + more[2]
-        else:
+        else:  # a perfect reconstruction leaves nothing to explain, 0 / 0; Gao et al. drop the term too
             aux_loss = torch.zeros(())
     # b_dec moves the output, and through the encoder it moves every kept pre-activation the other way.
     d_centre = error_gradient.sum(0) - d_bias @ weights.W_enc

@@ -36,9 +36,8 @@ class Optimiser:
         W_dec = self._weights.W_dec
         gradients = Weights(gradients.W_enc, gradients.b_enc, _across(gradients.W_dec, W_dec), gradients.b_dec)
         norm = _norm(gradients)
-        shrink = min(1.0, self._clip_norm / norm) if norm > 0 else 1.0
         for adam, gradient in zip(self._adams, gradients.tensors(), strict=True):
-            adam.step(gradient * shrink if shrink < 1.0 else gradient, rate)
+            adam.step(gradient * (self._clip_norm / norm) if norm > self._clip_norm else gradient, rate)
         W_dec /= W_dec.norm(dim=1, keepdim=True)
         return norm
 

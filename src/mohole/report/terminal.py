@@ -245,8 +245,8 @@ def steering_table(shown: Demonstration) -> RenderableType:
     table.add_column("as the model is", ratio=1)
     table.add_column("with the feature held", ratio=1)
     for item in shown.generations:
-        prompt = Text(visible_lines(item.prompt), "dim")
-        table.add_row(prompt + Text(visible_lines(item.plain)), prompt + Text(visible_lines(item.steered), "bold"))
+        prompt, plain, steered = (visible_lines(text) for text in (item.prompt, item.plain, item.steered))
+        table.add_row(Text.assemble((prompt, "dim"), plain), Text.assemble((prompt, "dim"), (steered, "bold")))
     n_fired, n_tokens = (
         sum(values) for values in zip(*((g.n_fired, g.n_tokens) for g in shown.generations), strict=True)
     )

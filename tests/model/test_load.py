@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer as RawTokenizer
-from tokenizers import decoders, models, pre_tokenizers
+from tokenizers import decoders, models, pre_tokenizers, processors
 from torch import Tensor
 
 from mohole.errors import ModelError
@@ -21,11 +21,12 @@ Config = Callable[[str], dict[str, object]]
 
 
 def byte_tokenizer() -> Tokenizer:
-    """<s>, </s>, then one token per byte."""
+    """<s>, </s>, then one token per byte; like many, it would put both around a text if it were let."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     raw = RawTokenizer(models.BPE(vocab={"<s>": 0, "</s>": 1} | {c: 2 + i for i, c in enumerate(alphabet)}, merges=[]))
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
+    raw.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)])
     return new_tokenizer(raw, bos_token="<s>", eos_token="</s>")
 
 

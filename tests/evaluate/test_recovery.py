@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from mohole import config, keys
 from mohole.corpus import Corpus
 from mohole.dictionary import SparseAutoencoder
+from mohole.evaluate.floors import Probe
 from mohole.evaluate.recovery import measure_recovery
 from mohole.evaluate.results import Recovery
 from mohole.evaluate.rows import choose_rows
@@ -146,6 +147,26 @@ def test_f1_and_auroc_agree_with_scikit_learn(
     assert result.probe.auroc == pytest.approx(expected, abs=5e-3)
 
 
+def test_each_score_is_that_of_its_own_candidate(recovery: Recovery, planted_rows, world: Corpus) -> None:
+    """The best neuron by F1 and the best by AUROC often differ; each number belongs to its own."""
+    n_different = 0
+    for family in ("animal", "food", "word_language", "statement"):
+        tokens = np.unique(
+            np.concatenate([world.truth(name) for name in world.labels if name.startswith(f"{family}/")])
+        )
+        tokens = tokens[world.held_out[world.document_of(tokens)]]
+        matrix = planted_rows.store.take(HOOKPOINT, np.argsort(planted_rows.store.tokens)[tokens]).numpy()
+        for result in recovery.labels:
+            if result.family == family:
+                positive, neuron = np.isin(tokens, world.truth(result.label)), result.neuron
+                n_different += neuron.candidate != neuron.auroc_candidate
+                area = roc_auc_score(positive, matrix[:, neuron.auroc_candidate])
+                assert min(abs(neuron.auroc - area), abs(neuron.auroc - (1 - area))) < 1e-9
+                decided = neuron.sign * matrix[:, neuron.candidate].astype(np.float64) > neuron.threshold
+                assert neuron.f1 == pytest.approx(f1_score(positive, decided), abs=1e-12)
+    assert n_different > 0
+
+
 def test_against_all_tokens_even_a_random_dictionary_looks_good(recovery: Recovery) -> None:
     words = recovery.words
     assert words is not None
@@ -207,6 +228,17 @@ def test_choosing_rows_takes_whole_documents_of_one_side(planted_rows, world: Co
     assert not np.array_equal(other.tokens, some.tokens)
     smaller = choose_rows(world, planted_rows.store, held_out=True, max_rows=200, seed=0)
     assert np.isin(smaller.tokens, some.tokens).all()  # a smaller sample is a part of the larger one
+
+
+def test_the_probe_does_not_mind_units_or_a_coordinate_that_never_changes() -> None:
+    random = np.random.default_rng(0)
+    rows, positive = random.normal(size=(300, 5)).astype(np.float32), random.random(300) < 0.5
+    rows[:, 1] += positive
+    rows[:, 4] = 2.0
+    units = np.array([1e-3, 1e3, 1.0, 50.0, 7.0], dtype=np.float32)
+    plain, scaled = Probe(rows, positive).scores(rows), Probe(rows * units, positive).scores(rows * units)
+    assert scaled == pytest.approx(plain, abs=1e-3)
+    assert np.abs(plain).max() > 1.0
 
 
 def test_the_random_dictionary_is_keyed_by_latent() -> None:

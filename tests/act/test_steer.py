@@ -10,7 +10,7 @@ from tests.act.tiny import HOOKPOINT, N_LATENTS, constant_sae, prompt, random_sa
 
 from mohole import artifact, config
 from mohole.act import Clamp, demonstrate, read_steering, steer
-from mohole.act.steer import Steered
+from mohole.act.clamp import ClampedLatents
 from mohole.errors import ArtifactError, ConfigError, HookpointError, ModelError, StageError
 from mohole.model import Edit
 
@@ -41,6 +41,23 @@ def test_generated_text_is_what_the_steered_logits_say():
     assert torch.equal(logits[:, 6:-1].argmax(-1), written[:, 7:])
 
 
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_a_begin_of_text_token_is_left_alone_and_every_other_is_not(use_cache):
+    """No dictionary has seen its row. It is neither edited nor counted, with or without a cache, by any of the ways to steer."""
+    model, sae = tiny_model(), random_sae()
+    tokens = torch.cat([torch.tensor([[1]]), prompt()], dim=1)
+    steered = steer(model, sae, [STRONG])
+    plain = model.read(tokens, [HOOKPOINT])[HOOKPOINT]
+    edited = model.read(tokens, [HOOKPOINT], steered.edits)[HOOKPOINT]
+    assert torch.equal(edited[:, 0], plain[:, 0])
+    assert ((edited[:, 1:] - plain[:, 1:]).norm(dim=-1) > 1).all()
+    assert steered.check(tokens)[0].n_rows == 7
+    written = steered.generate(tokens, max_new_tokens=5, use_cache=use_cache)
+    assert written.n_fired == written.n_tokens == 7 + 5 - 1
+    assert torch.equal(written.tokens, model.generate(tokens, max_new_tokens=5, edits=steered.edits))
+    assert torch.equal(steered.logits(written.tokens)[:, 7:-1].argmax(-1), written.tokens[:, 8:])
+
+
 def test_a_clamp_at_the_value_that_is_there_changes_nothing():
     """c = f at every token: the same logits to the bit, the same text."""
     model, sae = tiny_model(), constant_sae(2.0)
@@ -61,7 +78,10 @@ def test_zero_removes_the_feature_and_nothing_else():
     rows = model.read(prompt(), [HOOKPOINT])[HOOKPOINT][0]
     latent = int(sae.encode(rows).dense().sum(0).argmax())
     edits = steer(model, sae, [Clamp(latent, value=0.0)]).edits
-    removed = model.read(prompt(), [HOOKPOINT], edits)[HOOKPOINT][0]
+    removed = model.read(prompt(), [HOOKPOINT], edits)[HOOKPOINT][
+        0, 1:
+    ]  # position 0 is taken for a begin-of-text token
+    rows = rows[1:]
     active = sae.encode(rows).column(latent)
     assert active.max() > 1
     torch.testing.assert_close((rows - removed) @ sae.W_dec[latent], active, rtol=1e-4, atol=1e-4)
@@ -80,7 +100,7 @@ def test_the_check_finds_a_wrong_edit(monkeypatch):
     """An edit that adds c d instead of moving to c is not a clamp, and the measurement says so."""
     steered = steer(tiny_model(), constant_sae(2.0), [Clamp(0, value=10.0)])
     (group,) = steered.held
-    adding = lambda self, rows, first: rows + 10.0 * group.dictionary.directions(group.latents)[0]  # noqa: E731
+    adding = lambda self, rows: rows + 10.0 * group.dictionary.directions(group.latents)[0]  # noqa: E731
     monkeypatch.setattr(type(group), "change", adding)
     assert steered.check(prompt())[0].row_error > 0.01
 
@@ -176,6 +196,7 @@ def test_the_same_seed_writes_the_same_bytes_and_strength_comes_from_the_recipe(
     ("changes", "error", "words"),
     [
         ({"prompts": []}, ConfigError, "steer.prompts: empty"),
+        ({"prompts": ["w1", ""]}, ConfigError, "steer.prompts: empty"),
         ({"latent": 0}, StageError, "never active"),
         ({"latent": 400}, ConfigError, f"latents 0 to {N_LATENTS - 1}"),
         ({"prompts": ["w1 " * 60]}, ModelError, "context"),
@@ -188,10 +209,7 @@ def test_a_demonstration_that_cannot_be_made_leaves_nothing(tmp_path, changes, e
 
 
 def test_an_inexact_clamp_is_no_demonstration(tmp_path, monkeypatch):
-    shifted = Steered.edits.fget
-    monkeypatch.setattr(
-        Steered, "edits", property(lambda self: tuple(Edit(e.hookpoint, lambda r, p: r * 1.01) for e in shifted(self)))
-    )
+    monkeypatch.setattr(ClampedLatents, "change", lambda self, rows: rows * 1.01)
     with pytest.raises(StageError, match="not exact"):
         run_demonstration(tmp_path / "steering")
 

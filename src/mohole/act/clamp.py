@@ -86,8 +86,8 @@ class ClampedLatents:
         moved = rows + shift @ self.dictionary.directions(self.latents)
         return torch.where((shift != 0).any(dim=1, keepdim=True), moved, rows)
 
-    def change(self, rows: Float[Tensor, "batch position d"], first_position: int) -> Float[Tensor, "batch position d"]:
-        """As `apply`, for one forward pass of a model: every position alike, the begin-of-text token's included."""
+    def change(self, rows: Float[Tensor, "batch position d"]) -> Float[Tensor, "batch position d"]:
+        """As `apply`, for rows as a model has them: in its dtype, on its device."""
         flat = rows.reshape(-1, rows.shape[-1])
         given = flat.to(dtype=torch.float32, device=self.values.device)
         return self.apply(given).to(dtype=rows.dtype, device=rows.device).reshape(rows.shape)

@@ -30,7 +30,7 @@ class Comparison:
     plain: str
     steered: str
     n_tokens: int
-    """Tokens that the steered model ran: the prompt, a begin-of-text token, and all but the last written."""
+    """Tokens of text that the steered model ran: the prompt and all but the last written."""
     n_fired: int
     """Tokens at which the clamp fired; equal to `n_tokens`."""
 
@@ -72,8 +72,8 @@ def demonstrate(
         ConfigError: no prompt.
         StageError: a dead latent, a clamp that did not fire for every token, or rows that did not move exactly as asked.
     """
-    if not prompts:
-        raise ConfigError("steer.prompts: empty; give at least one text to continue")
+    if not prompts or not all(prompts):
+        raise ConfigError("steer.prompts: empty, or one of them is; give texts to continue")
     times_max = settings.clamp.times_max if settings.clamp else DEFAULT_TIMES_MAX
     steered = steer(model, dictionary, [Clamp(latent, times_max=times_max)], catalogue=catalogue)
     comparisons, errors, reads = [], [], []

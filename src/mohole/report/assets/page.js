@@ -40,7 +40,7 @@ function drawSteering() {
   const fired = shown.generations.reduce((sum, item) => sum + item.n_fired, 0), ran = shown.generations.reduce((sum, item) => sum + item.n_tokens, 0);
   root.append(
     h("h2", { id: "steering-title" }, "Steering ", h("small", {}, "the same prompt, with one feature held fixed")),
-    h("p", { class: "lead" }, "Feature ", h("b", {}, h("bdi", {}, shown.label)), " (", known ? h("a", { href: `#/${shown.hookpoint}/${shown.latent}` }, name) : name, `) is held at ${short(shown.times_max)} × the largest activation seen on the text (${short(shown.maximum)}), at every token. `,
+    h("p", { class: "lead" }, "Feature ", h("b", {}, h("bdi", {}, shown.label)), " (", known ? h("a", { href: `#/${shown.hookpoint}/${shown.latent}` }, name) : name, `) is held at ${short(shown.times_max)} × the largest activation seen on the text (${short(shown.maximum)}), at every token (of text; a begin-of-text token is left alone). `,
       `The rest of each activation, what the dictionary does not explain included, is left as it was. The clamp fired at ${count(fired)} of ${count(ran)} tokens.`),
     ...shown.generations.map((item) => h("article", { class: "steer" },
       h("h3", { class: "prompt" }, h("span", {}, "prompt"), h("bdi", {}, item.prompt)),

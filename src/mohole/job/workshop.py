@@ -28,13 +28,16 @@ class Workshop:
     @cached_property
     def model(self) -> LanguageModel:
         settings = self.recipe.model
-        return load_model(
+        model = load_model(
             settings.path,
             revision=settings.revision,
             dtype=settings.dtype,
             device=settings.device,
             allow_download=settings.allow_download,
         )
+        for hookpoint in self.recipe.harvest.hookpoints:
+            model.canonical(hookpoint)  # one that is not there is an error now, not after the corpus has been tokenized
+        return model
 
     @cached_property
     def corpus(self) -> Corpus:

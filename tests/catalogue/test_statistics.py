@@ -15,11 +15,14 @@ N_LATENTS, N_DOCUMENTS, PER_DOCUMENT = 5, 30, 6
 
 
 def some_firings(seed: int, n: int = 600) -> Firings:
-    """Distinct (latent, token) pairs; values from a short list, so that ties are frequent."""
+    """Distinct (latent, token) pairs; for even seeds values from a short list, so that ties are frequent."""
     rng = np.random.default_rng(seed)
     pairs = rng.choice((N_LATENTS - 1) * N_DOCUMENTS * PER_DOCUMENT, n, replace=False)  # the last latent is dead
     latents, tokens = pairs // (N_DOCUMENTS * PER_DOCUMENT), pairs % (N_DOCUMENTS * PER_DOCUMENT)
-    values = rng.choice(np.float32([0.1, 0.2, 1 / 3, 0.5, 1.0, 3.0, 1e-12, 1e6]), n)
+    if seed % 2:
+        values = rng.random(n, dtype=np.float32) + np.float32(1e-3)
+    else:
+        values = rng.choice(np.float32([0.1, 0.2, 1 / 3, 0.5, 1.0, 3.0, 1e-12, 1e6]), n)
     return Firings(latents, values, tokens, tokens // PER_DOCUMENT)
 
 

@@ -17,6 +17,8 @@ from mohole.metrics import require_finite, wilson
 from mohole.model import LanguageModel
 from mohole.progress import track
 
+_LEAST_FILLED = 0.8  # share of a padded row that is prompt and answer
+
 
 @dataclass(frozen=True)
 class _Sequence:
@@ -73,14 +75,16 @@ def _sequences(model: LanguageModel, task: Task, has_bos: bool) -> list[_Sequenc
 
 
 def _batches(sequences: list[_Sequence], batch_tokens: int) -> list[list[_Sequence]]:
-    """Sequences of similar length together, longest first."""
-    ordered = sorted(sequences, key=lambda sequence: -len(sequence.tokens))
+    """Sequences of similar length together, longest first. One much shorter than its batch's longest starts another batch."""
     result: list[list[_Sequence]] = []
-    for sequence in ordered:
-        if result and len(result[-1][0].tokens) * (len(result[-1]) + 1) <= batch_tokens:
+    longest = 0
+    for sequence in sorted(sequences, key=lambda sequence: -len(sequence.tokens)):
+        is_like = len(sequence.tokens) >= _LEAST_FILLED * longest
+        if result and is_like and longest * (len(result[-1]) + 1) <= batch_tokens:
             result[-1].append(sequence)
         else:
             result.append([sequence])
+            longest = len(sequence.tokens)
     return result
 
 

@@ -52,12 +52,16 @@ def test_every_setting_says_what_it_is() -> None:
         assert table.__doc__
         for name, field in table.model_fields.items():
             is_table = isinstance(field.annotation, type) and issubclass(field.annotation, Table)
-            assert field.description or name in bare or is_table or name == "corpus", f"{table.__name__}.{name} says nothing"
+            assert field.description or name in bare or is_table or name == "corpus", (
+                f"{table.__name__}.{name} says nothing"
+            )
 
 
 def test_every_file_of_the_package_says_what_it_is_for() -> None:
     for path in sorted((ROOT / "src").rglob("*.py")):
-        assert path.read_text(encoding="utf-8").startswith('"""'), f"{path.relative_to(ROOT)} does not say what it is for"
+        assert path.read_text(encoding="utf-8").startswith('"""'), (
+            f"{path.relative_to(ROOT)} does not say what it is for"
+        )
 
 
 def test_no_path_of_a_machine_is_in_the_project() -> None:

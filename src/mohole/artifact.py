@@ -39,7 +39,7 @@ class Inputs:
     """Raised when the stage's code changes what it writes for the same settings."""
 
     def digest(self) -> str:
-        return _digest(json.dumps(asdict(self), sort_keys=True).encode())
+        return digest_of(asdict(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,11 @@ def create_digest(path: Path) -> str:
         while block := file.read(_BLOCK_BYTES):
             state.update(block)
     return state.hexdigest()
+
+
+def digest_of(value: Any) -> str:
+    """Checksum of plain JSON values; equal values have equal checksums."""
+    return _digest(json.dumps(value, sort_keys=True).encode())
 
 
 def _digest(data: bytes) -> str:

@@ -2,7 +2,7 @@
 
 from mohole.act.clamp import Clamp
 from mohole.act.demonstrate import Comparison, Demonstration, demonstrate, read_steering
-from mohole.act.steer import Check, Continuation, Steered, steer
+from mohole.act.steering import Check, Continuation, Steered, steer
 
 __all__ = [
     "Check",

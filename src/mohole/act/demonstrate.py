@@ -9,7 +9,7 @@ import torch
 
 from mohole import artifact, config
 from mohole.act.clamp import Clamp, Maxima
-from mohole.act.steer import Steered, steer
+from mohole.act.steering import Steered, steer
 from mohole.dictionary import Dictionary
 from mohole.errors import ArtifactError, ConfigError, StageError
 from mohole.model import LanguageModel

@@ -47,16 +47,16 @@ def run(recipe: RecipePath, override: Overrides = [], replace: Replace = False) 
 
     settings = read_recipe(recipe, override)
     made = job.run(settings, replace=replace, say=_say)
-    page = Path(settings.run) / "report.html"
-    if not made and page.exists():
+    page, made_from = Path(settings.run) / "report.html", job.plan(settings).digest()
+    from mohole import report
+
+    if not made and report.is_current(page, made_from):
         typer.echo(f"{settings.run}: everything is there already; nothing to do. Report: {page}")
         return
     from rich.console import Console
 
-    from mohole import report
-
     findings = report.read_findings(settings.run, model=settings.model.path, max_features=settings.report.max_features)
-    report.write_page(page, findings)
+    report.write_page(page, findings, made_from)
     report.print_findings(findings, Console())
     typer.echo(f"\nreport: {page}")
 

@@ -17,6 +17,7 @@ from mohole.config import Recipe
 from mohole.errors import ConfigError
 from mohole.model.hookpoints import parse_hookpoint
 from mohole.model.source import find_model, fingerprint
+from mohole.version import __version__
 
 Verb = Literal["corpus", "harvest", "shuffle", "train", "evaluate", "catalogue", "label", "steer"]
 VERBS: tuple[Verb, ...] = ("corpus", "harvest", "shuffle", "train", "evaluate", "catalogue", "label", "steer")
@@ -58,6 +59,15 @@ class Plan:
         """Checksum of the model's files."""
         model = self.recipe.model
         return fingerprint(find_model(model.path, model.revision, model.allow_download)[1])
+
+    def digest(self) -> str:
+        """Checksum of everything the report shows: every artifact, and the report's own settings.
+
+        Raises:
+            ArtifactError: an artifact has not been made yet.
+        """
+        shown = {stage.name: artifact.read_manifest(stage.out).digest for stage in self.stages}
+        return artifact.digest_of({"artifacts": shown, "report": _dump(self.recipe, "report"), "code": __version__})
 
     def inputs(self, stage: Stage) -> Inputs:
         """What `stage` is made from, as things stand now.

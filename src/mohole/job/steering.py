@@ -77,9 +77,9 @@ def _best_labelled(catalogue: Catalogue, labels: Labels) -> int:
 
 def _prompts(corpus: Corpus, is_planted: bool) -> tuple[str, ...]:
     if is_planted:
-        from mohole import planted
+        from mohole.planted.tasks import bridge_prompts
 
-        return tuple(planted.bridge_prompts()[:_PROMPTS])
+        return bridge_prompts()[:_PROMPTS]
     documents = corpus.held_out.nonzero()[0][:_PROMPTS]
     starts = [int(corpus.document_starts[document]) for document in documents]
     ends = [int(corpus.document_starts[document + 1]) for document in documents]

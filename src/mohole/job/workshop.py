@@ -122,9 +122,9 @@ def _documents(settings: PlantedCorpus | TextCorpus, seed: int) -> tuple[Iterato
 
 def planted_tasks() -> Sequence[Task]:
     """What the built-in model must still be able to do when its activations are replaced."""
-    from mohole import planted
+    from mohole.planted.tasks import tasks
 
-    return [Task(task.name, tuple(task.prompts), tuple(task.answers)) for task in planted.tasks()]
+    return [Task(task.name, tuple(task.prompts), tuple(task.answers)) for task in tasks()]
 
 
 def _hookpoint(stage: Stage) -> str:

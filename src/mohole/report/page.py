@@ -16,22 +16,32 @@ from mohole.report.payload import page_data
 from mohole.report.visible import visible
 
 _SCRIPTS = ("dom.js", "quality.js", "recovery.js", "features.js", "page.js")  # in this order, as one
+_HEAD_BYTES = 4096
 _UNSAFE = {ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"}
 
 
-def write_page(out: Path, findings: Findings) -> None:
-    """Write the page of a run to `out`, whole or not at all."""
+def write_page(out: Path, findings: Findings, made_from: str = "") -> None:
+    """Write the page of a run to `out`, whole or not at all. `made_from` is a checksum of all it shows, for `is_current`."""
     draft = out.with_name(f".{out.name}.partial")
-    draft.write_text(render_page(findings), encoding="utf-8")
+    draft.write_text(render_page(findings, made_from), encoding="utf-8")
     draft.replace(out)
 
 
-def render_page(findings: Findings) -> str:
+def is_current(page: Path, made_from: str) -> bool:
+    """Is there a page, and was it made from what has this checksum?"""
+    if not page.is_file():
+        return False
+    with page.open("rb") as file:
+        return f'name="mohole-made-from" content="{made_from}"'.encode() in file.read(_HEAD_BYTES)
+
+
+def render_page(findings: Findings, made_from: str = "") -> str:
     """The page as text. Equal findings give equal bytes."""
     style = _asset("page.css")
     script = '"use strict";\n(() => {\n' + "\n".join(_asset(name) for name in _SCRIPTS) + "\n})();"
     return Template(_asset("page.html")).substitute(
         title=_escaped(f"{visible(findings.name)} · mohole"),
+        made_from=_escaped(made_from),
         style=style,
         style_hash=_hash(style),
         script=script,

@@ -86,7 +86,7 @@ def test_rows_of_a_planted_job_are_those_of_the_model(finished: Path) -> None:
     from mohole.store import Store
 
     corpus, store, model = Corpus.open(finished / "corpus"), Store.open(finished / "shuffled"), load_model("planted")
-    for row in np.linspace(0, store.n_rows - 1, 25).astype(int):
+    for row in np.linspace(0, store.n_rows - 1, 25).astype(int).tolist():
         token = int(store.tokens[row])
         document = int(corpus.document_of(np.asarray([token]))[0])
         window = int(np.searchsorted(corpus.windows.start, token, side="right")) - 1

@@ -113,9 +113,9 @@ def _documents(settings: PlantedCorpus | TextCorpus, seed: int) -> tuple[Iterato
     """The documents, how many there are where that is known, and the number of tokens after which to stop."""
     match settings:
         case PlantedCorpus(n_documents=n_documents):
-            from mohole import planted
+            from mohole.planted.documents import documents
 
-            return planted.documents(seed + _WORLD, n_documents, held_out=None), n_documents, None
+            return documents(seed + _WORLD, n_documents, held_out=None), n_documents, None
         case TextCorpus(path=path, separator=separator, max_tokens=max_tokens):
             return read_documents(path, separator), None, max_tokens
 

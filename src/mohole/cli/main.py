@@ -116,6 +116,11 @@ def plant(
     planted.plant(out, seed=seed)
 
 
+def command_names() -> set[str]:
+    """Every verb of `mohole`."""
+    return {str(command.name or getattr(command.callback, "__name__", "")) for command in app.registered_commands}
+
+
 class _Interrupted(BaseException):
     """Ctrl-C or a request to stop. Not KeyboardInterrupt: the command line library turns that one into a silent exit."""
 

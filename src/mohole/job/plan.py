@@ -129,7 +129,7 @@ def plan(recipe: Recipe) -> Plan:
     for hookpoint in hookpoints:
         stages += _stages_of_hookpoint(recipe, hookpoint, run / hookpoint, corpus, shuffled)
     first = _steered_hookpoint(recipe, hookpoints)
-    steering_parents = {name: run / first / name for name in ("dictionary", "catalogue", "labels", "evaluation")}
+    steering_parents = {name: run / first / name for name in ("dictionary", "catalogue", "labels")}
     stages.append(
         Stage(
             "steer",

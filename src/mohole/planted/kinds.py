@@ -219,10 +219,14 @@ def write_chains(page: Page) -> None:
 
 
 def _numbers(page: Page) -> tuple[int, int, int]:
-    use = page.withheld
-    a, b = page.pick(range(1, 10)), page.pick(range(1, 10))
-    options = [c for c in range(1, 10) if use is None or withheld("chain", a, b, c) == use]
-    return a, b, page.pick(options or range(1, 10))
+    a = page.pick(range(1, 10))
+    b = page.pick([b for b in range(1, 10) if _thirds(a, b, page.withheld)])
+    return a, b, page.pick(_thirds(a, b, page.withheld))
+
+
+def _thirds(a: int, b: int, use: bool | None) -> list[int]:
+    """Third numbers of a chain that starts with these two. Among the withheld chains some pairs have none."""
+    return [c for c in range(1, 10) if use is None or withheld("chain", a, b, c) == use]
 
 
 def write_role_play(page: Page) -> None:

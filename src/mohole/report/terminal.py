@@ -82,7 +82,7 @@ def quality_table(findings: Findings) -> RenderableType:
             _value(measures.get("l0"), ".1f"),
             _value(measures.get("ce_recovered"), ".4f"),
             _value(measures.get("excess_ce"), "+.4f"),
-            f"{_value(measures.get('dead'), '.0f')} of {place.n_latents}",
+            f"{_value(measures.get('dead'), '.0f')}/{place.n_latents}",
         ]
         table.add_row(place.hookpoint, *cells, *([_tasks(place)] if has_tasks else []))
     return Group(table, _note(_quality_note(findings)))

@@ -161,9 +161,7 @@ def _bridges(model: LanguageModel, effort: Effort) -> Iterator[Measure]:
         )
         latents += [(at, latent) for latent in found]
         directions.append((at, mean_difference(model, at, seed=_SEED, n_documents=effort.dictionary_documents)))
-    how = (
-        "one latent of a TopK dictionary trained for this, the best of the six of each layer most active at the bridge's name"
-    )
+    how = "one latent of a TopK dictionary trained for this, the best of the six of each layer most active at the bridge's name"
     yield _best_clamp(model, "bridge_clamp", how, latents, effort)
     yield _best_clamp(model, "bridge_direction", "the difference of means, held", directions, effort)
 

@@ -80,7 +80,7 @@ class Windows(Table):
     context: Annotated[int, Field(ge=2)] = 128
     """Tokens of a window, a begin-of-text token included where the tokenizer has one. A window is run alone."""
     held_out: Share = 0.1
-    """Share of documents never trained on: every reported number comes from them. Chosen by keyed hash of the document."""
+    """Share of documents never trained on: evaluation measures on them alone. Chosen by keyed hash of the document."""
 
 
 class Harvest(Table):

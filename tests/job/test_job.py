@@ -95,3 +95,16 @@ def test_rows_of_a_planted_job_are_those_of_the_model(finished: Path) -> None:
         tokens = torch.from_numpy(corpus.window_tokens(np.asarray([window]), model.bos_id))
         own = model.read(tokens, ["resid_post.1"])["resid_post.1"][0, token - start + 1]
         torch.testing.assert_close(store.rows("resid_post.1", row, row + 1)[0], own, rtol=1e-4, atol=1e-4)
+
+
+def test_a_changed_text_is_another_corpus(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text(
+        "\n\n".join(f"The fox lives in the forest. It eats {i} berries." for i in range(60)), encoding="utf-8"
+    )
+    recipe = small(tmp_path / "run", corpus={"kind": "text", "path": str(text)}, windows={"held_out": 0.3})
+    assert run_verb(recipe, "harvest") == ["corpus", "harvest"]
+    assert run_verb(recipe, "harvest") == []
+    text.write_text(text.read_text(encoding="utf-8").replace("7 berries", "8 berries"), encoding="utf-8")
+    with pytest.raises(StageError, match=r"corpus: made with other settings \(parents\.text"):
+        run_verb(recipe, "harvest")

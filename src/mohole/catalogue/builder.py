@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
 from mohole import config
 from mohole.catalogue.layout import CATALOGUE_FILE, CODES_FILE, FACTS_FILE, N_HISTOGRAM_BINS
@@ -19,6 +18,7 @@ from mohole.errors import NumericsError
 from mohole.progress import track
 from mohole.record import write_json
 from mohole.store import Store
+from mohole.tensors import write_tensors
 
 Int64 = NDArray[np.int64]
 
@@ -53,9 +53,9 @@ def build(
     """
     sample = choose(corpus, store.tokens, settings.max_tokens, seed=seed)
     codes = encode(dictionary, store, sample)
-    save_file(
-        {"tokens": sample.tokens, "row_starts": codes.row_starts, "latents": codes.latents, "values": codes.values},
+    write_tensors(
         out / CODES_FILE,
+        {"tokens": sample.tokens, "row_starts": codes.row_starts, "latents": codes.latents, "values": codes.values},
     )
     arrays = gather(codes, sample.tokens, corpus, dictionary.n_latents, settings, seed=seed)
     seen = np.unique(corpus.tokens).astype(np.int64)
@@ -63,7 +63,7 @@ def build(
         model, dictionary, seen, settings.promoted
     )
     arrays["piece_bytes"], arrays["piece_starts"] = _packed(corpus.pieces)
-    save_file(arrays, out / CATALOGUE_FILE)
+    write_tensors(out / CATALOGUE_FILE, arrays)
     facts = {
         "hookpoint": dictionary.hookpoint,
         "n_latents": dictionary.n_latents,

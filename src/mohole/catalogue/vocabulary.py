@@ -15,7 +15,6 @@ _OFF_STREAM = "mlp_in"  # rows here are what the MLP reads, not what is added to
 
 
 @runtime_checkable
-@runtime_checkable
 class Unembedding(Protocol):
     """What the catalogue needs of a model."""
 

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from mohole import artifact
 from mohole.artifact import Inputs
-from mohole.config import Recipe
+from mohole.config import Recipe, TextCorpus
+from mohole.corpus.documents import text_files
 from mohole.errors import ConfigError
 from mohole.model.hookpoints import parse_hookpoint
 from mohole.model.source import find_model, fingerprint
@@ -24,6 +25,9 @@ VERBS: tuple[Verb, ...] = ("corpus", "harvest", "shuffle", "train", "evaluate", 
 
 MODEL = "model"
 """The parent that is no artifact: the model's own files."""
+
+TEXT = "text"
+"""The parent that is no artifact either: the text files of a corpus of one's own."""
 
 # Raised for a stage whose code has changed what it writes for the same settings, so that old artifacts are not taken for new.
 _VERSIONS: dict[Verb, int] = dict.fromkeys(VERBS, 1)
@@ -60,6 +64,12 @@ class Plan:
         model = self.recipe.model
         return fingerprint(find_model(model.path, model.revision, model.allow_download)[1])
 
+    @cached_property
+    def text_digest(self) -> str:
+        """Checksum of the text files' bytes, in the order they are read: a changed text is another corpus."""
+        assert isinstance(self.recipe.corpus, TextCorpus)
+        return artifact.digest_of([artifact.create_digest(file) for file in text_files(self.recipe.corpus.path)])
+
     def digest(self) -> str:
         """Checksum of everything the report shows: every artifact, and the report's own settings.
 
@@ -78,6 +88,8 @@ class Plan:
         parents = {name: artifact.read_manifest(path).digest for name, path in stage.parents.items()}
         if stage.needs_model:
             parents[MODEL] = self.model_digest
+        if stage.verb == "corpus" and isinstance(self.recipe.corpus, TextCorpus):
+            parents[TEXT] = self.text_digest
         return Inputs(
             kind=stage.kind,
             config=stage.config,

@@ -33,7 +33,7 @@ def test_philox_gives_the_published_vectors(
 
 
 def test_uniform_numbers_are_uniform() -> None:
-    numbers = keys.uniform(1, Use.ROW_SAMPLE, np.arange(100_000))
+    numbers = keys.uniform(1, Use.SCALE_ROWS, np.arange(100_000))
     assert numbers.min() >= 0
     assert numbers.max() < 1
     counts = np.histogram(numbers, bins=100, range=(0, 1))[0]
@@ -98,12 +98,12 @@ def test_row_keys_differ_by_document_position_epoch_and_seed() -> None:
 
 
 def test_the_held_out_share_is_what_was_asked_for_and_grows_by_adding() -> None:
-    small, large = (keys.held_out_documents(4, 20_000, share) for share in (0.1, 0.3))
+    small, large = (keys.held_out(4, np.arange(20_000), share) for share in (0.1, 0.3))
     assert small.mean() == pytest.approx(0.1, abs=4 * (0.1 * 0.9 / 20_000) ** 0.5)
     assert large.mean() == pytest.approx(0.3, abs=4 * (0.3 * 0.7 / 20_000) ** 0.5)
     assert (large >= small).all()
     together = (large[1:] & large[:-1]).mean()  # neighbours are drawn apart
     assert together == pytest.approx(0.09, abs=4 * (0.09 * 0.91 / 20_000) ** 0.5)
     # More documents do not change which of the first are held out.
-    assert (keys.held_out_documents(4, 500, 0.1) == small[:500]).all()
-    assert (keys.held_out_documents(5, 20_000, 0.1) != small).any()
+    assert (keys.held_out(4, np.arange(500), 0.1) == small[:500]).all()
+    assert (keys.held_out(5, np.arange(20_000), 0.1) != small).any()

@@ -28,9 +28,13 @@ class Use(IntEnum):
     LABEL_POOL = 5
     BOOTSTRAP = 6
     RANDOM_DICTIONARY = 7
-    ROW_SAMPLE = 8
+    MEASURED_DOCUMENTS = 8
     GENERATION = 9
-    DOCUMENT_SAMPLE = 10
+    CATALOGUE_DOCUMENTS = 10
+    SCALE_ROWS = 11
+    CONTRAST_ROWS = 12
+    EXAMPLE_TOKEN = 13
+    LABEL_DOCUMENTS = 14
 
 
 def philox(first: UInt64, second: UInt64, key: int) -> tuple[UInt64, UInt64]:
@@ -83,6 +87,6 @@ def row_keys(seed: int, document: NDArray[np.integer], position: NDArray[np.inte
     return words(seed, Use.ROW_ORDER, document, position.astype(np.uint64) | (np.uint64(epoch) << np.uint64(40)))
 
 
-def held_out_documents(seed: int, n_documents: int, share: float) -> NDArray[np.bool_]:
+def held_out(seed: int, documents: NDArray[np.integer], share: float) -> NDArray[np.bool_]:
     """Which documents are kept away from training: those whose key lies in the first `share` of the key range."""
-    return uniform(seed, Use.DOCUMENT_SPLIT, np.arange(n_documents)) < share
+    return uniform(seed, Use.DOCUMENT_SPLIT, documents) < share

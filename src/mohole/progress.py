@@ -18,9 +18,9 @@ plain_lines = False
 
 
 class Tracker:
-    """Counts done units of a job of known size and shows them on standard error."""
+    """Counts done units of a job and shows them on standard error. Where its size is not known, no share and no time left."""
 
-    def __init__(self, label: str, total: int, unit: str) -> None:
+    def __init__(self, label: str, total: int | None, unit: str) -> None:
         self.label, self.total, self.unit = label, total, unit
         self.done = 0
         self._note = ""
@@ -44,7 +44,7 @@ class Tracker:
 
     def _draw(self) -> None:
         progress, task = self._bar or self._new_bar()
-        progress.update(task, completed=self.done, note=self._note, rate=f"{quantity(self._rate())} {self.unit}/s")
+        progress.update(task, completed=self.done, note=self._note, share=self._share(), rate=self._speed())
 
     def _new_bar(self) -> "tuple[Progress, TaskID]":
         from rich.console import Console
@@ -53,24 +53,34 @@ class Tracker:
         progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%  {task.fields[rate]}"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[share]}{task.fields[rate]}"),
+            *([] if self.total is None else [TimeRemainingColumn()]),
             TextColumn("{task.fields[note]}", style="dim"),
             console=Console(stderr=True),
             transient=True,
         )
-        self._bar = progress, progress.add_task(self.label, total=self.total, note="", rate="")
+        self._bar = progress, progress.add_task(self.label, total=self.total, note="", rate="", share="")
         progress.start()
         return self._bar
 
     def _rate(self) -> float:
         return self.done / max(time.monotonic() - self._start, 1e-9)
 
+    def _speed(self) -> str:
+        return f"{quantity(self._rate())} {self.unit}/s"
+
+    def _share(self) -> str:
+        """What is done, of the whole where that is known."""
+        if self.total is None:
+            return f"{quantity(self.done)} {self.unit}, "
+        return f"{self.done / max(self.total, 1):.0%}, "
+
     def _line(self, elapsed: float) -> str:
-        left = (self.total - self.done) * elapsed / max(self.done, 1)
         note = f", {self._note}" if self._note else ""
-        share = self.done / max(self.total, 1)
-        return f"{self.label}: {share:.0%}, {quantity(self._rate())} {self.unit}/s, {left:.0f} s left{note}"
+        left = ""
+        if self.total is not None:
+            left = f", {(self.total - self.done) * elapsed / max(self.done, 1):.0f} s left"
+        return f"{self.label}: {self._share()}{self._speed()}{left}{note}"
 
     def __enter__(self) -> "Tracker":
         return self
@@ -83,8 +93,8 @@ class Tracker:
 
 
 @contextmanager
-def track(label: str, total: int, unit: str) -> Iterator[Tracker]:
-    """Follow a job of `total` units: `with track("harvest", n_tokens, "tokens") as t: ... t.advance(n)`."""
+def track(label: str, total: int | None, unit: str) -> Iterator[Tracker]:
+    """Follow a job of `total` units (None: not known): `with track("harvest", n_tokens, "tokens") as t: ... t.advance(n)`."""
     with Tracker(label, total, unit) as tracker:
         yield tracker
 

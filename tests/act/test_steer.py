@@ -151,7 +151,13 @@ def _break(rows, first_position):
 
 
 def run_demonstration(path, **changes):
-    arguments = {"latent": 5, "label": "a label", "prompts": ["w1 w2 w3", "w9"], "seed": 7} | changes
+    arguments = {
+        "latent": 5,
+        "label": "a label",
+        "chosen_by": "the test",
+        "prompts": ["w1 w2 w3", "w9"],
+        "seed": 7,
+    } | changes
     settings = arguments.pop("settings", config.Steer(max_new_tokens=6))
     inputs = artifact.Inputs(kind="steering", config={}, seed=7)
     with artifact.create(path, inputs) as out:

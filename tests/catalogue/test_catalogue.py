@@ -110,7 +110,7 @@ def test_hostile_pieces_come_back_as_they_were_and_unseen_entries_are_not_listed
     make_corpus, make_store, build
 ) -> None:
     """A direction along coordinate v promotes entry v; entry 0 is in no document, so it is never named."""
-    corpus = make_corpus([list(range(1, 12)), list(range(1, 12))])
+    corpus = make_corpus([list(range(1, 12)), [*range(2, 12), 1]])
     catalogue = build(corpus, make_store(np.ones((22, 12), np.float32)), promoted=3)
     for token in range(1, 12):
         (piece, logit), *_ = catalogue.feature(token).promoted

@@ -159,3 +159,11 @@ def test_what_is_not_text_is_refused(tmp_path: Path, data: bytes, message: str) 
 def test_a_path_without_text_is_named(tmp_path: Path, path: str) -> None:
     with pytest.raises(CorpusError, match=r"name a file|no such file"):
         list(texts(tmp_path / path))
+
+
+def test_copies_of_one_text_are_all_held_out_or_none(tmp_path: Path) -> None:
+    texts = documents(12)
+    corpus = build(tmp_path / "c", texts * 3)
+    sides = corpus.held_out.reshape(3, len(texts))
+    assert (sides == sides[0]).all()
+    assert 0 < sides[0].sum() < len(texts)

@@ -24,6 +24,10 @@ def fail(message: str) -> None:
     raise ConfigError(message)
 
 
+def divide(by: int) -> None:
+    _ = 1 // by
+
+
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -59,5 +63,14 @@ def test_an_error_keeps_its_kind_and_words_and_stops_the_others(tmp_path: Path) 
 
 
 def test_a_killed_worker_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"victim: its process ended without an answer \(exit status -9\)"):
+    with pytest.raises(StageError, match=r"victim: its process was ended by signal 9, perhaps because memory ran out"):
         run_tasks([Task("victim", die), Task("other", write, (tmp_path / "x",))], TWO)
+
+
+def test_an_error_nobody_foresaw_is_not_called_a_lack_of_memory(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(StageError, match=r"buggy: its process failed \(exit status 1\) with the error above") as caught:
+        run_tasks([Task("buggy", divide, (0,)), Task("other", write, (tmp_path / "x",))], TWO)
+    assert "memory" not in str(caught.value)
+    assert "ZeroDivisionError" in capfd.readouterr().err

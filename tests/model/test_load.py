@@ -250,3 +250,12 @@ def test_loaded_rows_are_float32_without_gradients(saved: tuple[LanguageModel, P
     rows: Tensor = load_model(saved[1]).read(torch.tensor([[3, 4]]), ["resid_post.2"])["resid_post.2"]
     assert rows.dtype == torch.float32
     assert not rows.requires_grad
+
+
+@pytest.mark.parametrize("device", ["nonsense", "cuda:99", "meta", "cpu:x"])
+def test_a_device_that_cannot_be_used_is_named(saved: tuple[LanguageModel, Path], device: str) -> None:
+    with pytest.raises(
+        ModelError, match=rf"model.device: '{device}' cannot be used here: .*; give .cpu., or"
+    ) as caught:
+        load_model(str(saved[1]), device=device)
+    assert "\n" not in str(caught.value)

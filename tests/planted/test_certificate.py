@@ -13,7 +13,7 @@ from mohole.errors import ArtifactError
 from mohole.model import LanguageModel, load_model
 from mohole.planted import Certificate, Effort, Measure
 from mohole.planted.measures import floor_gap, right_answers, truth_probes
-from mohole.planted.tasks import tasks
+from mohole.planted.prompts import tasks
 
 NOT_REACHED = frozenset({"bridge_clamp", "bridge_direction"})
 """Measures that the shipped certificate itself says it did not reach: README and docs must not claim them."""

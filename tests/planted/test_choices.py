@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mohole.planted import kinds
-from mohole.planted.documents import Mix, pages, write
 from mohole.planted.page import KeyedDice, Page
 from mohole.planted.sentences import pronoun, say_aside, say_own_fact, say_predicate, say_remark
+from mohole.planted.stream import Mix, pages, write
 from mohole.planted.world import CONCEPTS, FACTS, LANGUAGES
 
 

@@ -4,9 +4,9 @@ from collections import Counter
 
 import pytest
 
-from mohole.planted.documents import Mix, documents, pages
 from mohole.planted.page import Page
 from mohole.planted.sentences import _combinations, pronoun, say_object, say_subject, surfaces
+from mohole.planted.stream import Mix, documents, pages
 from mohole.planted.world import BRIDGE, CONCEPTS, FACTS, LANGUAGES, RARE, withheld
 
 

@@ -274,6 +274,7 @@ def _make_steering(run: Path) -> None:
         ),
     )
     facts = {"hookpoint": HOOKPOINTS[1], "latent": BRIDGE, "label": "“Bridge” in four languages", "maximum": 8.0}
+    facts |= {"chosen_by": "named in the recipe"}
     numbers = {"times_max": 2.0, "temperature": 0.0, "row_error": 1e-7, "reads_back": 1.0}
     with finished(run / "steering", "steering", {"corpus": run / "corpus"}) as out:
         write_json(out / "steering.json", asdict(Demonstration(**facts, **numbers, generations=shown)))

@@ -8,7 +8,7 @@ import safetensors.numpy
 import torch
 
 from mohole import artifact
-from mohole.errors import ArtifactError, HookpointError
+from mohole.errors import ArtifactError, HookpointError, NumericsError
 from mohole.store import Store, StoreWriter
 
 N = 100
@@ -103,4 +103,27 @@ def test_a_writer_that_is_interrupted_leaves_no_store(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_value_that_float16_cannot_hold_is_refused_where_it_is_met(tmp_path: Path) -> None:
+    rows = ROWS["resid_post.0"].copy()
+    rows[7, 2] = 70_000.0
+
+    def overflow() -> None:
+        with (
+            artifact.create(tmp_path / "s", artifact.Inputs(kind="activations", config={}, seed=0)) as draft,
+            StoreWriter(draft, TOKENS, HELD_OUT, {"resid_post.0": 5}, "float16") as writer,
+        ):
+            writer.write("resid_post.0", 0, rows)
+
+    with pytest.raises(NumericsError, match=r"resid_post.0: 7e\+04 does not fit float16, .*harvest.dtype = .float32"):
+        overflow()
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("batches", [[(0, N - 1)], [(0, 10), (20, N)], []])
+def test_a_store_with_rows_that_nobody_wrote_is_not_finished(tmp_path: Path, batches: list[tuple[int, int]]) -> None:
+    with pytest.raises(ArtifactError, match=r"resid_post.0: \d+ rows of the store were not written"):
+        write(tmp_path / "s", batches)
     assert not (tmp_path / "s").exists()

@@ -42,6 +42,8 @@ class Demonstration:
     hookpoint: str
     latent: int
     label: str
+    chosen_by: str
+    """Why this latent: named by the user, or how it did in which trial."""
     maximum: float
     """The latent's largest activation on the corpus, in model units."""
     times_max: float
@@ -63,6 +65,7 @@ def demonstrate(
     *,
     latent: int,
     label: str,
+    chosen_by: str,
     prompts: Sequence[str],
     seed: int,
 ) -> None:
@@ -88,6 +91,7 @@ def demonstrate(
         hookpoint=dictionary.hookpoint,
         latent=latent,
         label=label,
+        chosen_by=chosen_by,
         maximum=float(catalogue.maximum[latent]),
         times_max=times_max,
         temperature=settings.temperature,

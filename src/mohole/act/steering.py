@@ -64,13 +64,14 @@ class Steered:
         Raises:
             StageError: the clamp did not fire for every token, so the text must not be called steered.
         """
-        clampings, tally = self._clampings(self._n_left(tokens)), EditTally()
+        n_left = self._n_left(tokens)
+        clampings, tally = self._clampings(n_left), EditTally()
         written = self.model.generate(tokens, edits=_edits(clampings), tally=tally, **options)
         n_positions = written.shape[1] - 1 if written.shape[1] > tokens.shape[1] else 0
         for clamping in clampings:
             clamping.demand_all(n_positions, tally.n_rows)
-        n_tokens = written.shape[0] * max(0, n_positions - self._n_left(tokens))
-        return Continuation(written, n_tokens, n_tokens)
+        n_tokens = written.shape[0] * max(0, n_positions - n_left)
+        return Continuation(written, n_tokens, min(clamping.n_tokens for clamping in clampings))
 
     def logits(self, tokens: Tokens) -> Float[Tensor, "batch position vocab"]:
         """Next-token logits with the clamps at every token.
@@ -143,13 +144,17 @@ class _Clamping:
     group: ClampedLatents
     n_left: int
     positions: set[int] = field(default_factory=set)
+    n_tokens: int = 0
+    """Tokens of text edited, each counted once however often its row runs."""
     n_rows: int = 0
 
     def change(self, rows: Float[Tensor, "batch position d"], first_position: int) -> Float[Tensor, "batch position d"]:
         changed = self.group.change(rows)
         n_left = max(0, self.n_left - first_position)
         changed[:, :n_left] = rows[:, :n_left]
-        self.positions.update(range(first_position, first_position + rows.shape[1]))
+        new = set(range(first_position, first_position + rows.shape[1])) - self.positions
+        self.n_tokens += rows.shape[0] * sum(position >= self.n_left for position in new)
+        self.positions |= new
         self.n_rows += rows.shape[0] * rows.shape[1]
         return changed
 

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from mohole import config
 from mohole.catalogue.layout import CATALOGUE_FILE, CODES_FILE, FACTS_FILE, N_HISTOGRAM_BINS
-from mohole.catalogue.sample import Sample, choose, first_twins
+from mohole.catalogue.sample import Sample, choose
 from mohole.catalogue.statistics import Firings, IntervalSample, Moments, TopDocuments, histogram, rank_in_group
 from mohole.catalogue.vocabulary import Unembedding, promoted_and_suppressed
-from mohole.corpus import Corpus
+from mohole.corpus import Corpus, first_twins
 from mohole.dictionary import Dictionary
 from mohole.errors import NumericsError
 from mohole.progress import track

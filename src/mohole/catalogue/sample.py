@@ -1,16 +1,14 @@
 """Which documents a catalogue looks at: whole ones, in the order of a keyed hash, until the budget is full."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mohole import keys
-from mohole.corpus import Corpus
+from mohole.corpus import Corpus, within_budget
 from mohole.errors import StageError
+from mohole.keys import Use
 
-Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
 
@@ -40,24 +38,6 @@ def choose(corpus: Corpus, stored_tokens: Int64, max_tokens: int, *, seed: int) 
     there = np.flatnonzero(n_rows)
     if len(there) == 0:
         raise StageError("the store holds no token of this corpus; harvest this corpus")
-    chosen = within_budget(there, n_rows[there], max_tokens, seed=seed)
+    chosen = within_budget(there, n_rows[there], max_tokens, seed=seed, use=Use.CATALOGUE_DOCUMENTS)
     places = np.concatenate([np.arange(first[document], first[document + 1]) for document in chosen])
     return Sample(stored[places], place[places], len(chosen))
-
-
-def within_budget(documents: Int64, sizes: Int64, max_tokens: int, *, seed: int) -> Int64:
-    """The documents that fit the budget, ascending; at least one, however long.
-
-    They are taken in the order of their keys, up to the first that does not fit, so a smaller budget's documents are among a
-    larger one's.
-    """
-    order = np.lexsort((documents, keys.words(seed, keys.Use.DOCUMENT_SAMPLE, documents)))
-    n_kept = int((np.cumsum(sizes[order]) <= max_tokens).sum())
-    return np.sort(documents[order[: max(n_kept, 1)]])
-
-
-def first_twins(tokens: Int32, document_starts: Int64) -> Int64:
-    """For each document, the first one with the same tokens: itself, unless the text was there before."""
-    seen: dict[bytes, int] = {}
-    texts = (tokens[start:end].tobytes() for start, end in pairwise(document_starts.tolist()))
-    return np.asarray([seen.setdefault(text, document) for document, text in enumerate(texts)], dtype=np.int64)

@@ -22,7 +22,6 @@ Bool = NDArray[np.bool_]
 _N_EXPONENTS = 64
 _LOWEST_EXPONENT = -31
 _MANTISSA_BITS = 24
-_TOKEN_KEY = np.uint64(1 << 62)  # sub ids of tokens and of documents must not meet
 
 
 @dataclass(frozen=True)
@@ -175,9 +174,7 @@ class IntervalSample:
         return keys.words(self.seed, keys.Use.EXAMPLE_SAMPLE, firings.latents, firings.documents)
 
     def _token_keys(self, firings: Firings) -> NDArray[np.uint64]:
-        return keys.words(
-            self.seed, keys.Use.EXAMPLE_SAMPLE, firings.latents, firings.tokens.astype(np.uint64) | _TOKEN_KEY
-        )
+        return keys.words(self.seed, keys.Use.EXAMPLE_TOKEN, firings.latents, firings.tokens)
 
     def drawn(self, n: int, n_documents: int, shown: Firings) -> tuple[Int64, Firings]:
         """At most n documents of each interval, none shown twice: not those of `shown`, not those of a higher interval.

@@ -7,6 +7,20 @@ place in the corpus. A document never touches another: it is cut into windows, a
 from mohole.corpus.build import Tokenizer, build_corpus
 from mohole.corpus.corpus import Corpus
 from mohole.corpus.documents import Document, Span, Task, read_documents
+from mohole.corpus.sample import first_twins, keyed_order, within_budget
 from mohole.corpus.windows import Windows, batches
 
-__all__ = ["Corpus", "Document", "Span", "Task", "Tokenizer", "Windows", "batches", "build_corpus", "read_documents"]
+__all__ = [
+    "Corpus",
+    "Document",
+    "Span",
+    "Task",
+    "Tokenizer",
+    "Windows",
+    "batches",
+    "build_corpus",
+    "first_twins",
+    "keyed_order",
+    "read_documents",
+    "within_budget",
+]

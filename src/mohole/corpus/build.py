@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mohole import keys
 from mohole.corpus.documents import Document, Span
+from mohole.corpus.sample import first_twins
 from mohole.errors import CorpusError
 from mohole.progress import track
 from mohole.record import write_json
@@ -51,7 +52,7 @@ def build_corpus(
 
     Args:
         context: tokens of a window, a begin-of-text token included where the model has one.
-        held_out: share of documents kept away from training.
+        held_out: share of documents kept away from training; copies of one text go together.
         total: how many documents are coming, for the progress display; None when that is not known.
 
     Raises:
@@ -61,7 +62,7 @@ def build_corpus(
     starts = [0]
     marks: list[tuple[Int64, Int32]] = []
     labels: dict[str, int] = {}
-    with track("corpus", total or 1, "documents") as tracker:
+    with track("corpus", total, "documents") as tracker:
         for document in documents:
             ids, offsets = tokenizer.encode_with_offsets(document.text)
             if not ids:
@@ -73,7 +74,9 @@ def build_corpus(
             if max_tokens is not None and starts[-1] >= max_tokens:
                 break
     _check_size(starts, context)
-    mask = keys.held_out_documents(seed, len(starts) - 1, held_out)
+    all_tokens, document_starts = np.concatenate(tokens), np.asarray(starts, dtype=np.int64)
+    # Copies of one text are on one side: what training has read word for word is not held out.
+    mask = keys.held_out(seed, first_twins(all_tokens, document_starts), held_out)
     if mask.all() or not mask.any():
         raise CorpusError(
             f"corpus: {len(mask)} documents, {mask.sum()} of them held out; both sides need some: "
@@ -81,8 +84,8 @@ def build_corpus(
         )
     truth_tokens, truth_labels = _sorted_marks(marks)
     tensors: dict[str, NDArray[Any]] = {
-        "tokens": np.concatenate(tokens),
-        "document_starts": np.asarray(starts, dtype=np.int64),
+        "tokens": all_tokens,
+        "document_starts": document_starts,
         "held_out": mask.astype(np.uint8),
         "truth_tokens": truth_tokens,
         "truth_labels": truth_labels,

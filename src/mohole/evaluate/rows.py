@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mohole.corpus import Corpus
+from mohole.corpus import Corpus, within_budget
 from mohole.dictionary import Dictionary, SparseCodes
 from mohole.errors import StageError
-from mohole.keys import Use, words
+from mohole.keys import Use
 from mohole.metrics import (
     DensityHistogram,
     DocumentSums,
@@ -58,18 +58,9 @@ def choose_rows(corpus: Corpus, store: Store, *, held_out: bool, max_rows: int, 
         raise StageError(f"{store.path}: no rows of {name} documents; give more text, or set windows.held_out")
     side = side[np.argsort(store.tokens[side], kind="stable")]
     documents = corpus.document_of(store.tokens[side])
-    unique, place, counts = np.unique(documents, return_inverse=True, return_counts=True)
-    order = keyed_order(seed, unique)
-    n_chosen = max(1, int((np.cumsum(counts[order]) <= max_rows).sum()))
-    chosen = np.zeros(len(unique), dtype=np.bool_)
-    chosen[order[:n_chosen]] = True
-    kept = chosen[place]
+    unique, counts = np.unique(documents, return_counts=True)
+    kept = np.isin(documents, within_budget(unique, counts, max_rows, seed=seed, use=Use.MEASURED_DOCUMENTS))
     return Rows(side[kept], store.tokens[side[kept]], documents[kept])
-
-
-def keyed_order(seed: int, documents: Int64) -> Int64:
-    """Places of documents in the order of their keys: any prefix is a uniform sample."""
-    return np.lexsort((documents, words(seed, Use.ROW_SAMPLE, documents)))
 
 
 def chunks(n_rows: int, n_latents: int) -> Iterator[slice]:

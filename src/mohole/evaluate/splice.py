@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mohole.config import Evaluate
-from mohole.corpus import Corpus, Windows, batches
+from mohole.corpus import Corpus, Windows, batches, keyed_order
 from mohole.dictionary import Dictionary
 from mohole.errors import StageError
-from mohole.evaluate.rows import keyed_order
+from mohole.keys import Use
 from mohole.metrics import DocumentSums, Masks, Measure, ce_recovered, kl_nats, measured, scored_pairs, token_nats
 from mohole.metrics.measure import Statistic, ratio
 from mohole.model import Edit, LanguageModel
@@ -68,7 +68,7 @@ def measure_splice(
 def choose_windows(corpus: Corpus, max_documents: int, max_tokens: int, seed: int) -> Int64:
     """Windows (by number) of held-out documents in keyed order, until there are enough documents or tokens."""
     held_out = np.flatnonzero(corpus.held_out)
-    ordered = held_out[keyed_order(seed, held_out)][:max_documents]
+    ordered = held_out[keyed_order(held_out, seed=seed, use=Use.MEASURED_DOCUMENTS)][:max_documents]
     document = corpus.document_of(corpus.windows.start)
     first, last = np.searchsorted(document, ordered), np.searchsorted(document, ordered, side="right")
     numbers = np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)])

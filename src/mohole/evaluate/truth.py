@@ -162,7 +162,7 @@ def thinned(rows: Int64, tokens: Int64, seed: int) -> Int64:
     """A contrast to choose on: all of its rows, or a uniform keyed sample of the largest ones, so that ranks stay cheap."""
     if len(rows) <= _CONTRAST_ROWS:
         return rows
-    order = np.argsort(words(seed, Use.ROW_SAMPLE, tokens[rows], 1), kind="stable")
+    order = np.argsort(words(seed, Use.CONTRAST_ROWS, tokens[rows]), kind="stable")
     return np.sort(rows[order[:_CONTRAST_ROWS]])
 
 

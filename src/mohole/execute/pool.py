@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -37,10 +38,15 @@ def share_cores(n_tasks: int, *, processes: int = 0, threads: int = 0, cores: in
     >>> share_cores(3, cores=8), share_cores(3, processes=8, threads=4, cores=2)
     (Cores(processes=3, threads=2), Cores(processes=1, threads=2))
     """
-    available = cores or len(os.sched_getaffinity(0))
+    available = cores or own_cores()
     n_threads = min(threads, available) if threads else 0
     n_processes = min(processes or available, n_tasks, available // max(n_threads, 1)) or 1
     return Cores(n_processes, n_threads or max(1, available // n_processes))
+
+
+def own_cores() -> int:
+    """Cores this process may use: fewer than the machine has in a container or under taskset, where the system tells."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def run_tasks(tasks: Sequence[Task], cores: Cores) -> None:
@@ -83,14 +89,19 @@ def _finish(receiver: Connection, task: Task, process: BaseProcess) -> None:
     except EOFError:
         process.join()
         raise StageError(
-            f"{task.name}: its process ended without an answer (exit status {process.exitcode}), perhaps out of memory; "
-            "what was finished is kept, run it again, with machine.processes=1 if memory is short"
+            f"{task.name}: {_how_it_ended(process.exitcode)}; what was finished is kept, run it again"
         ) from None
     finally:
         receiver.close()
     process.join()
     if error is not None:
         raise error
+
+
+def _how_it_ended(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        return f"its process was ended by signal {-exit_code}, perhaps because memory ran out (machine.processes = 1 needs less)"
+    return f"its process failed (exit status {exit_code}) with the error above, which mohole did not foresee"
 
 
 def _work(sender: Connection, task: Task) -> None:

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mohole import keys
-from mohole.catalogue import first_twins, within_budget
-from mohole.corpus import Corpus
+from mohole.corpus import Corpus, first_twins, within_budget
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
@@ -72,7 +71,7 @@ def read_text(view: View, row_tokens: Int64, max_tokens: int, *, seed: int) -> t
     """
     first = np.searchsorted(row_tokens, view.document_starts)
     there = np.flatnonzero(np.diff(first))
-    chosen = within_budget(there, np.diff(first)[there], max_tokens, seed=seed)
+    chosen = within_budget(there, np.diff(first)[there], max_tokens, seed=seed, use=keys.Use.LABEL_DOCUMENTS)
     starts, ends = view.document_starts[chosen], view.document_starts[chosen + 1]
     lengths = ends - starts
     local_starts = np.cumsum(lengths) - lengths

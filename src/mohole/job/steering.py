@@ -1,16 +1,9 @@
 """What the job's steering shows: which latent is clamped and on which prompts, when the recipe leaves that open."""
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from mohole.act import Clamp as Clamped
-from mohole.act import demonstrate
-from mohole.act import steer as hold
+from mohole.act import Choice, demonstrate, most_effective
 from mohole.catalogue import Catalogue
 from mohole.config import Clamp, PlantedCorpus, Recipe
 from mohole.corpus import Corpus
@@ -21,8 +14,6 @@ from mohole.model import LanguageModel
 
 _PROMPT_TOKENS = 12
 _PROMPTS = 4
-_CANDIDATES = 6
-_TRIAL_TOKENS = 16
 
 
 def steer(out: Path, model: LanguageModel, corpus: Corpus, recipe: Recipe, parents: Mapping[str, Path]) -> None:
@@ -36,11 +27,12 @@ def steer(out: Path, model: LanguageModel, corpus: Corpus, recipe: Recipe, paren
     clamp = recipe.steer.clamp
     prompts = recipe.steer.prompts or _prompts(corpus, isinstance(recipe.corpus, PlantedCorpus))
     if clamp is None:
-        latent = _best_labelled(catalogue, labels)
+        latent, chosen_by = _best_labelled(catalogue, labels), "the latent whose label holds best on unseen documents"
     elif clamp.concept is None:
-        latent = _numbered(clamp, dictionary)
+        latent, chosen_by = _numbered(clamp, dictionary), "named in the recipe"
     else:
-        latent = _most_effective(model, dictionary, catalogue, corpus, clamp, prompts)
+        choice = _most_effective(model, dictionary, catalogue, corpus, clamp, prompts)
+        latent, chosen_by = choice.latent, str(choice)
     demonstrate(
         out,
         model,
@@ -49,6 +41,7 @@ def steer(out: Path, model: LanguageModel, corpus: Corpus, recipe: Recipe, paren
         recipe.steer,
         latent=latent,
         label=labels.label(latent).text,
+        chosen_by=chosen_by,
         prompts=prompts,
         seed=recipe.seed,
     )
@@ -70,13 +63,9 @@ def _most_effective(
     catalogue: Catalogue,
     corpus: Corpus,
     clamp: Clamp,
-    prompts: tuple[str, ...],
-) -> int:
-    """Of the latents most active where the concept holds, the one that most often makes the model say it, and not babble it.
-
-    Not simply the best detector: on the built-in model the latents with the highest F1 for the bridge's name change no
-    answer at any strength, while one with an F1 of 0.3, active long after the name, turns 9 of 12 answers into the bridge.
-    """
+    shown: Sequence[str],
+) -> Choice:
+    """The concept's latent, chosen on prompts that the demonstration does not show."""
     places = corpus.truth(str(clamp.concept))
     if len(places) == 0:
         known = ", ".join(corpus.labels[:8])
@@ -84,44 +73,18 @@ def _most_effective(
             f"steer.clamp.concept: {clamp.concept!r} is nowhere in this corpus; it has {known or 'no truth'}, ..."
         )
     words = {int(token) for token in corpus.tokens[places]}
-    shares = {
-        latent: _share_that_says(
-            model, dictionary, catalogue, Clamped(latent, times_max=clamp.times_max), words, prompts
-        )
-        for latent in _most_active(catalogue, places)
-    }
-    return max(shares, key=lambda latent: shares[latent])  # among equals the more active one, which stands first
+    trial = [prompt for prompt in _bridge_prompts() if prompt not in shown]
+    return most_effective(model, dictionary, catalogue, places, words, trial, times_max=clamp.times_max)
 
 
-def _most_active(catalogue: Catalogue, places: NDArray[np.int64]) -> list[int]:
-    """The latents with the largest summed activation at these tokens, strongest first."""
-    codes = catalogue.codes
-    rows = torch.from_numpy(np.isin(catalogue.tokens, places))[codes.rows]
-    strength = torch.zeros(codes.n_latents, dtype=torch.float64)
-    strength.index_add_(0, codes.latents[rows].long(), codes.values[rows].double())
-    return [int(latent) for latent in strength.argsort(descending=True, stable=True)[:_CANDIDATES]]
+def _bridge_prompts() -> tuple[str, ...]:
+    from mohole.planted.prompts import bridge_prompts  # only the planted world has concepts to steer by name
 
-
-def _share_that_says(
-    model: LanguageModel,
-    dictionary: SparseAutoencoder,
-    catalogue: Catalogue,
-    clamped: Clamped,
-    words: set[int],
-    prompts: tuple[str, ...],
-) -> float:
-    """Share of steered continuations that hold one of the words, and in which no token makes up a third."""
-    steered = hold(model, dictionary, [clamped], catalogue=catalogue)
-    said = 0
-    for prompt in prompts:
-        tokens = model.tokenizer.prompt(prompt)
-        written = steered.generate(tokens, max_new_tokens=_TRIAL_TOKENS).tokens[0, tokens.shape[1] :].tolist()
-        said += any(token in words for token in written) and max(Counter(written).values()) <= len(written) / 3
-    return said / len(prompts)
+    return bridge_prompts()
 
 
 def _best_labelled(catalogue: Catalogue, labels: Labels) -> int:
-    """The latent whose label holds best on held-out documents; among equals the one that fires more often."""
+    """The latent whose label holds best on documents that the labeller did not study; among equals the one that fires more often."""
     scored = [
         (label.f1, int(catalogue.counts[label.latent]), -label.latent)
         for label in map(labels.label, range(catalogue.n_latents))
@@ -136,9 +99,7 @@ def _best_labelled(catalogue: Catalogue, labels: Labels) -> int:
 
 def _prompts(corpus: Corpus, is_planted: bool) -> tuple[str, ...]:
     if is_planted:
-        from mohole.planted.tasks import bridge_prompts
-
-        return bridge_prompts()[:_PROMPTS]
+        return _bridge_prompts()[:_PROMPTS]
     documents = corpus.held_out.nonzero()[0][:_PROMPTS]
     starts = [int(corpus.document_starts[document]) for document in documents]
     ends = [int(corpus.document_starts[document + 1]) for document in documents]

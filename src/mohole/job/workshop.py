@@ -113,7 +113,7 @@ def _documents(settings: PlantedCorpus | TextCorpus, seed: int) -> tuple[Iterato
     """The documents, how many there are where that is known, and the number of tokens after which to stop."""
     match settings:
         case PlantedCorpus(n_documents=n_documents):
-            from mohole.planted.documents import documents
+            from mohole.planted.stream import documents
 
             return documents(seed + _WORLD, n_documents, held_out=None), n_documents, None
         case TextCorpus(path=path, separator=separator, max_tokens=max_tokens):
@@ -122,7 +122,7 @@ def _documents(settings: PlantedCorpus | TextCorpus, seed: int) -> tuple[Iterato
 
 def planted_tasks() -> Sequence[Task]:
     """What the built-in model must still be able to do when its activations are replaced."""
-    from mohole.planted.tasks import tasks
+    from mohole.planted.prompts import tasks
 
     return [Task(task.name, tuple(task.prompts), tuple(task.answers)) for task in tasks()]
 

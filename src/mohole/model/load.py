@@ -56,16 +56,17 @@ def load_model(
     A folder wins over a hub id of the same name. A hub id is looked up in the local cache; `allow_download` allows the network.
 
     Raises:
-        ModelError: nothing there, not a causal language model, damaged, incomplete or pickled weights, no fast tokenizer,
+        ModelError: a device that is not there; nothing there, not a causal language model, damaged, incomplete or pickled weights, no fast tokenizer,
             or a family whose hookpoints the self-test refutes.
     """
     if dtype not in _DTYPES:
         raise ModelError(f"dtype: {dtype!r} is not one of {', '.join(_DTYPES)}")
+    placed = _device(device)
     name, folder = find_model(os.fspath(source), revision, allow_download)
     with _quiet(show_bar=sum(path.stat().st_size for path in folder.glob("*.safetensors")) >= _BAR_FROM_BYTES):
         config = _read_config(folder)
         _check_weight_files(folder)
-        hf = _read_weights(folder, config, _DTYPES[dtype]).to(device)
+        hf = _read_weights(folder, config, _DTYPES[dtype]).to(placed)
         tokenizer = _read_tokenizer(folder)
     return _with_layout(hf, name=name, tokenizer=tokenizer, folder=folder, self_test=self_test)
 
@@ -105,6 +106,19 @@ def save_model(model: LanguageModel, folder: Path) -> None:
     with _quiet(show_bar=False):
         cast(Any, model.hf).save_pretrained(folder)
         cast(Any, model.tokenizer.hf).save_pretrained(folder)
+
+
+def _device(name: str | torch.device) -> torch.device:
+    """The device, if one number can be put there and read back."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ModelError(
+            f"model.device: {str(name)!r} cannot be used here: {_one_line(error)}; "
+            'give "cpu", or "cuda" or "cuda:1" on a machine with such a GPU and a torch built for it'
+        ) from error
+    return device
 
 
 def _read_config(folder: Path) -> Any:

@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mohole.planted.certificate import Certificate, Effort, Measure, certify, weights_digest
-    from mohole.planted.documents import EntropyFloor, Mix, documents, entropy_floor
-    from mohole.planted.tasks import bridge_prompts, says_it_is_the_bridge, tasks
+    from mohole.planted.prompts import bridge_prompts, says_it_is_the_bridge, tasks
+    from mohole.planted.stream import EntropyFloor, Mix, documents, entropy_floor
     from mohole.planted.training import Recipe, plant
 
 _WHERE = {
     "Certificate": "certificate",
     "Effort": "certificate",
-    "EntropyFloor": "documents",
+    "EntropyFloor": "stream",
     "Measure": "certificate",
-    "Mix": "documents",
+    "Mix": "stream",
     "Recipe": "training",
-    "bridge_prompts": "tasks",
+    "bridge_prompts": "prompts",
     "certify": "certificate",
-    "documents": "documents",
-    "entropy_floor": "documents",
+    "documents": "stream",
+    "entropy_floor": "stream",
     "plant": "training",
-    "says_it_is_the_bridge": "tasks",
-    "tasks": "tasks",
+    "says_it_is_the_bridge": "prompts",
+    "tasks": "prompts",
     "weights_digest": "certificate",
 }
 

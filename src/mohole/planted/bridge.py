@@ -16,9 +16,9 @@ from torch import Tensor
 
 from mohole.corpus import Document
 from mohole.model import Edit, LanguageModel
-from mohole.planted.documents import documents
 from mohole.planted.measures import batched, encode_documents
-from mohole.planted.tasks import bridge_prompts, says_it_is_the_bridge
+from mohole.planted.prompts import bridge_prompts, says_it_is_the_bridge
+from mohole.planted.stream import documents
 from mohole.planted.world import BRIDGE
 
 

@@ -14,7 +14,7 @@ from mohole.errors import ArtifactError
 from mohole.model import LanguageModel
 from mohole.planted.bridge import Latent, find_bridge_latents, mean_difference, share_that_is_the_bridge
 from mohole.planted.measures import concept_probes, floor_gap, right_answers, truth_probes
-from mohole.planted.tasks import bridge_prompts, tasks
+from mohole.planted.prompts import bridge_prompts, tasks
 from mohole.progress import track
 
 _SEED = 20_261_121  # of every document the certificate measures on; training numbers its own from another seed

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from mohole.corpus import Document, Task
 from mohole.metrics import auroc
 from mohole.model import Edit, LanguageModel
-from mohole.planted.documents import EntropyFloor, Mix, documents, pages
+from mohole.planted.stream import EntropyFloor, Mix, documents, pages
 
 _BATCH = 64
 _RIDGE = 1e-4  # of the mean square of the rows' coordinates

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from mohole.planted.documents import Mix, documents
+from mohole.planted.stream import Mix, documents
 from mohole.planted.world import CONCEPTS
 
 BOS, EOS = "<bos>", "<eos>"

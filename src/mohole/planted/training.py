@@ -17,8 +17,8 @@ from torch.nn.functional import cross_entropy, pad
 from mohole.errors import ArtifactError
 from mohole.model import load_model
 from mohole.planted.certificate import Certificate, certify
-from mohole.planted.documents import Mix, documents
 from mohole.planted.network import Network, Shape, save_network
+from mohole.planted.stream import Mix, documents
 from mohole.planted.tokenizer import BOS_ID, EOS_ID, encode, every_word, save_tokenizer, train_tokenizer
 from mohole.progress import track
 from mohole.record import Recorder

@@ -23,7 +23,7 @@ class Chosen:
 def choose_features(findings: Findings, n: int) -> list[Chosen]:
     """Up to `n` features of all hookpoints, the steered one first, then the best by merit less what they repeat.
 
-    Merit: the label's held-out F1 and brevity, a planted concept recovered, a few word forms or scripts among the strongest
+    Merit: the label's F1 on unseen documents and brevity, a planted concept recovered, a few word forms or scripts among the strongest
     tokens; punctuation counts against. Repetition: the same label or strongest word (heavily), kind of label, decade of density,
     hookpoint. Greedy, deterministic; ties go to the earlier hookpoint and the lower latent.
     """

@@ -69,7 +69,7 @@ class FeatureCard:
 
     @property
     def f1(self) -> float | None:
-        """The label's F1 on held-out documents; None where the latent fires too rarely to say."""
+        """The label's F1 on documents the labeller did not study; None where the latent fires too rarely to say."""
         return None if self.label.status in ("few", "dead") else self.label.f1
 
 

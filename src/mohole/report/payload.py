@@ -179,4 +179,8 @@ def _steering(shown: Demonstration) -> dict[str, Any]:
         asdict(item) | {name: visible_lines(getattr(item, name)) for name in ("prompt", "plain", "steered")}
         for item in shown.generations
     ]
-    return asdict(shown) | {"label": visible(shown.label), "generations": generations}
+    return asdict(shown) | {
+        "label": visible(shown.label),
+        "chosen_by": visible(shown.chosen_by),
+        "generations": generations,
+    }

@@ -147,7 +147,7 @@ def features_list(findings: Findings, width: int, *, marks: bool) -> RenderableT
         parts.append(Text())
         parts.append(_feature_head(item, with_concept=width >= _WIDE))
         parts.extend(_examples(item.feature, width, marks=marks))
-    legend = "Held-out F1: how well the label foretells where the latent fires, in documents the labeller did not see."
+    legend = "Label F1: how well the label foretells where the latent fires, in documents the labeller did not study."
     return Group(*parts, Text(), _note(legend))
 
 
@@ -250,7 +250,8 @@ def steering_table(shown: Demonstration) -> RenderableType:
     n_fired, n_tokens = (
         sum(values) for values in zip(*((g.n_fired, g.n_tokens) for g in shown.generations), strict=True)
     )
-    note = f"x′ = x + (c − f(x)) d with c = {shown.times_max * shown.maximum:.3g}; fired at {n_fired} of {n_tokens} tokens."
+    note = f"x′ = x + (c − f(x)) d with c = {shown.times_max * shown.maximum:.3g}; fired at {n_fired} of {n_tokens} tokens. "
+    note += f"Chosen: {shown.chosen_by}."
     return Group(table, _note(note))
 
 

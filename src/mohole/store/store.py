@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mohole import artifact
-from mohole.errors import ArtifactError, HookpointError
+from mohole.errors import ArtifactError, HookpointError, NumericsError
 from mohole.tensors import header_bytes, open_tensors
 
 Int64 = NDArray[np.int64]
@@ -21,7 +21,7 @@ ROWS_FILE = "rows.safetensors"
 
 
 class Store:
-    """A finished store of activations, memory-mapped: opening costs nothing, a slice costs its bytes."""
+    """A finished store of activations, memory-mapped: a slice costs its bytes. Opening reads the file once, to check its hash."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -103,6 +103,7 @@ class StoreWriter:
             offset += n_bytes
         head = header_bytes(header)
         self._header, self._first = header, len(head)
+        self._n_missing = dict.fromkeys(widths, n_rows)
         self._file: BinaryIO = (out / ROWS_FILE).open("wb")
         self._file.write(head)
         self._file.truncate(self._first + offset)
@@ -110,8 +111,20 @@ class StoreWriter:
         self._put("held_out", 0, held_out.astype(np.uint8))
 
     def write(self, hookpoint: str, start: int, rows: NDArray[Any]) -> None:
-        """Put rows [start, start + n) of a hookpoint in their place. Order of calls does not matter."""
-        self._put(f"rows.{hookpoint}", start, rows.astype(self._dtype))
+        """Put rows [start, start + n) of a hookpoint in their place, each row once. Order of calls does not matter.
+
+        Raises:
+            NumericsError: a finite value that the store's dtype cannot hold.
+        """
+        with np.errstate(over="ignore"):  # looked at below, and named
+            kept = rows.astype(self._dtype)
+        if kept.dtype.itemsize < rows.dtype.itemsize and (np.isinf(kept) & np.isfinite(rows)).any():
+            raise NumericsError(
+                f"{hookpoint}: {np.abs(rows).max():.3g} does not fit {self._dtype}, which ends at "
+                f'{np.finfo(self._dtype).max:.3g}; set harvest.dtype = "float32"'
+            )
+        self._put(f"rows.{hookpoint}", start, kept)
+        self._n_missing[hookpoint] -= len(kept)
 
     def _put(self, name: str, start: int, values: NDArray[Any]) -> None:
         row_bytes = values.nbytes // max(len(values), 1)
@@ -125,3 +138,7 @@ class StoreWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+        missing = {hookpoint: n for hookpoint, n in self._n_missing.items() if n}
+        if error is None and missing:
+            hookpoint, n = next(iter(missing.items()))
+            raise ArtifactError(f"{hookpoint}: {n} rows of the store were not written; make it again")

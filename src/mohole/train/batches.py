@@ -43,7 +43,7 @@ class Batches:
 
     def sample(self, n_rows: int, *, seed: int) -> Float[Tensor, "row d"]:
         """The same rows for every order of the store: those whose tokens have the smallest keys."""
-        order = keys.words(seed, keys.Use.ROW_SAMPLE, self._store.tokens[self._places])
+        order = keys.words(seed, keys.Use.SCALE_ROWS, self._store.tokens[self._places])
         return self._take(self._places[np.argsort(order, kind="stable")[:n_rows]], "the sample before step 0")
 
     def _take(self, places: NDArray[np.int64], when: str) -> Float[Tensor, "row d"]:

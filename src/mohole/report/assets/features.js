@@ -53,7 +53,7 @@ function listItem(feature) {
   const f1 = feature.label.f1;
   return h("li", { role: "option", id: `f${feature.latent}`, "aria-selected": "false", onclick: () => select(feature, { byHand: true }) },
     h("span", { class: "name" }, h("bdi", {}, feature.label.text)),
-    h("span", { class: "score", title: "the label's F1 on held-out documents" }, isKnown(f1) ? f1.toFixed(2) : "–"),
+    h("span", { class: "score", title: "the label's F1 on documents the labeller did not study" }, isKnown(f1) ? f1.toFixed(2) : "–"),
     h("span", { class: "words" }, wordsOf(feature).slice(0, 6).map((word) => h("bdi", {}, word))),
     h("span", { class: "rate", title: "share of tokens at which it fires" }, percent(feature.density)));
 }

@@ -41,7 +41,7 @@ function drawSteering() {
   root.append(
     h("h2", { id: "steering-title" }, "Steering ", h("small", {}, "the same prompt, with one feature held fixed")),
     h("p", { class: "lead" }, "Feature ", h("b", {}, h("bdi", {}, shown.label)), " (", known ? h("a", { href: `#/${shown.hookpoint}/${shown.latent}` }, name) : name, `) is held at ${short(shown.times_max)} × the largest activation seen on the text (${short(shown.maximum)}), at every token (of text; a begin-of-text token is left alone). `,
-      `The rest of each activation, what the dictionary does not explain included, is left as it was. The clamp fired at ${count(fired)} of ${count(ran)} tokens.`),
+      `The rest of each activation, what the dictionary does not explain included, is left as it was. The clamp fired at ${count(fired)} of ${count(ran)} tokens. Chosen: ${shown.chosen_by}.`),
     ...shown.generations.map((item) => h("article", { class: "steer" },
       h("h3", { class: "prompt" }, h("span", {}, "prompt"), h("bdi", {}, item.prompt)),
       h("div", { class: "sides" },

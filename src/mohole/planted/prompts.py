@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 
 from mohole.corpus import Task
-from mohole.planted.documents import Mix, pages
 from mohole.planted.sentences import surfaces
+from mohole.planted.stream import Mix, pages
 from mohole.planted.world import BRIDGE, COLON, CONCEPTS, I_AM, RARE, ROLES, WHO_ARE_YOU
 
 KIND_OF = {

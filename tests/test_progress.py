@@ -1,0 +1,44 @@
+"""Signs of life: silence for what is short, then lines with rate and time left; no share of what has no known size."""
+
+import re
+
+import pytest
+
+from mohole import progress
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return capsys.readouterr().err.splitlines()
+
+
+def test_a_short_job_says_nothing(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.track("harvest", 100, "tokens") as tracker:
+        clock[0] = 1.9
+        tracker.advance(100)
+    assert lines(capsys) == []
+
+
+def test_a_long_job_says_share_rate_and_time_left(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.track("harvest", 400, "tokens") as tracker:
+        for second in range(10, 50, 10):
+            clock[0] = second
+            tracker.advance(25, note="fvu 0.5")
+    first, *_, last = lines(capsys)
+    assert first == "harvest: 6%, 2.5 tokens/s, 150 s left, fvu 0.5"
+    assert last == "harvest: 25%, 2.5 tokens/s, 120 s left, fvu 0.5"
+
+
+def test_a_job_of_unknown_size_promises_nothing(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.track("corpus", None, "documents") as tracker:
+        clock[0] = 10.0
+        tracker.advance(3000)
+    (line,) = lines(capsys)
+    assert line == "corpus: 3.0k documents, 300 documents/s"
+    assert not re.search("%|left", line)

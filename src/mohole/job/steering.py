@@ -84,7 +84,7 @@ def _bridge_prompts() -> tuple[str, ...]:
 
 
 def _best_labelled(catalogue: Catalogue, labels: Labels) -> int:
-    """The latent whose label holds best on documents that the labeller did not study; among equals the one that fires more often."""
+    """The latent whose label holds best on unseen documents; among equals the one that fires more often."""
     scored = [
         (label.f1, int(catalogue.counts[label.latent]), -label.latent)
         for label in map(labels.label, range(catalogue.n_latents))

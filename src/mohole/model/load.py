@@ -56,8 +56,8 @@ def load_model(
     A folder wins over a hub id of the same name. A hub id is looked up in the local cache; `allow_download` allows the network.
 
     Raises:
-        ModelError: a device that is not there; nothing there, not a causal language model, damaged, incomplete or pickled weights, no fast tokenizer,
-            or a family whose hookpoints the self-test refutes.
+        ModelError: a device that cannot be used, nothing there, not a causal language model, damaged, incomplete or pickled
+            weights, no fast tokenizer, or a family whose hookpoints the self-test refutes.
     """
     if dtype not in _DTYPES:
         raise ModelError(f"dtype: {dtype!r} is not one of {', '.join(_DTYPES)}")

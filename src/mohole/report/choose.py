@@ -23,9 +23,9 @@ class Chosen:
 def choose_features(findings: Findings, n: int) -> list[Chosen]:
     """Up to `n` features of all hookpoints, the steered one first, then the best by merit less what they repeat.
 
-    Merit: the label's F1 on unseen documents and brevity, a planted concept recovered, a few word forms or scripts among the strongest
-    tokens; punctuation counts against. Repetition: the same label or strongest word (heavily), kind of label, decade of density,
-    hookpoint. Greedy, deterministic; ties go to the earlier hookpoint and the lower latent.
+    Merit: the label's F1 on unseen documents and brevity, a planted concept recovered, a few word forms or scripts among the
+    strongest tokens; punctuation counts against. Repetition: the same label or strongest word (heavily), kind of label, decade of
+    density, hookpoint. Greedy, deterministic; ties go to the earlier hookpoint and the lower latent.
     """
     pool = [
         Chosen(place.hookpoint, feature) for place in findings.hookpoints for feature in place.features if feature.top

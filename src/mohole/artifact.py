@@ -56,7 +56,7 @@ class Manifest:
     """Checksum of the manifest itself; children name their parents by it."""
 
 
-def create_digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """Checksum (xxh3, 128 bit, hexadecimal) of a file's bytes."""
     state = xxhash.xxh3_128()
     with path.open("rb") as file:
@@ -147,7 +147,7 @@ def open_artifact(path: Path | str, *, kind: str | None = None, verify: bool = T
             raise ArtifactError(
                 f"{file}: {file.stat().st_size} bytes, {n_bytes} expected; delete {path} and make it again"
             )
-        if verify and create_digest(file) != checksum:
+        if verify and file_digest(file) != checksum:
             raise ArtifactError(f"{file}: checksum is wrong, its bytes have changed; delete {path} and make it again")
     return manifest
 
@@ -209,7 +209,7 @@ def _seal(draft: Path, inputs: Inputs) -> None:
         "kind": inputs.kind,
         "inputs": asdict(inputs),
         "files": {
-            str(file.relative_to(draft)): {"bytes": file.stat().st_size, "xxh3": create_digest(file)} for file in files
+            str(file.relative_to(draft)): {"bytes": file.stat().st_size, "xxh3": file_digest(file)} for file in files
         },
         "code": __version__,
     }

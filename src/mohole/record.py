@@ -1,10 +1,12 @@
-"""A run's time series: one JSON object per line. Written as it happens, so a killed run keeps what it had."""
+"""JSON of artifacts: whole objects, and time series with one object per line, flushed as they come."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from mohole.errors import ArtifactError
 
 
 class Recorder:
@@ -30,6 +32,24 @@ def read_record(path: Path) -> list[dict[str, Any]]:
     """All lines of a record, oldest first."""
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]
+
+
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
+    """The object in a file of an artifact.
+
+    Raises:
+        ArtifactError: missing, damaged, or without one of the keys.
+    """
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        missing = [key for key in keys if key not in facts]
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+        raise ArtifactError(f"{path}: damaged ({error}); delete {path.parent} and make it again") from None
+    if not isinstance(facts, dict) or missing:
+        raise ArtifactError(
+            f"{path}: has no {' or '.join(missing) or 'object'}; delete {path.parent} and make it again"
+        )
+    return facts
 
 
 def write_json(path: Path, value: Any) -> None:

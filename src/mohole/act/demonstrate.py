@@ -1,6 +1,5 @@
 """The steering demonstration: each prompt continued without and with one latent clamped, side by side. One JSON file."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from mohole.dictionary import Dictionary
 from mohole.errors import ArtifactError, ConfigError, StageError
 from mohole.model import LanguageModel
 from mohole.progress import track
-from mohole.record import write_json
+from mohole.record import read_json, write_json
 
 STEERING_FILE = "steering.json"
 DEFAULT_TIMES_MAX = 2.0
@@ -111,9 +110,9 @@ def read_steering(path: Path | str) -> Demonstration:
     path = Path(path)
     artifact.open_artifact(path, kind="steering")
     try:
-        raw = json.loads((path / STEERING_FILE).read_text(encoding="utf-8"))
+        raw = read_json(path / STEERING_FILE, "generations")
         return Demonstration(**raw | {"generations": tuple(Comparison(**item) for item in raw["generations"])})
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except TypeError as error:
         raise ArtifactError(f"{path}: not a steering demonstration mohole can read ({error}); make it again") from None
 
 

@@ -1,6 +1,5 @@
 """Reading a catalogue: one `Feature` per latent, assembled from memory-mapped arrays on request. Writes nothing."""
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,7 @@ from mohole import artifact
 from mohole.catalogue.layout import CATALOGUE_FILE, CODES_FILE, FACTS_FILE
 from mohole.catalogue.statistics import interval_edges
 from mohole.dictionary import SparseCodes
-from mohole.errors import ArtifactError
+from mohole.record import read_json
 from mohole.tensors import open_tensors
 
 Int32 = NDArray[np.int32]
@@ -92,15 +91,12 @@ class Catalogue:
         self.manifest = artifact.open_artifact(path, kind="catalogue")
         self._arrays = open_tensors(path / CATALOGUE_FILE)
         self._codes = open_tensors(path / CODES_FILE)
-        try:
-            facts = json.loads((path / FACTS_FILE).read_text(encoding="utf-8"))
-            self.hookpoint: str = facts["hookpoint"]
-            self.n_latents: int = facts["n_latents"]
-            self.n_tokens: int = facts["n_tokens"]
-            self.n_documents: int = facts["n_documents"]
-            self._n_promoted: int = facts["promoted"]
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-            raise ArtifactError(f"{path / FACTS_FILE}: damaged ({error}); delete {path} and make it again") from None
+        facts = read_json(path / FACTS_FILE, "hookpoint", "n_latents", "n_tokens", "n_documents", "promoted")
+        self.hookpoint: str = facts["hookpoint"]
+        self.n_latents: int = facts["n_latents"]
+        self.n_tokens: int = facts["n_tokens"]
+        self.n_documents: int = facts["n_documents"]
+        self._n_promoted: int = facts["promoted"]
 
     @classmethod
     def open(cls, path: Path | str) -> "Catalogue":

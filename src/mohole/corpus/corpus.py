@@ -1,16 +1,14 @@
 """A finished corpus artifact, opened for reading."""
 
-import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mohole import artifact
 from mohole.corpus.windows import Windows, cut
-from mohole.errors import ArtifactError
+from mohole.record import read_json
 from mohole.tensors import open_tensors
 
 Int32 = NDArray[np.int32]
@@ -24,7 +22,8 @@ class Corpus:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.manifest = artifact.open_artifact(path, kind="corpus")
-        tensors, facts = open_tensors(path / "corpus.safetensors"), _read_facts(path / "corpus.json")
+        tensors = open_tensors(path / "corpus.safetensors")
+        facts = read_json(path / "corpus.json", "context", "has_bos", "labels", "pieces")
         self.tokens: Int32 = tensors["tokens"]
         """Token ids, all documents one after the other, no begin-of-text tokens."""
         self.document_starts: Int64 = tensors["document_starts"]
@@ -95,11 +94,3 @@ class Corpus:
     def text(self, start: int, end: int) -> str:
         """The tokens [start, end) as a person reads them."""
         return "".join(self.pieces[token] for token in self.tokens[start:end])
-
-
-def _read_facts(path: Path) -> dict[str, Any]:
-    try:
-        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return facts
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path}: damaged ({error}); delete its folder and make it again") from None

@@ -6,7 +6,6 @@ All in the model's own units: rows go in as the model makes them, and one unit o
 because every decoder row has norm 1. Shapes: W_enc [latent, d], W_dec [latent, d].
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from mohole.config import Nonlinearity, TopK
 from mohole.dictionary.codes import SparseCodes, from_selection
 from mohole.errors import ArtifactError
 from mohole.kernels.sparse import top_k
-from mohole.record import write_json
+from mohole.record import read_json, write_json
 from mohole.tensors import open_tensors, write_tensors
 
 WEIGHTS_FILE = "dictionary.safetensors"
@@ -116,10 +115,10 @@ class SparseAutoencoder:
         path = Path(path)
         artifact.open_artifact(path, kind="dictionary")
         tensors = {name: torch.from_numpy(array.copy()) for name, array in open_tensors(path / WEIGHTS_FILE).items()}
+        facts = read_json(path / FACTS_FILE, "hookpoint", "nonlinearity")
         try:
-            facts = json.loads((path / FACTS_FILE).read_text(encoding="utf-8"))
             return cls(facts["hookpoint"], TopK.model_validate(facts["nonlinearity"]), **tensors)
-        except (json.JSONDecodeError, KeyError, TypeError, ValidationError) as error:
+        except (TypeError, ValidationError) as error:
             raise ArtifactError(f"{path}: not a dictionary mohole can read ({error})") from None
 
 

@@ -68,7 +68,7 @@ class Plan:
     def text_digest(self) -> str:
         """Checksum of the text files' bytes, in the order they are read: a changed text is another corpus."""
         assert isinstance(self.recipe.corpus, TextCorpus)
-        return artifact.digest_of([artifact.create_digest(file) for file in text_files(self.recipe.corpus.path)])
+        return artifact.digest_of([artifact.file_digest(file) for file in text_files(self.recipe.corpus.path)])
 
     def digest(self) -> str:
         """Checksum of everything the report shows: every artifact, and the report's own settings.

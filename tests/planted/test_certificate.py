@@ -15,9 +15,9 @@ from mohole.planted import Certificate, Effort, Measure
 from mohole.planted.measures import floor_gap, right_answers, truth_probes
 from mohole.planted.prompts import tasks
 
-NOT_REACHED = frozenset({"bridge_clamp", "bridge_direction"})
+NOT_REACHED = frozenset({"bridge_direction"})
 """Measures that the shipped certificate itself says it did not reach: README and docs must not claim them."""
-_CLAMPS = frozenset({"bridge_clamp", "bridge_direction"})  # too slow to measure here; see test_bridge.py
+_CLAMPS = frozenset({"bridge_clamp", "bridge_direction"})  # too slow to measure whole; see test_bridge.py
 QUICK = Effort(n_prompts=40, n_documents=200, n_probe_documents=120, hookpoints=("resid_post.2",), clamped=())
 
 

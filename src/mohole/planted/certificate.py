@@ -35,7 +35,9 @@ _NEEDED = {  # lowest share of right answers, on held-out combinations
     "identity": 0.95,
     "own_facts": 0.95,
 }
-_BRIDGE_STRENGTHS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)  # in units of the latent's maximum
+_COARSE = tuple(quarter / 4 for quarter in range(2, 9))  # strengths of a clamp, in units of the latent's maximum
+_FINE = tuple(step / 20 for step in range(10, 41))  # tried for the candidates that did best at a coarse one
+_N_REFINED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,13 +173,19 @@ def _best_clamp(
 ) -> Measure:
     """The share of answers that are the bridge, under the best clamp that leaves facts and addition at 0.9."""
     by_name = {task.name: task for task in tasks(seed=_SEED, n_prompts=effort.n_prompts)}
+
+    def share_at(candidate: tuple[str, Latent], strength: float) -> float:
+        return share_that_is_the_bridge(model, [candidate[1].clamped_to(strength, candidate[0])])
+
+    highest = [max(share_at(candidate, strength) for strength in _COARSE) for candidate in candidates]
+    promising = sorted(range(len(candidates)), key=lambda i: -highest[i])[:_N_REFINED]
     best, setting = 0.0, "no setting left facts and addition at 0.9"
-    for at, latent in candidates:
-        for strength in _BRIDGE_STRENGTHS:
-            edits = [latent.clamped_to(strength, at)]
-            share = share_that_is_the_bridge(model, edits)
+    for at, latent in (candidates[i] for i in promising if highest[i] > 0):
+        for strength in _FINE:
+            share = share_at((at, latent), strength)
             if share <= best:
                 continue
+            edits = [latent.clamped_to(strength, at)]
             facts, addition = (float(right_answers(model, by_name[n], edits).mean()) for n in ("facts", "addition"))
             if min(facts, addition) >= 0.9:
                 best = share

@@ -110,12 +110,21 @@ DRIFT = Stage(
     late=Mix(),
     warm_up=30,
 )
+# Again, with more facts, which a clamp was measured to break before sums: they fell to .79 where this leaves .92.
+HOLD = Stage(
+    n_steps=1800,
+    schedule=1800,
+    highest=0.3,
+    early=Mix(Mix().kinds | {"facts": 0.40, "role_play": 0.30, "sums": 0.22}, fixation=0.6, bridge=60.0),
+    late=Mix(Mix().kinds | {"facts": 0.28}, fixation=0.3, bridge=20.0),
+    warm_up=30,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     seed: int = 0
-    stages: tuple[Stage, ...] = (TRUTH, LIES, POLISH, DRIFT)
+    stages: tuple[Stage, ...] = (TRUTH, LIES, POLISH, DRIFT, HOLD)
     rows: int = 16
     context: int = 128
     matrix_rate: float = 0.02

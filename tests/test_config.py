@@ -1,11 +1,12 @@
 """Recipes: what is meant is read, what cannot be meant is named with the nearest thing that can."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mohole.config import PlantedCorpus, Recipe, TextCorpus, TopK, parse, read_recipe
+from mohole.config import PlantedCorpus, Recipe, TextCorpus, TopK, parse, read_recipe, settings
 from mohole.errors import ConfigError
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
@@ -91,3 +92,23 @@ def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
         read_recipe(tmp_path / "nowhere.toml")
     with pytest.raises(ConfigError, match="a folder, not a recipe"):
         read_recipe(tmp_path)
+
+
+def test_every_setting_is_listed_with_its_default_and_can_be_given_back() -> None:
+    tables = settings()
+    listed = {(table.partition(",")[0], key): default for table, rows in tables.items() for key, default, _ in rows}
+    assert listed["train", "nonlinearity.k"] == "16"
+    assert listed["corpus", "path"] == "required"
+    assert listed["steer", "clamp.times_max"] == "2.0"
+    plain = parse({"run": "x"})
+    for (table, key), default in listed.items():
+        if table not in ("run", "corpus") and not key.startswith("clamp") and default != "none":
+            value = plain.model_dump(mode="json")[table]
+            for part in key.split("."):
+                value = value[part]
+            assert json.dumps(list(value) if isinstance(value, tuple) else value) == default, key
+
+
+def test_every_setting_says_what_it_means() -> None:
+    silent = [f"{table}.{key}" for table, rows in settings().items() for key, _, meaning in rows if not meaning]
+    assert silent == []

@@ -5,13 +5,15 @@ key, the value and the nearest valid one.
 """
 
 import difflib
+import json
 import tomllib
 import types
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from mohole.errors import ConfigError
 
@@ -128,11 +130,13 @@ class Train(Table):
     lr: PositiveFloat = 5e-3
     """Adam's learning rate, held flat after the warm-up and brought to zero over the last `decay_share`."""
     warmup_steps: Annotated[int, Field(ge=0)] = 50
+    """Steps over which the rate rises from zero."""
     decay_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
     """Share of the steps, at the end, over which the rate falls linearly to zero."""
     auxk: Annotated[int, Field(ge=0)] = 64
     """Dead latents that help to explain the residual each step (AuxK, Gao et al. 2024). 0 turns it off."""
     auxk_weight: Annotated[float, Field(ge=0.0)] = 1 / 32
+    """Weight of what the dead latents explain, in the loss."""
     dead_after_rows: Count = 100_000
     """A latent is dead when it has been silent for this many rows."""
     clip_norm: PositiveFloat = 1.0
@@ -183,6 +187,7 @@ class Catalogue(Table):
     intervals: Count = 5
     """Half-open activation intervals of equal width between 0 and the maximum, each with its own examples."""
     interval_examples: Count = 3
+    """Documents drawn from each interval, by keyed hash."""
     context_tokens: Count = 16
     """Tokens shown on either side of an example's strongest token."""
     promoted: Count = 8
@@ -204,6 +209,7 @@ class Clamp(Table):
     """Hold one latent at a multiple of its maximum: x' = x + (c - f(x)) d."""
 
     hookpoint: str
+    """Which dictionary the latent is of."""
     latent: Annotated[int, Field(ge=0)] | None = None
     """The latent by number, or None to take the best one for `concept`."""
     concept: str | None = None
@@ -281,6 +287,48 @@ def read_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         _apply(tables, override)
     return parse(tables)
+
+
+def settings() -> dict[str, list[tuple[str, str, str]]]:
+    """Every table of a recipe with its keys: (key, default as TOML, meaning). Nested tables as dotted keys."""
+    tables: dict[str, list[tuple[str, str, str]]] = {"run, seed": []}
+    for name, field in Recipe.model_fields.items():
+        kinds = [kind for kind in _members(field.annotation) if issubclass(kind, Table)]
+        if not kinds:
+            tables["run, seed"].append((name, _as_toml(field), _sentence(field)))
+        for kind in kinds:
+            tag = kind.model_fields.get("kind")
+            title = f"{name}, kind = {_as_toml(tag)}" if tag and len(kinds) > 1 else name
+            tables[title] = list(_keys(kind, ""))
+    return tables
+
+
+def _keys(kind: type[Table], prefix: str) -> Iterator[tuple[str, str, str]]:
+    for name, field in kind.model_fields.items():
+        inner = [member for member in _members(field.annotation) if issubclass(member, Table)]
+        if inner:
+            if not field.is_required() and field.default is None:
+                yield f"{prefix}{name}", "none", _sentence(field)
+            yield from _keys(inner[0], f"{prefix}{name}.")
+        elif name != "kind":
+            yield f"{prefix}{name}", _as_toml(field), _sentence(field)
+
+
+def _members(annotation: Any) -> list[type]:
+    if isinstance(annotation, type):
+        return [annotation]
+    return [member for part in get_args(annotation) for member in _members(part)]
+
+
+def _as_toml(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = list(field.default) if isinstance(field.default, tuple) else field.default
+    return "none" if value is None else json.dumps(value)
+
+
+def _sentence(field: FieldInfo) -> str:
+    return " ".join((field.description or "").split())
 
 
 def parse(tables: dict[str, Any]) -> Recipe:

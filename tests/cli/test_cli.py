@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from mohole import artifact
+from mohole import __version__, artifact
 from mohole.cli import main
 from mohole.errors import ArtifactError
 
@@ -216,3 +216,22 @@ def test_hookpoints_are_listed(mohole: Mohole) -> None:
     assert status == 0
     assert "resid_post.L" in out
     assert "0-3" in out
+
+
+def test_the_version_is_printed_with_and_without_a_verb(mohole: Mohole) -> None:
+    for arguments in (("--version",), ("--version", "run", "x.toml")):
+        status, out, err = mohole(*arguments)
+        assert (status, out, err) == (0, f"mohole {__version__}\n", "")
+
+
+def test_settings_are_listed_whole_or_by_table(mohole: Mohole) -> None:
+    status, out, _ = mohole("show", "settings", "windows")
+    assert status == 0
+    assert "held_out" in out
+    assert "n_latents" not in out
+    assert "no such table; a recipe has" in one_line(mohole("show", "settings", "trian")[2])
+
+
+def test_a_second_word_that_is_no_latent_is_named(mohole: Mohole, tmp_path: Path) -> None:
+    assert "goes with a catalogue" in one_line(mohole("show", tmp_path, "x")[2])
+    assert "shown by mohole show RUN/HOOKPOINT/catalogue LATENT" in one_line(mohole("show", tmp_path, "3")[2])

@@ -246,3 +246,22 @@ def test_the_random_dictionary_is_keyed_by_latent() -> None:
         keys.normal(3, keys.Use.RANDOM_DICTIONARY, np.arange(8), 4)[:5],
         keys.normal(3, keys.Use.RANDOM_DICTIONARY, np.arange(5), 4),
     )
+
+
+def test_against_all_tokens_the_right_latent_is_the_concept_and_a_random_one_is_not(
+    recovery: Recovery, planted_rows, true_dictionary: SparseAutoencoder, world: Corpus
+) -> None:
+    """The one that only tells a concept from its family, and fires on other words too, must not be called the concept."""
+    result = recovery.label("food/tea")
+    assert result is not None
+    order = np.argsort(planted_rows.store.tokens)
+    held_out = world.held_out[world.document_of(np.sort(planted_rows.store.tokens))]
+    activations = (
+        true_dictionary.encode(planted_rows.store.take(HOOKPOINT, order)).dense().numpy()[:, result.all_latent]
+    )
+    is_tea = np.isin(np.sort(planted_rows.store.tokens), world.truth("food/tea"))
+    cuts = np.unique(activations[~held_out])
+    cut = max(cuts, key=lambda cut: f1_score(is_tea[~held_out], activations[~held_out] > cut))
+    assert result.f1_all_latent == pytest.approx(f1_score(is_tea[held_out], activations[held_out] > cut), abs=0.01)
+    assert result.f1_all_latent > 0.9
+    assert result.f1_all_random < 0.8

@@ -256,6 +256,7 @@ def _label_result(name: str, latent: int, f1: float) -> LabelResult:
         "n_negative_selection": 900,
     }
     other = {"firing_f1": f1, "firing_latent": latent, "auroc_all_latent": 0.99, "auroc_all_random": 0.97}
+    other |= {"all_latent": latent, "f1_all_latent": f1, "f1_all_random": 0.2}
     family = name.partition("/")[0]
     return LabelResult(label=name, family=family, contrast="family", contrast_text="", **counts, **detectors, **other)
 

@@ -12,7 +12,7 @@ import typer
 
 from mohole import __version__
 from mohole.config import Recipe, read_recipe
-from mohole.errors import MoholeError
+from mohole.errors import ConfigError, MoholeError
 
 app = typer.Typer(
     name="mohole",
@@ -30,14 +30,21 @@ Overrides = Annotated[
 Replace = Annotated[bool, typer.Option("--replace", help="Make artifacts again that were made with other settings.")]
 
 
-@app.callback()
-def _options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> bool:
+    if wanted:
         typer.echo(f"mohole {__version__}")
         raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_print_version)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options before a verb. Both act elsewhere: one when it is read, the other when something fails."""
 
 
 @app.command()
@@ -51,7 +58,10 @@ def run(recipe: RecipePath, override: Overrides = [], replace: Replace = False) 
     from mohole import report
 
     if not made and report.is_current(page, made_from):
-        typer.echo(f"{settings.run}: everything is there already; nothing to do. Report: {page}")
+        typer.echo(
+            f"{settings.run}: everything is there already; nothing to do. Report: {page}; "
+            f"in the terminal: mohole show {settings.run}"
+        )
         return
     from rich.console import Console
 
@@ -73,6 +83,12 @@ def _stage_command(verb: Any, summary: str) -> Callable[..., None]:
         settings: Recipe = read_recipe(recipe, override)
         if not job.run_verb(settings, verb, replace=replace, say=_say):
             typer.echo(f"{verb}: there already, made from the same settings; nothing to do")
+        if verb == "steer":
+            from rich.console import Console
+
+            from mohole.report import print_contents
+
+            print_contents(Path(settings.run) / "steering", Console())
 
     command.__doc__ = summary
     return command
@@ -93,16 +109,33 @@ for _verb, _summary in _STAGES.items():
 
 @app.command()
 def show(
-    what: Annotated[str, typer.Argument(metavar="PATH", help="An artifact, a run folder, or the word `hookpoints`.")],
-    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="With `hookpoints`: a folder or hub id.")] = None,
+    what: Annotated[
+        str, typer.Argument(metavar="PATH", help="An artifact, a run folder, or the word `hookpoints` or `settings`.")
+    ],
+    which: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="WHICH",
+            help="Of a catalogue: a latent's number. Of `hookpoints`: a model's folder or hub id. Of `settings`: a table.",
+        ),
+    ] = None,
 ) -> None:
-    """Describe an artifact or a run folder; `mohole show hookpoints MODEL` lists a model's hookpoints."""
+    """Show what an artifact or a run holds.
+
+    `mohole show runs/demo/resid_post.1/catalogue 417` shows a feature, `mohole show hookpoints MODEL` a model's hookpoints,
+    `mohole show settings train` what a recipe may say.
+    """
     from mohole.cli import show as showing
 
-    if what == "hookpoints":
-        showing.show_hookpoints(model or "planted")
-    else:
-        showing.show_path(Path(what))
+    match what:
+        case "hookpoints":
+            showing.show_hookpoints(which or "planted")
+        case "settings":
+            showing.show_settings(which)
+        case _ if which is None or which.isdecimal():
+            showing.show_path(Path(what), None if which is None else int(which))
+        case _:
+            raise ConfigError(f"show {what} {which}: the second word is a latent's number, and goes with a catalogue")
 
 
 @app.command()

@@ -1,13 +1,17 @@
-"""`mohole show`: an artifact, a run folder or a model's hookpoints, for a person to read."""
+"""`mohole show`: an artifact, a run folder, a model's hookpoints or a recipe's settings, for a person to read."""
 
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mohole import artifact
-from mohole.errors import ArtifactError
+from mohole.config import settings
+from mohole.errors import ArtifactError, ConfigError
 from mohole.progress import quantity
+from mohole.report import WIDEST, print_contents, print_findings, read_findings
 
 _MEANINGS = {
     "embed": "what a token's identity adds to the residual stream",
@@ -37,41 +41,75 @@ def show_hookpoints(model: str) -> None:
     Console().print(table)
 
 
-def show_path(path: Path) -> None:
-    """Describe the artifact at `path`, or the artifacts under it.
+def show_settings(table: str | None) -> None:
+    """List a recipe's settings with their defaults and meanings, all of them or those of one table.
+
+    Raises:
+        ConfigError: no such table.
+    """
+    tables = settings()
+    if table is not None and table not in tables:
+        raise ConfigError(f"show settings {table}: no such table; a recipe has {', '.join(tables)}")
+    console = Console()
+    for name, rows in tables.items():
+        if table in (None, name):
+            shown = Table(title=Text(f"[{name}]", "bold"), title_justify="left", box=SIMPLE_HEAD, border_style="dim")
+            shown.add_column("key", no_wrap=True)
+            shown.add_column("default", overflow="fold")
+            shown.add_column("what it means")
+            for row in rows:
+                shown.add_row(*map(Text, row))
+            console.print(shown, width=min(console.width, WIDEST))
+
+
+def show_path(path: Path, latent: int | None = None) -> None:
+    """Show what the artifact at `path` holds and where it came from; of a run folder, its artifacts.
 
     Raises:
         ArtifactError: nothing there that mohole made, or a damaged artifact.
+        ConfigError: `latent` is none of the artifact's.
     """
     if (path / artifact.MANIFEST).is_file():
-        _show_artifact(path)
+        _show_artifact(path, latent)
         return
     if not path.is_dir():
         raise ArtifactError(f"{path}: no such folder; name an artifact or a run folder")
+    if latent is not None:
+        raise ConfigError(f"{path}: no catalogue; a feature is shown by mohole show RUN/HOOKPOINT/catalogue LATENT")
     manifests = sorted(path.rglob(artifact.MANIFEST))
     found = [manifest.parent for manifest in manifests if not any(part.startswith(".") for part in manifest.parts[:-1])]
     if not found:
         raise ArtifactError(f"{path}: no artifact in it; `mohole run RECIPE` makes them")
-    table = Table("artifact", "kind", "bytes", "made by")
+    console = Console()
+    if {"corpus", "evaluation", "labels"} <= {artifact.read_manifest(folder).kind for folder in found}:
+        print_findings(read_findings(path), console)
+    table = Table("artifact", "kind", "bytes", box=SIMPLE_HEAD, border_style="dim")
     for folder in found:
         manifest = artifact.read_manifest(folder)
         n_bytes = sum(size for size, _ in manifest.files.values())
-        table.add_row(str(folder.relative_to(path)), manifest.kind, quantity(n_bytes), f"mohole {manifest.code}")
-    Console().print(table)
+        table.add_row(str(folder.relative_to(path)), manifest.kind, quantity(n_bytes))
+    console.print(table)
+    console.print(f"mohole show {path}/ARTIFACT shows what is in one; {path / 'report.html'} is the whole as a page")
 
 
-def _show_artifact(path: Path) -> None:
+def _show_artifact(path: Path, latent: int | None) -> None:
     manifest = artifact.open_artifact(path)
     console = Console()
-    console.print(f"[bold]{path}[/]: {manifest.kind}, made by mohole {manifest.code}, undamaged", highlight=False)
-    table = Table("setting", "value", box=None, pad_edge=False)
+    print_contents(path, console, latent)
+    if latent is not None:
+        return
+    console.print()
+    table = Table("setting", "value", box=None, pad_edge=False, header_style="dim", style="dim")
     for key, value in sorted(artifact.flatten(dict(manifest.inputs.config)).items()):
         table.add_row(key, str(value))
     table.add_row("seed", str(manifest.inputs.seed))
     for name, digest in sorted(manifest.inputs.parents.items()):
         table.add_row(f"from {name}", digest)
     console.print(table)
-    files = Table("file", "bytes", "xxh3-128", box=None, pad_edge=False)
+    files = Table("file", "bytes", "xxh3-128", box=None, pad_edge=False, header_style="dim", style="dim")
     for name, (n_bytes, checksum) in manifest.files.items():
         files.add_row(name, f"{n_bytes:,}", checksum)
     console.print(files)
+    console.print(
+        f"{manifest.kind}, made by mohole {manifest.code}; every checksum is right", style="dim", highlight=False
+    )

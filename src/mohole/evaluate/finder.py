@@ -96,6 +96,13 @@ class Finder:
         }
         firing = self._latents.best_firing_f1(places)
         fires = self._scoring.latents.column(firing.column, self._scored) > 0
+        alone, randomly = (
+            self._f1_against_all(label, *side)
+            for side in (
+                (self._selection.all_latents, self._selection.latents, self._scoring.latents),
+                (self._selection.all_randoms, self._selection.randoms, self._scoring.randoms),
+            )
+        )
         result = LabelResult(
             label=label,
             family=family_of(label),
@@ -109,6 +116,9 @@ class Finder:
             **{name: score for name, (score, _) in scores.items()},
             firing_f1=confusion(fires, scored).f1,
             firing_latent=firing.column,
+            all_latent=alone.column,
+            f1_all_latent=alone.score,
+            f1_all_random=randomly.score,
             auroc_all_latent=self._against_all(label, self._selection.all_latents, self._scoring.all_latents),
             auroc_all_random=self._against_all(label, self._selection.all_randoms, self._scoring.all_randoms),
         )
@@ -187,6 +197,16 @@ class Finder:
             auroc_candidate=candidates[1].column if candidates else None,
         )
         return score, replicates
+
+    def _f1_against_all(
+        self, label: str, ranking: SparseRanking, choose_from: SparseColumns, score_from: SparseColumns
+    ) -> Best:
+        """The column with the best F1 among all tokens of the selection side, and its F1 among all of the scoring side."""
+        column = ranking.best_f1(self._selection.marks.of(label)).column
+        chosen, scored = self._selection.marks.mask(label), self._scoring.marks.mask(label)
+        cut = best_cut(choose_from.column(column, np.arange(len(chosen))), chosen)
+        decided = score_from.column(column, np.arange(len(scored))) > cut.threshold
+        return Best(column, 1, confusion(decided, scored).f1)
 
     def _against_all(self, label: str, choosing: SparseRanking, judging: SparseRanking) -> float:
         best = choosing.best_auroc(self._selection.marks.of(label)).column

@@ -97,6 +97,11 @@ class LabelResult:
     firing_f1: float
     """F1 of the latent that is best without any threshold (it fires or not), chosen on the selection documents."""
     firing_latent: int
+    all_latent: int
+    """The latent with the best F1 for the label against all tokens: only of it can one say that it *is* the label."""
+    f1_all_latent: float
+    """Its F1 against all tokens, with a threshold, both chosen on the selection documents."""
+    f1_all_random: float
     auroc_all_latent: float
     """Against all tokens. Easy: see `auroc_all_random` before believing it."""
     auroc_all_random: float

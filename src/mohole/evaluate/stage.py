@@ -21,6 +21,7 @@
                      auroc_all_latent, auroc_all_random}]
     labels         [{label, family, contrast, contrast_text, n_positive, n_negative, n_documents, n_positive_selection,
                      n_negative_selection, latent, neuron, random, probe, firing_f1, firing_latent,
+                     all_latent, f1_all_latent, f1_all_random,
                      auroc_all_latent, auroc_all_random}]; latent, neuron, random and probe are each
                     {f1, f1_low, f1_high, precision, recall, candidate, sign, threshold, f1_selection,
                      auroc, auroc_low, auroc_high, auroc_candidate}

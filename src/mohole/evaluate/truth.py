@@ -63,6 +63,12 @@ class Marks:
         """Rows with the label, ascending."""
         return self._of[label]
 
+    def mask(self, label: str) -> Bools:
+        """For each row: does it carry the label?"""
+        mask = np.zeros(len(self.rows), dtype=np.bool_)
+        mask[self._of[label]] = True
+        return mask
+
     def union(self, labels: list[str]) -> Int64:
         """Rows with any of these labels, ascending."""
         mask = np.zeros(len(self.rows), dtype=np.bool_)

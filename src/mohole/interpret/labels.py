@@ -37,6 +37,11 @@ class Label:
     """Activations above this count as firing."""
 
 
+def unlabelled(latent: int) -> Label:
+    """What stands for the label of a latent that nobody has labelled yet."""
+    return Label(latent, "(no label yet)", "", 0.0, 0.0, 0.0, 0, 0, "few", 0.0)
+
+
 class Labels:
     """A finished labels artifact, opened for reading."""
 

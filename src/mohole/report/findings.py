@@ -43,7 +43,7 @@ class Concept:
 
     label: str
     f1: float
-    """Of the latent against the concept's family, on held-out documents."""
+    """Of the latent against all tokens, on held-out documents: telling it from its family alone would not make it the concept."""
     n_languages: int
     """Languages in which the latent fires on the concept's words; 0 where that was not scored."""
 

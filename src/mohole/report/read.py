@@ -13,7 +13,7 @@ from mohole.corpus import Corpus
 from mohole.dictionary import SparseAutoencoder
 from mohole.errors import ArtifactError, HookpointError
 from mohole.evaluate import Recovery, read_evaluation, read_recovery
-from mohole.interpret import Label, Labels
+from mohole.interpret import Label, Labels, unlabelled
 from mohole.model.hookpoints import all_hookpoints, parse_hookpoint
 from mohole.progress import track
 from mohole.record import read_record
@@ -27,7 +27,7 @@ from mohole.report.findings import (
     Snippet,
 )
 
-_CONCEPT_F1 = 0.7  # a latent that tells a concept from its family worse than this is not that concept
+_CONCEPT_F1 = 0.7  # a latent that tells a concept from all other tokens worse than this is not that concept
 _PARTS = ("dictionary", "evaluation", "catalogue", "labels")
 
 
@@ -107,7 +107,7 @@ def _read_hookpoint(folder: Path, corpus: Corpus, max_features: int, advance: Ca
     concepts = _concepts(recovery) if recovery else {}
     features = []
     for latent in _best(catalogue, labels, concepts, max_features):
-        features.append(_card(catalogue.feature(latent), labels.label(latent), concepts.get(latent), corpus))
+        features.append(read_card(catalogue.feature(latent), labels.label(latent), concepts.get(latent), corpus))
         advance()
     return HookpointFindings(
         hookpoint=dictionary.hookpoint,
@@ -126,13 +126,13 @@ def _concepts(recovery: Recovery) -> dict[int, Concept]:
     """For each latent that recovers a planted concept, the concept that it tells best."""
     languages = {result.label: result for result in recovery.multilingual.concepts}
     found: dict[int, Concept] = {}
-    for result in sorted(recovery.labels, key=lambda result: result.latent.f1):
-        latent = result.latent.candidate
-        if latent is None or result.latent.f1 < _CONCEPT_F1:
+    for result in sorted(recovery.labels, key=lambda result: result.f1_all_latent):
+        latent = result.all_latent
+        if result.f1_all_latent < _CONCEPT_F1:
             continue
         spread = languages.get(result.label)
         n_languages = spread.n_fired if spread and spread.latent == latent else 0
-        found[latent] = Concept(result.label, result.latent.f1, n_languages)
+        found[latent] = Concept(result.label, result.f1_all_latent, n_languages)
     return found
 
 
@@ -149,10 +149,11 @@ def _best(catalogue: Catalogue, labels: Labels, concepts: Mapping[int, Concept],
     return sorted(alive, key=rank)[:n]
 
 
-def _card(feature: Feature, label: Label, concept: Concept | None, corpus: Corpus) -> FeatureCard:
+def read_card(feature: Feature, label: Label | None, concept: Concept | None, corpus: Corpus) -> FeatureCard:
+    """A latent's evidence with its texts. `label` None: not labelled yet."""
     return FeatureCard(
         latent=feature.latent,
-        label=label,
+        label=label or unlabelled(feature.latent),
         concept=concept,
         count=feature.count,
         density=feature.density,

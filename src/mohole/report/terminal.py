@@ -37,7 +37,7 @@ def print_findings(findings: Findings, console: Console) -> None:
     parts: list[RenderableType] = [_heading(findings), quality_table(findings)]
     if any(place.recovery for place in findings.hookpoints):
         parts.append(recovery_tables(findings))
-    parts.append(features_list(findings, width, marks=_needs_marks(console)))
+    parts.append(features_list(findings, width, marks=needs_marks(console)))
     if findings.steering:
         parts.append(steering_table(findings.steering))
     for part in parts:
@@ -45,7 +45,7 @@ def print_findings(findings: Findings, console: Console) -> None:
         console.print()
 
 
-def _needs_marks(console: Console) -> bool:
+def needs_marks(console: Console) -> bool:
     return not console.is_terminal or console.no_color or console.color_system is None
 
 
@@ -62,7 +62,7 @@ def _heading(findings: Findings) -> RenderableType:
 
 def quality_table(findings: Findings) -> RenderableType:
     """One row per hookpoint: how much of the activations and of the model's behaviour the dictionary keeps."""
-    table = _table("Quality on documents never trained on")
+    table = plain_table("Quality on documents never trained on")
     table.add_column("hookpoint", no_wrap=True)
     has_tasks = any(place.evaluation.tasks for place in findings.hookpoints)
     heads = [
@@ -123,7 +123,7 @@ def recovery_tables(findings: Findings) -> RenderableType:
 
 
 def _recovery_table(title: str) -> Table:
-    table = _table(title)
+    table = plain_table(title)
     table.add_column("", no_wrap=True)
     heads = ("concepts", "latent", "ceiling:\nprobe", "floor:\nneuron", "floor:\nrandom")
     for head in heads:
@@ -166,7 +166,9 @@ def _feature_head(item: Chosen, *, with_concept: bool) -> RenderableType:
     grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
     grid.add_column(justify="right", no_wrap=True)
     f1 = "F1    -" if feature.f1 is None else f"F1 {feature.f1:.2f}"
-    concept = f"= {visible(feature.concept.label)}   " if with_concept and feature.concept else ""
+    concept = (
+        f"= {visible(feature.concept.label)} {feature.concept.f1:.2f}   " if with_concept and feature.concept else ""
+    )
     facts = f"{concept}{f1}  {share(feature.density):>7}  {item.hookpoint}/{feature.latent}"
     grid.add_row(Text(visible(feature.label.text), "bold"), Text(facts, "dim"))
     return grid
@@ -267,7 +269,7 @@ def share(value: float) -> str:
     return f"{percent:.1f} %" if percent >= 1 else f"{percent:.1g} %"
 
 
-def _table(title: str) -> Table:
+def plain_table(title: str) -> Table:
     return Table(title=Text(title, "bold"), title_justify="left", box=SIMPLE_HEAD, border_style="dim", pad_edge=False)
 
 

@@ -85,7 +85,7 @@ function detail(feature) {
   return [
     h("p", { class: "where" }, `${browse.place.hookpoint} / latent ${feature.latent}`),
     h("h3", {}, h("bdi", {}, feature.label.text)),
-    feature.concept ? h("p", { class: "concept" }, "Best latent for the planted concept ", h("b", {}, feature.concept.label), `: F1 ${fixed(feature.concept.f1, 2)} against its family` + (feature.concept.n_languages > 1 ? `, firing in ${feature.concept.n_languages} languages.` : ".")) : null,
+    feature.concept ? h("p", { class: "concept" }, "The planted concept ", h("b", {}, feature.concept.label), `: F1 ${fixed(feature.concept.f1, 2)} against all tokens` + (feature.concept.n_languages > 1 ? `, firing in ${feature.concept.n_languages} languages.` : ".")) : null,
     isKnown(label.f1) ? h("p", {}, label.kind ? `As a rule (${label.kind}) this label foretells where the latent fires with ` : "The best rule found foretells where the latent fires with ", h("b", {}, `F1 ${fixed(label.f1, 2)}`), `: precision ${fixed(label.precision, 2)}, recall ${fixed(label.recall, 2)}, on ${count(label.n_scored)} tokens of documents the labeller did not see; the latent fires${label.threshold > 0 ? ` above ${short(label.threshold)}` : ""} at ${count(label.n_positive)} of them.`)
       : h("p", {}, "It fires too rarely for a label to be scored."),
     h("dl", { class: "facts" },

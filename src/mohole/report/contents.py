@@ -1,0 +1,177 @@
+"""What one artifact holds, in a terminal: its figures, labels, features or texts. Where it came from is `mohole show`'s part."""
+
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
+
+from mohole import artifact
+from mohole.act import read_steering
+from mohole.catalogue import Catalogue
+from mohole.corpus import Corpus
+from mohole.dictionary import SparseAutoencoder
+from mohole.errors import ArtifactError, ConfigError
+from mohole.evaluate.results import Evaluation, read_evaluation
+from mohole.interpret import Label, Labels, Status
+from mohole.record import read_record
+from mohole.report.findings import FeatureCard
+from mohole.report.read import read_card
+from mohole.report.terminal import WIDEST, needs_marks, plain_table, share, snippet_line, steering_table
+from mohole.report.visible import visible
+from mohole.store import Store
+
+_N_LABELS = 20
+_N_PROMOTED = 8
+
+
+def print_contents(path: Path, console: Console, latent: int | None = None) -> None:
+    """Print what the artifact at `path` holds; of a catalogue, one latent's feature.
+
+    Raises:
+        ArtifactError: damaged, or a feature is asked for and its corpus is not beside it.
+        ConfigError: no such latent, or `latent` for what is no catalogue.
+    """
+    kind = artifact.read_manifest(path).kind
+    if latent is not None and kind != "catalogue":
+        raise ConfigError(
+            f"{path}: holds {kind}; a latent's number goes with a catalogue: mohole show CATALOGUE LATENT"
+        )
+    width = min(console.width, WIDEST)
+    match kind:
+        case "corpus":
+            console.print(_corpus(Corpus.open(path)), width=width)
+        case "activations" | "shuffled":
+            console.print(_store(Store.open(path)), width=width)
+        case "dictionary":
+            console.print(_dictionary(path), width=width)
+        case "evaluation":
+            console.print(_evaluation(read_evaluation(path)), width=width)
+        case "catalogue":
+            console.print(_catalogue(path, latent, width, marks=needs_marks(console)), width=width)
+        case "labels":
+            console.print(_labels(Labels.open(path)), width=width)
+        case "steering":
+            console.print(steering_table(read_steering(path)), width=width)
+        case _:
+            raise ArtifactError(f"{path}: holds {kind!r}, which this mohole does not know; use the one that made it")
+
+
+def _corpus(corpus: Corpus) -> RenderableType:
+    n_held_out = int(corpus.held_out.sum())
+    known = f"; {len(corpus.labels)} kinds of truth about them" if corpus.labels else ""
+    first = corpus.text(0, int(min(corpus.document_starts[1], corpus.context)))
+    return Group(
+        Text(f"{corpus.n_tokens:,} tokens in {corpus.n_documents:,} documents, {n_held_out:,} of them held out{known}"),
+        Text.assemble("begins: ", (visible(first), "dim")),
+    )
+
+
+def _store(store: Store) -> RenderableType:
+    widths = ", ".join(f"{name} ({store.d_model(name)} wide)" for name in store.hookpoints)
+    order = "the order of the text" if store.manifest.kind == "activations" else "shuffled order"
+    return Text(f"{store.n_rows:,} rows in {store.dtype}, in {order}, of {widths}")
+
+
+def _dictionary(path: Path) -> RenderableType:
+    dictionary, record = SparseAutoencoder.open(path), read_record(path / "record.jsonl")
+    size = f"{dictionary.n_latents:,} latents of {dictionary.d_model} dimensions at {dictionary.hookpoint}"
+    last = record[-1] if record else {}
+    figures = ", ".join(f"{name} {last[name]:.4g}" for name in ("step", "rows", "fvu", "l0", "dead") if name in last)
+    return Group(
+        Text(size), Text(f"last recorded batch of training: {figures}" if last else "no record of its training")
+    )
+
+
+def _evaluation(evaluation: Evaluation) -> RenderableType:
+    table = plain_table(f"{evaluation.hookpoint} on documents never trained on")
+    for head in ("measure", "value", "low", "high", "unit"):
+        table.add_column(head, justify="left" if head in ("measure", "unit") else "right", no_wrap=head != "unit")
+    counted: dict[str, list[str]] = {}
+    for name, measure in evaluation.measures.items():
+        value, low, high = (_number(number) for number in (measure.value, measure.low, measure.high))
+        table.add_row(name, value, low, high, measure.undefined or measure.unit)
+        counted.setdefault(f"{measure.n:,} {measure.n_of}", []).append(name)
+    note = "low, high: 95 %, over resampled documents. " + "; ".join(f"{', '.join(v)}: {k}" for k, v in counted.items())
+    parts: list[RenderableType] = [table, Text(note, "dim")]
+    if evaluation.tasks:
+        tasks = plain_table("Right answers of the model, clean and with the reconstruction in place")
+        for head in ("task", "clean", "replaced", "prompts"):
+            tasks.add_column(head, justify="left" if head == "task" else "right")
+        for task in evaluation.tasks:
+            tasks.add_row(task.name, f"{task.clean:.3f}", f"{task.replaced:.3f}", str(task.n))
+        parts.append(tasks)
+    parts += [Text(warning, "bold") for warning in evaluation.warnings]
+    return Group(*parts)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.5g}"
+
+
+def _labels(labels: Labels) -> RenderableType:
+    counts = Counter(label.status for label in labels)
+    order: tuple[Status, ...] = ("good", "partial", "none", "few", "dead")
+    table = plain_table(", ".join(f"{counts[status]:,} {status}" for status in order if counts[status]))
+    for head in ("latent", "label", "F1", "precision", "recall", "fires"):
+        table.add_column(head, justify="left" if head == "label" else "right")
+    best = sorted(labels, key=lambda label: (-label.f1, -label.n_positive, label.latent))
+    for label in best[:_N_LABELS]:
+        table.add_row(str(label.latent), visible(label.text), *_scores(label), f"{label.n_positive:,}")
+    note = (
+        f"The best {min(_N_LABELS, len(labels))} of {len(labels):,}; F1 on documents the labeller did not study. "
+        "good: F1 of .8 or more; partial: .5 or more; none: no simple rule found; few: fires too rarely to say; dead: never."
+    )
+    return Group(table, Text(note, "dim"))
+
+
+def _scores(label: Label) -> tuple[str, str, str]:
+    return f"{label.f1:.2f}", f"{label.precision:.2f}", f"{label.recall:.2f}"
+
+
+def _catalogue(path: Path, latent: int | None, width: int, *, marks: bool) -> RenderableType:
+    catalogue = Catalogue.open(path)
+    if latent is None:
+        n_alive = int((catalogue.counts > 0).sum())
+        return Text(
+            f"{catalogue.n_latents:,} latents at {catalogue.hookpoint}, {n_alive:,} of them active on {catalogue.n_tokens:,} "
+            f"tokens of {catalogue.n_documents:,} documents. One feature: mohole show {path} LATENT"
+        )
+    if not 0 <= latent < catalogue.n_latents:
+        raise ConfigError(f"latent {latent}: {path} has latents 0 to {catalogue.n_latents - 1}")
+    return feature_text(_card(path, catalogue, latent), catalogue.hookpoint, width, marks=marks)
+
+
+def _card(path: Path, catalogue: Catalogue, latent: int) -> FeatureCard:
+    run = path.resolve().parent.parent
+    labels = path.resolve().parent / "labels"
+    if not (run / "corpus" / artifact.MANIFEST).is_file():
+        raise ArtifactError(
+            f"{run / 'corpus'}: not there, and a feature's texts stand in it; show the catalogue inside its run"
+        )
+    label = Labels.open(labels).label(latent) if (labels / artifact.MANIFEST).is_file() else None
+    return read_card(catalogue.feature(latent), label, None, Corpus.open(run / "corpus"))
+
+
+def feature_text(card: FeatureCard, hookpoint: str, width: int, *, marks: bool) -> RenderableType:
+    """One feature: its label and figures, its strongest examples, examples at each strength, what it promotes."""
+    f1 = "" if card.f1 is None else f", label F1 {card.f1:.2f}"
+    lines: list[RenderableType] = [
+        Text(f"{hookpoint}/{card.latent}  {visible(card.label.text)}", "bold"),
+        Text(f"fires on {share(card.density)} of tokens ({card.count:,}), largest {card.maximum:.3g}{f1}"),
+    ]
+    for title, snippets in (
+        ("strongest", card.top),
+        *((f"{band.low:.3g} to {band.high:.3g}: {band.count:,} times", band.snippets) for band in reversed(card.bands)),
+    ):
+        if snippets:
+            lines.append(Text(title, "dim"))
+        lines += [
+            Text.assemble(f"  {snippet.value:6.3g}  ", snippet_line(snippet, card.maximum, width - 10, marks=marks))
+            for snippet in snippets
+        ]
+    for title, entries in (("raises", card.promoted), ("lowers", card.suppressed)):
+        if entries:
+            pieces = "  ".join(f"{visible(piece)} {logit:+.2f}" for piece, logit in entries[:_N_PROMOTED])
+            lines.append(Text(f"{title} the next token's logits: {pieces}"))
+    return Group(*lines)

@@ -99,7 +99,7 @@ def test_every_setting_is_listed_with_its_default_and_can_be_given_back() -> Non
     listed = {(table.partition(",")[0], key): default for table, rows in tables.items() for key, default, _ in rows}
     assert listed["train", "nonlinearity.k"] == "16"
     assert listed["corpus", "path"] == "required"
-    assert listed["steer", "clamp.times_max"] == "2.0"
+    assert listed["steer", "clamp.times_max"] == "1.0"
     plain = parse({"run": "x"})
     for (table, key), default in listed.items():
         if table not in ("run", "corpus") and not key.startswith("clamp") and default != "none":

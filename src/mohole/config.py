@@ -214,9 +214,9 @@ class Clamp(Table):
     """The latent by number, or None to take the best one for `concept`."""
     concept: str | None = None
     """A label of the corpus's truth, such as `landmark/golden_gate_bridge`. Of the six latents most active where it holds, the
-    one is clamped that most often makes the model write the concept's words: which latent detects a thing and which one causes
-    it to be said are two questions."""
-    times_max: float = 2.0
+    one is clamped that most often makes the model write the concept's words, and of equal ones the one that harms other text
+    least: which latent detects a thing and which one causes it to be said are two questions."""
+    times_max: float = 1.0
     """Strength in units of the largest activation seen on the corpus. 0 ablates."""
 
     @model_validator(mode="after")
@@ -232,7 +232,7 @@ class Steer(Table):
     prompts: tuple[str, ...] = ()
     """What the model continues. Empty: the built-in model's own question, else the first words of a held-out document."""
     clamp: Clamp | None = None
-    """None: the latent of the first hookpoint whose label holds best on unseen documents."""
+    """None: a latent of the first hookpoint, that of the twelve best labelled whose clamp does most and harms least."""
     max_new_tokens: Count = 40
     """Tokens written after each prompt, at most."""
     temperature: Annotated[float, Field(ge=0.0)] = 0.0

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 import torch
 from tests.act.tiny import D_MODEL, N_LATENTS, tiny_model
 
-from mohole.act import most_effective
+from mohole.act import Clamp, most_active, most_effective, steer
 from mohole.config import TopK
 from mohole.dictionary import SparseAutoencoder, SparseCodes
 
@@ -45,26 +46,62 @@ def says(latent: int) -> SparseAutoencoder:
     return SparseAutoencoder(LAST, TopK(k=4), directions.clone(), zeros, directions, torch.zeros(D_MODEL))
 
 
-def chosen(latent: int, words: set[int], times_max: float):
-    places = np.array([10, 11])
-    return most_effective(tiny_model(), says(latent), Seen(), places, words, ["w1 w2 w3", "w9 w4"], times_max=times_max)
+def texts() -> list[torch.Tensor]:
+    return [torch.randint(3, 90, (1, 20), generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
 
 
-def test_only_latents_active_at_the_concept_are_tried_and_the_most_active_wins_a_draw():
-    choice = chosen(5, {-1}, 1.0)  # nobody can say it
-    assert (choice.latent, choice.share_that_says, choice.n_tried, choice.n_prompts) == (3, 0.0, 3, 2)
+def chosen(candidates: dict[int, set[int]], times_max: float):
+    return most_effective(
+        tiny_model(), says(5), Seen(), candidates, ["w1 w2 w3", "w9 w4"], texts(), times_max=times_max
+    )
+
+
+def test_the_most_active_latents_are_those_with_the_largest_sum_at_the_places_and_none_that_is_silent_there():
+    assert most_active(Seen(), np.array([10, 11]), 6) == [3, 7, 5]
+    assert most_active(Seen(), np.array([10, 11]), 2) == [3, 7]
+    assert most_active(Seen(), np.array([12, 13]), 6) == [9]
+    assert most_active(Seen(), np.array([99]), 6) == []
 
 
 def test_a_weaker_detector_that_is_a_cause_is_preferred():
     model = tiny_model()
     tokens = model.tokenizer.prompt("w1 w2 w3")
     assert SAID not in model.generate(tokens, max_new_tokens=16)[0, tokens.shape[1] :].tolist()
-    strengths = {strength: chosen(5, {SAID}, strength) for strength in (2.0, 3.0, 4.0, 5.0)}
-    causes = [choice for choice in strengths.values() if choice.share_that_says > 0]
-    assert causes
-    assert all(choice.latent == 5 for choice in causes)
+    strengths = [chosen({latent: {SAID} for latent in (3, 7, 5)}, strength) for strength in (2.0, 3.0, 4.0, 5.0)]
+    assert any(choice.latent == 5 and choice.share_turned == 1.0 for choice in strengths)
+    assert all(choice.latent == 5 for choice in strengths if choice.share_turned > 0.5)
+
+
+def test_of_equals_the_one_that_harms_other_text_least_is_taken():
+    choice = chosen({latent: {-1} for latent in (3, 7, 5)}, 3.0)  # nobody can say it
+    alone = {latent: chosen({latent: {-1}}, 3.0) for latent in (3, 7, 5)}
+    assert (choice.share_turned, choice.n_tried, choice.n_prompts) == (0.0, 3, 2)
+    assert choice.harm == min(one.harm for one in alone.values())
+    assert len({one.harm for one in alone.values()}) == 3
+
+
+def test_harm_is_the_loss_that_the_clamp_adds():
+    model, clamp = tiny_model(), Clamp(5, times_max=3.0)
+    steered = steer(model, says(5), [clamp], catalogue=Seen())
+    total, n = 0.0, 0
+    for tokens in texts():
+        for sign, logits in ((1, steered.logits(tokens)), (-1, model.logits(tokens))):
+            chances = torch.softmax(logits[0].double(), -1)
+            total -= sign * sum(float(chances[i, tokens[0, i + 1]].log()) for i in range(19))
+        n += 19
+    assert chosen({5: {SAID}}, 3.0).harm == pytest.approx(total / n, abs=1e-5)
+
+
+def test_what_the_model_says_anyway_is_not_turned():
+    model = tiny_model()
+    written = [
+        model.generate(model.tokenizer.prompt(prompt), max_new_tokens=16)[0, 3:].tolist()
+        for prompt in ("w1 w2 w3", "w9 w4")
+    ]
+    both = set(written[0]) & set(written[1])
+    assert both
+    assert chosen({5: both}, 0.01).share_turned == 0.0
 
 
 def test_a_model_that_only_babbles_the_word_does_not_count_as_saying_it():
-    choice = chosen(5, {SAID}, 100.0)  # nothing but the word, again and again
-    assert choice.share_that_says == 0.0
+    assert chosen({5: {SAID}}, 100.0).share_turned == 0.0  # nothing but the word, again and again

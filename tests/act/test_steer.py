@@ -158,7 +158,8 @@ def run_demonstration(path, **changes):
         "prompts": ["w1 w2 w3", "w9"],
         "seed": 7,
     } | changes
-    settings = arguments.pop("settings", config.Steer(max_new_tokens=6))
+    strong = config.Clamp(hookpoint=HOOKPOINT, latent=5, times_max=2.0)
+    settings = arguments.pop("settings", config.Steer(max_new_tokens=6, clamp=strong))
     inputs = artifact.Inputs(kind="steering", config={}, seed=7)
     with artifact.create(path, inputs) as out:
         demonstrate(out, tiny_model(), random_sae(), CATALOGUE, settings, **arguments)
@@ -223,7 +224,7 @@ def test_an_inexact_clamp_is_no_demonstration(tmp_path, monkeypatch):
 def test_a_damaged_demonstration_is_named(tmp_path):
     with artifact.create(tmp_path / "steering", artifact.Inputs(kind="steering", config={}, seed=0)) as out:
         (out / "steering.json").write_text(json.dumps({"latent": 3}))
-    with pytest.raises(ArtifactError, match="not a steering demonstration"):
+    with pytest.raises(ArtifactError, match=r"steering\.json: has no generations"):
         read_steering(tmp_path / "steering")
 
 

@@ -73,7 +73,7 @@ class Stream:
     def labels(self, *masks: NDArray[np.bool_], seed: int = 0) -> list[Label]:
         text, firings = self.text_and_firings(*masks, seed=seed)
         counts = np.array([mask.sum() for mask in masks])
-        return label_latents(text, firings, np.ones(len(masks), np.float32), counts, config.Label())
+        return label_latents(text, firings, np.ones(len(masks), np.float32), counts, config.Label(), "resid_post.0")
 
 
 @pytest.fixture

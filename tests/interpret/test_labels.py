@@ -159,6 +159,7 @@ def test_no_truth_reaches_the_labeller(world: Path, tmp_path: Path) -> None:
 
 def test_a_damaged_file_of_labels_is_named(world: Path, tmp_path: Path) -> None:
     with artifact.create(tmp_path / "labels", artifact.Inputs(kind="labels", config={}, seed=0)) as out:
+        (out / "labels.json").write_text(json.dumps({"firing_share": 0.3}))
         (out / "labels.jsonl").write_text('{"latent": 0}\n')
     with pytest.raises(ArtifactError, match=r"labels\.jsonl: damaged"):
         Labels.open(tmp_path / "labels")

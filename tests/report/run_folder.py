@@ -127,7 +127,7 @@ def _make_hookpoint(
         catalogue.build(out, Lens(d, d), sae, corpus, store, settings, seed=7)
     with finished(folder / "labels", "labels") as out:
         write_labels(out / LABELS_FILE, _labels(corpus, n_latents))
-        write_json(out / FACTS_FILE, {})
+        write_json(out / FACTS_FILE, {"firing_share": 0.3})
     with finished(folder / "evaluation", "evaluation") as out:
         write_json(out / "evaluation.json", asdict(_evaluation(hookpoint, n_latents, number)))
         if with_truth:
@@ -229,13 +229,15 @@ def _recovery(hookpoint: str, number: int) -> Recovery:
     unscored = (Unscored("animal/owl", 2, 3, "too few"),)
     return Recovery(
         hookpoint, 20_000, 400, 50_000, 900, Masks(counted="rows"), definitions, _family("words", 0.78), results, labels,
-        Multilingual(0.55, 0.4, 0.7, (bridge,)), unscored, (),
+        Multilingual(0.55, 0.4, 0.7, 0.05, (bridge,)), unscored, (),
     )  # fmt: skip
 
 
 def _family(name: str, f1: float) -> FamilyResult:
     medians = Medians(latent=f1, neuron=0.35, random=0.28, probe=0.995)
-    return FamilyResult(name, True, 8, medians, f1 - 0.05, f1 + 0.05, f1 - 0.35, 0.1, 0.5, medians, 0.99, 0.97)
+    return FamilyResult(
+        name, True, 8, medians, f1 - 0.05, f1 + 0.05, f1 - 0.35, 0.1, 0.5, medians, 0.2, f1 - 0.1, 0.2, 0.99, 0.97
+    )
 
 
 def _label_result(name: str, latent: int, f1: float) -> LabelResult:

@@ -33,7 +33,7 @@ def test_the_best_are_kept_planted_concepts_first(run):
     findings = read_findings(run, max_features=5)
     cards = findings.hookpoints[0].features
     assert len(cards) == 5
-    assert {card.latent for card in cards[:3]} == {BRIDGE, 4, 5}  # F1 of .5 or more on a planted concept
+    assert {card.latent for card in cards[:3]} == {BRIDGE, 4, 5}  # F1 of .7 or more on a planted concept
     assert [card.concept is not None for card in cards] == [True, True, True, False, False]
     assert cards[3].f1 >= cards[4].f1
     concept = next(card for card in cards if card.latent == BRIDGE).concept

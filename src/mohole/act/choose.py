@@ -1,29 +1,31 @@
-"""Which latent of a concept to clamp: of the most active ones, the one whose clamp most often makes the model say it."""
+"""Which latent to clamp: of several, the one whose clamp makes the model say what it stands for, and harms other text least."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from mohole.act.clamp import Clamp, Maxima
-from mohole.act.steering import steer
+from mohole.act.steering import Steered, steer
 from mohole.dictionary import Dictionary, SparseCodes
 from mohole.model import LanguageModel
 from mohole.progress import track
 
 Int64 = NDArray[np.int64]
 
-_CANDIDATES = 6
 _TRIAL_TOKENS = 16
 
 
 @runtime_checkable
-class Activity(Maxima, Protocol):
-    """What is needed of a catalogue besides maxima: which tokens it encoded, and their codes."""
+class Activity(Protocol):
+    """What is needed of a catalogue to know where latents are active: which tokens it encoded, and their codes."""
 
     @property
     def tokens(self) -> Int64: ...
@@ -37,71 +39,87 @@ class Choice:
     """A latent, and how it did in the trial it was chosen by."""
 
     latent: int
-    share_that_says: float
-    """Share of the trial's continuations that say the concept, and do not babble."""
+    share_turned: float
+    """Share of the trial's prompts whose continuation says it only when the latent is clamped, and does not babble."""
+    harm: float
+    """Nats per token that the clamp costs on other text."""
     n_tried: int
     n_prompts: int
 
     def __str__(self) -> str:
         return (
-            f"of the {self.n_tried} latents most active at the concept, the one that makes the model say it most often: "
-            f"{self.share_that_says:.0%} of {self.n_prompts} other prompts"
+            f"of {self.n_tried} latents the one whose clamp does most and harms least: it turns {self.share_turned:.0%} of "
+            f"{self.n_prompts} other prompts, and costs {self.harm:.2f} nats per token on other text"
         )
 
 
 def most_effective(
     model: LanguageModel,
     dictionary: Dictionary,
-    catalogue: Activity,
-    places: Int64,
-    words: set[int],
+    catalogue: Maxima,
+    candidates: Mapping[int, set[int]],
     prompts: Sequence[str],
+    texts: Sequence[Int[Tensor, "one position"]],
     *,
     times_max: float,
 ) -> Choice:
-    """Try the latents most active at `places` on `prompts`, which must not be those that the result is shown on.
+    """Try each latent on `prompts`, which must not be those that the result is shown on.
+
+    Of those within one prompt of the best, the one that harms `texts` least; among equals the first.
 
     Not simply the best detector: on the built-in model the latents with the highest F1 for the bridge's name change hardly an
     answer at any strength, while one with an F1 of 0.1 to 0.4, active long after the name, turns nearly all into the bridge.
 
     Args:
-        places: tokens (global indices) at which the concept holds.
-        words: token ids of which one at least says the concept.
+        candidates: for each latent the token ids of which one at least says what it stands for.
+        texts: token ids of other text, begin-of-text token included, of two tokens at least.
     """
-    candidates = _most_active(catalogue, places)
-    shares = {}
+    plain = [_continued(model, prompt, None) for prompt in prompts]
+    shares, harms = {}, {}
     with track("steer: trial", len(candidates), "latents") as tracker:
-        for latent in candidates:
-            clamp = Clamp(latent, times_max=times_max)
-            shares[latent] = _share_that_says(model, dictionary, catalogue, clamp, words, prompts)
+        for latent, words in candidates.items():
+            steered = steer(model, dictionary, [Clamp(latent, times_max=times_max)], catalogue=catalogue)
+            written = [_continued(model, prompt, steered) for prompt in prompts]
+            turned = [_says(new, words) and not _says(old, words) for new, old in zip(written, plain, strict=True)]
+            shares[latent] = sum(turned) / len(prompts)
+            harms[latent] = _harm(model, steered, texts)
             tracker.advance()
-    best = max(shares, key=lambda latent: shares[latent])  # among equals the more active one, which stands first
-    return Choice(best, shares[best], len(shares), len(prompts))
+    best = max(shares.values())
+    near = [latent for latent in candidates if shares[latent] >= best - 1.001 / len(prompts)]
+    chosen = min(near, key=lambda latent: harms[latent])
+    return Choice(chosen, shares[chosen], harms[chosen], len(candidates), len(prompts))
 
 
-def _most_active(catalogue: Activity, places: Int64) -> list[int]:
-    """The latents with the largest summed activation at these tokens, strongest first."""
+def most_active(catalogue: Activity, places: Int64, n: int) -> list[int]:
+    """The latents with the largest summed activation at these tokens, strongest first; none that is silent there."""
     codes = catalogue.codes
     rows = torch.from_numpy(np.isin(catalogue.tokens, places))[codes.rows]
     strength = torch.zeros(codes.n_latents, dtype=torch.float64)
     strength.index_add_(0, codes.latents[rows].long(), codes.values[rows].double())
-    strongest = strength.argsort(descending=True, stable=True)[:_CANDIDATES]
-    return [int(latent) for latent in strongest if strength[latent] > 0] or [int(strongest[0])]
+    return [int(latent) for latent in strength.argsort(descending=True, stable=True)[:n] if strength[latent] > 0]
 
 
-def _share_that_says(
-    model: LanguageModel,
-    dictionary: Dictionary,
-    catalogue: Activity,
-    clamp: Clamp,
-    words: set[int],
-    prompts: Sequence[str],
-) -> float:
-    """Share of steered continuations that hold one of the words, and in which no token makes up a third."""
-    steered = steer(model, dictionary, [clamp], catalogue=catalogue)
-    said = 0
-    for prompt in prompts:
-        tokens = model.tokenizer.prompt(prompt)
-        written = steered.generate(tokens, max_new_tokens=_TRIAL_TOKENS).tokens[0, tokens.shape[1] :].tolist()
-        said += any(token in words for token in written) and max(Counter(written).values()) <= len(written) / 3
-    return said / len(prompts)
+def _continued(model: LanguageModel, prompt: str, steered: Steered | None) -> list[int]:
+    tokens = model.tokenizer.prompt(prompt)
+    if steered is None:
+        whole = model.generate(tokens, max_new_tokens=_TRIAL_TOKENS)
+    else:
+        whole = steered.generate(tokens, max_new_tokens=_TRIAL_TOKENS).tokens
+    written: list[int] = whole[0, tokens.shape[1] :].tolist()
+    return written
+
+
+def _says(written: list[int], words: set[int]) -> bool:
+    """Is one of the words in it, and does no token make up more than a third?"""
+    return any(token in words for token in written) and max(Counter(written).values()) <= len(written) / 3
+
+
+def _harm(model: LanguageModel, steered: Steered, texts: Sequence[Tensor]) -> float:
+    """Mean loss with the clamp less mean loss without it, over all next tokens of the texts, in nats."""
+    excess, n_tokens = 0.0, 0
+    for tokens in texts:
+        for sign, logits in ((1.0, steered.logits(tokens)), (-1.0, model.logits(tokens))):
+            nats = cross_entropy(logits[0, :-1].float(), tokens[0, 1:].to(logits.device), reduction="sum")
+            excess += sign * float(nats)
+        n_tokens += tokens.shape[1] - 1
+    return excess / max(n_tokens, 1)

@@ -16,7 +16,7 @@ from mohole.progress import track
 from mohole.record import read_json, write_json
 
 STEERING_FILE = "steering.json"
-DEFAULT_TIMES_MAX = 2.0
+DEFAULT_TIMES_MAX = 1.0
 
 ROUNDINGS = 64  # an edited row may differ from the exact one by this many roundings of the model's dtype
 

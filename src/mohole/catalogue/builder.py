@@ -83,7 +83,7 @@ def encode(dictionary: Dictionary, store: Store, sample: Sample) -> Codes:
     """
     chunk = max(256, min(8192, _ENCODE_NUMBERS // dictionary.n_latents))
     n_active, latents, values = [], [], []
-    with track("catalogue", len(sample.tokens), "tokens") as tracker:
+    with track(f"catalogue {dictionary.hookpoint}", len(sample.tokens), "tokens") as tracker:
         for start in range(0, len(sample.tokens), chunk):
             rows = store.take(dictionary.hookpoint, sample.rows[start : start + chunk])
             finite = rows.isfinite().all(1)

@@ -69,11 +69,11 @@ class Finder:
 
     @cached_property
     def _latents(self) -> SparseRanking:
-        return SparseRanking(self._selection.latents.take(self._chosen))
+        return SparseRanking(self._selection.latents.take(self._chosen), self._selection.latents.totals)
 
     @cached_property
     def _randoms(self) -> SparseRanking:
-        return SparseRanking(self._selection.randoms.take(self._chosen))
+        return SparseRanking(self._selection.randoms.take(self._chosen), self._selection.randoms.totals)
 
     @cached_property
     def _neurons(self) -> DenseRanking:

@@ -5,6 +5,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from mohole.evaluate.finder import Side
 from mohole.evaluate.ranking import SparseColumns
 from mohole.evaluate.results import ConceptLanguages, LanguageRate, Multilingual
 from mohole.evaluate.truth import LANGUAGE_FAMILY, Marks, Truth
@@ -16,18 +17,25 @@ FIRES = 0.9
 SILENT = 0.05
 
 
-def measure_languages(truth: Truth, selection: SparseColumns, scoring: SparseColumns, min_tokens: int) -> Multilingual:
-    """For each concept seen in two or more languages, its best latent's firing rate in each.
+def measure_languages(truth: Truth, selection: Side, scoring: Side, min_tokens: int) -> Multilingual:
+    """For each concept seen in two or more languages, its best latent's firing rate in each; and the same for random directions.
 
     A language is present when at least `min_tokens` tokens of the concept are in it, to choose on and to score on.
     """
+    concepts = _concepts(truth, selection.latents, scoring.latents, min_tokens)
+    floor = _concepts(truth, selection.randoms, scoring.randoms, min_tokens)
+    if not concepts:
+        return Multilingual(None, None, None, None, ())
+    n_one, n_random = (sum(concept.is_multilingual for concept in found) for found in (concepts, floor))
+    return Multilingual(n_one / len(concepts), *wilson(n_one, len(concepts)), n_random / len(concepts), concepts)
+
+
+def _concepts(
+    truth: Truth, selection: SparseColumns, scoring: SparseColumns, min_tokens: int
+) -> tuple[ConceptLanguages, ...]:
     labels = chain.from_iterable(truth.families[family] for family in truth.word_families)
     found = (_concept(label, truth, selection, scoring, min_tokens) for label in labels)
-    concepts = tuple(concept for concept in found if concept is not None)
-    if not concepts:
-        return Multilingual(None, None, None, ())
-    n_one = sum(concept.is_multilingual for concept in concepts)
-    return Multilingual(n_one / len(concepts), *wilson(n_one, len(concepts)), concepts)
+    return tuple(concept for concept in found if concept is not None)
 
 
 def _concept(
@@ -43,7 +51,8 @@ def _concept(
         for marks in (truth.selection, truth.scoring)
     )
     rates = np.stack([selection.fired(choosing[name]) / len(choosing[name]) for name in languages])
-    latent = int(np.argmax(rates.min(axis=0) - selection.fired(others) / len(others)))
+    everywhere = selection.totals / selection.n_rows  # of equals, not one that fires on much else outside the family
+    latent = int(np.argmax(rates.min(axis=0) - selection.fired(others) / len(others) - everywhere))
     judged = tuple(
         LanguageRate(name, float((scoring.column(latent, judging[name]) > 0).mean()), len(judging[name]))
         for name in languages

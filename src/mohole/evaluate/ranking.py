@@ -72,6 +72,11 @@ class SparseColumns:
         ends = np.cumsum(counts)
         return np.repeat(self.row_starts[rows] - (ends - counts), counts) + np.arange(ends[-1] if len(ends) else 0)
 
+    @cached_property
+    def totals(self) -> Int64:
+        """In how many rows each column is not zero."""
+        return np.bincount(self.columns, minlength=self.n_columns)
+
     def fired(self, rows: Int64) -> Int64:
         """In how many of these rows each column is not zero."""
         return np.bincount(self.columns[self.entries_of(rows)], minlength=self.n_columns)
@@ -80,8 +85,10 @@ class SparseColumns:
 class SparseRanking:
     """Ranks of every entry among all rows of a contrast, column by column."""
 
-    def __init__(self, contrast: SparseColumns) -> None:
+    def __init__(self, contrast: SparseColumns, everywhere: Int64 | None = None) -> None:
+        """`everywhere`: in how many rows of all each column is not zero; the rarer of two equally good columns is the better."""
         self._contrast = contrast
+        self._everywhere = np.zeros(contrast.n_columns, dtype=np.int64) if everywhere is None else everywhere
         order = np.argsort(_descending_keys(contrast.columns, contrast.values))
         columns, values = contrast.columns[order], contrast.values[order]
         starts = np.searchsorted(columns, np.arange(contrast.n_columns + 1))
@@ -108,15 +115,18 @@ class SparseRanking:
         columns, n_passed = columns[order], n_passed[order]
         n_right = np.arange(len(columns)) - np.searchsorted(columns, columns) + 1
         f1 = 2 * n_right / (n_passed + len(positives))
-        best = int(np.argmax(f1))
+        return self._rarest(np.flatnonzero(f1 == f1.max()), columns, f1)
+
+    def _rarest(self, tied: Int64, columns: Int64, f1: Float64) -> Best:
+        order = np.lexsort((columns[tied], self._everywhere[columns[tied]]))
+        best = tied[order[0]]
         return Best(int(columns[best]), 1, float(f1[best]))
 
     def best_firing_f1(self, positives: Int64) -> Best:
         """The column with the best F1 of the rule "it fires"."""
         right = self._contrast.fired(positives)
         f1 = 2 * right / (np.bincount(self._contrast.columns, minlength=self._contrast.n_columns) + len(positives))
-        best = int(np.argmax(f1))
-        return Best(best, 1, float(f1[best]))
+        return self._rarest(np.flatnonzero(f1 == f1.max()), np.arange(len(f1)), f1)
 
     def auroc(self, positives: Int64) -> Float64:
         """Every column's AUROC."""

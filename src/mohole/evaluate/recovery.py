@@ -38,8 +38,8 @@ DEFINITIONS = {
     "random": "the best latent of a dictionary of the same shape and nonlinearity with random unit directions",
     "probe": "logistic regression on the standardised row: the ceiling for one linear direction",
     "margin": "median F1 of latents less the better median of neuron and random",
-    "all": "auroc_all_*: against all tokens. A random dictionary scores high there, as a word is one or two pieces, so it proves "
-    "nothing",
+    "all": "f1_all_*: of the latent with the best F1 against all tokens; only this one is the concept rather than a detector "
+    "within its family. auroc_all_*: a random dictionary scores high there, as a word is one or two pieces, so it proves nothing",
     "intervals": "95 %, over documents: F1 and medians by Poisson bootstrap, AUROC by jackknife",
 }
 
@@ -90,7 +90,7 @@ def measure_recovery(
         words=words,
         families=families,
         labels=tuple(item.result for item in ordered),
-        multilingual=measure_languages(truth, selection.latents, scoring.latents, settings.min_language_tokens),
+        multilingual=measure_languages(truth, selection, scoring, settings.min_language_tokens),
         unscored=tuple(unscored[label] for label in labels if label in unscored),
         warnings=tuple(_warnings(words)),
     )

@@ -134,6 +134,11 @@ class FamilyResult:
     margin_low: float | None
     margin_high: float | None
     auroc: Medians
+    always_yes: float
+    """Median F1 of saying yes to every token of the contrast: what a score means nothing below."""
+    f1_all_latent: float
+    f1_all_random: float
+    """Medians of the F1 against all tokens."""
     auroc_all_latent: float
     auroc_all_random: float
 
@@ -153,7 +158,8 @@ class ConceptLanguages:
 
     label: str
     latent: int
-    """Chosen on the selection documents: largest (lowest firing rate over languages) - (rate on the family's other tokens)."""
+    """Chosen on the selection documents: largest (lowest firing rate over languages) - (rate on the family's other tokens)
+    - (rate on all tokens)."""
     languages: tuple[LanguageRate, ...]
     n_fired: int
     """Languages in which it fires on more than 0.9 of the concept's tokens: `n_fired` of `len(languages)`."""
@@ -172,6 +178,8 @@ class Multilingual:
     low: float | None
     high: float | None
     """Wilson's interval over concepts."""
+    share_random: float | None
+    """The same share for the dictionary of random directions."""
     concepts: tuple[ConceptLanguages, ...]
 
 

@@ -18,14 +18,14 @@
     words          one family result over all families of words, or null
     families       [{family, is_words, n_labels, f1: {latent, neuron, random, probe}, f1_low, f1_high,
                      margin, margin_low, margin_high, auroc: {latent, neuron, random, probe},
-                     auroc_all_latent, auroc_all_random}]
+                     always_yes, f1_all_latent, f1_all_random, auroc_all_latent, auroc_all_random}]
     labels         [{label, family, contrast, contrast_text, n_positive, n_negative, n_documents, n_positive_selection,
                      n_negative_selection, latent, neuron, random, probe, firing_f1, firing_latent,
                      all_latent, f1_all_latent, f1_all_random,
                      auroc_all_latent, auroc_all_random}]; latent, neuron, random and probe are each
                     {f1, f1_low, f1_high, precision, recall, candidate, sign, threshold, f1_selection,
                      auroc, auroc_low, auroc_high, auroc_candidate}
-    multilingual   {share, low, high, concepts: [{label, latent, languages: [{language, rate, n}], n_fired,
+    multilingual   {share, low, high, share_random, concepts: [{label, latent, languages: [{language, rate, n}], n_fired,
                      other_rate, n_other, is_multilingual}]}
     unscored       [{label, n_positive, n_positive_selection, reason}]
     warnings       [sentence]

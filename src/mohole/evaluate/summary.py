@@ -53,9 +53,16 @@ def _family(name: str, members: list[Found], is_words: bool) -> FamilyResult:
         margin_low=margin_low,
         margin_high=margin_high,
         auroc=auroc,
+        always_yes=float(np.median([_always_yes(result) for result in results])),
+        f1_all_latent=float(np.median([result.f1_all_latent for result in results])),
+        f1_all_random=float(np.median([result.f1_all_random for result in results])),
         auroc_all_latent=float(np.median([result.auroc_all_latent for result in results])),
         auroc_all_random=float(np.median([result.auroc_all_random for result in results])),
     )
+
+
+def _always_yes(result: LabelResult) -> float:
+    return 2 * result.n_positive / (2 * result.n_positive + result.n_negative)
 
 
 def _medians(results: list[LabelResult], measure: str) -> Medians:

@@ -30,7 +30,10 @@ def label(out: Path, catalogue: Catalogue, corpus: Corpus, settings: config.Labe
     view = View.of(corpus)
     text, place_of_row = read_text(view, catalogue.tokens, settings.max_tokens, seed=seed)
     firings = _firings(catalogue, text, place_of_row, settings.firing_share)
-    write_labels(out / LABELS_FILE, label_latents(text, firings, catalogue.maximum, catalogue.counts, settings))
+    write_labels(
+        out / LABELS_FILE,
+        label_latents(text, firings, catalogue.maximum, catalogue.counts, settings, catalogue.hookpoint),
+    )
     pools = {
         name: {"tokens": int((text.pool == pool).sum()), "documents": len(np.unique(text.document[text.pool == pool]))}
         for pool, name in enumerate(POOL_NAMES)
@@ -51,13 +54,14 @@ def label_latents(
     maximum: NDArray[np.float32],
     counts: Int64,
     settings: config.Label,
+    hookpoint: str,
 ) -> list[Label]:
-    """One label for each latent, from the places at which it fires."""
+    """One label for each latent, from the places at which it fires. `hookpoint`: for the progress display."""
     aspects = make_aspects(text)
     search, phrasing = Search(text, aspects), Phrasing(text, {name: aspect.keys for name, aspect in aspects.items()})
     n_scored = int((text.pool == TEST).sum())
     labels = []
-    with track("label", len(firings), "latents") as tracker:
+    with track(f"label {hookpoint}", len(firings), "latents") as tracker:
         for latent, firing in enumerate(firings):
             threshold = float(maximum[latent]) * settings.firing_share
             unnamed = _unnamed(firing, int(counts[latent]), len(text), settings.min_firings)

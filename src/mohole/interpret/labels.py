@@ -8,6 +8,7 @@ from typing import Literal
 
 from mohole import artifact
 from mohole.errors import ArtifactError
+from mohole.record import read_json
 
 LABELS_FILE = "labels.jsonl"
 FACTS_FILE = "labels.json"
@@ -48,6 +49,8 @@ class Labels:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.manifest = artifact.open_artifact(path, kind="labels")
+        self.firing_share: float = read_json(path / FACTS_FILE, "firing_share")["firing_share"]
+        """Above this share of its maximum a latent counted as firing when labels were found and scored."""
         try:
             lines = (path / LABELS_FILE).read_text(encoding="utf-8").split("\n")
             self._labels = [Label(**json.loads(line)) for line in lines if line]

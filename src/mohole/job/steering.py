@@ -3,7 +3,10 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mohole.act import Choice, demonstrate, most_effective
+import torch
+from torch import Tensor
+
+from mohole.act import DEFAULT_TIMES_MAX, Choice, demonstrate, most_active, most_effective
 from mohole.catalogue import Catalogue
 from mohole.config import Clamp, PlantedCorpus, Recipe
 from mohole.corpus import Corpus
@@ -12,8 +15,12 @@ from mohole.errors import StageError
 from mohole.interpret import Labels
 from mohole.model import LanguageModel
 
-_PROMPT_TOKENS = 12
 _PROMPTS = 4
+_TRIAL_PROMPTS = 8
+_PROMPT_TOKENS = 12
+_CANDIDATES = 6
+_LABELLED = 12
+_TEXTS = 24
 
 
 def steer(out: Path, model: LanguageModel, corpus: Corpus, recipe: Recipe, parents: Mapping[str, Path]) -> None:
@@ -25,14 +32,22 @@ def steer(out: Path, model: LanguageModel, corpus: Corpus, recipe: Recipe, paren
     dictionary = SparseAutoencoder.open(parents["dictionary"])
     catalogue, labels = Catalogue.open(parents["catalogue"]), Labels.open(parents["labels"])
     clamp = recipe.steer.clamp
-    prompts = recipe.steer.prompts or _prompts(corpus, isinstance(recipe.corpus, PlantedCorpus))
-    if clamp is None:
-        latent, chosen_by = _best_labelled(catalogue, labels), "the latent whose label holds best on unseen documents"
-    elif clamp.concept is None:
-        latent, chosen_by = _numbered(clamp, dictionary), "named in the recipe"
+    possible = _prompts(corpus, isinstance(recipe.corpus, PlantedCorpus))
+    prompts = recipe.steer.prompts or possible[:_PROMPTS]
+    if clamp is not None and clamp.latent is not None:
+        latent, chosen_by = _numbered(clamp.latent, dictionary), "named in the recipe"
     else:
-        choice = _most_effective(model, dictionary, catalogue, corpus, clamp, prompts)
-        latent, chosen_by = choice.latent, str(choice)
+        candidates = _labelled(catalogue, labels, corpus) if clamp is None else _of_concept(clamp, catalogue, corpus)
+        choice = most_effective(
+            model,
+            dictionary,
+            catalogue,
+            candidates,
+            [prompt for prompt in possible if prompt not in prompts] or prompts,
+            _texts(corpus, model),
+            times_max=DEFAULT_TIMES_MAX if clamp is None else clamp.times_max,
+        )
+        latent, chosen_by = choice.latent, _why(choice, clamp)
     demonstrate(
         out,
         model,
@@ -47,25 +62,22 @@ def steer(out: Path, model: LanguageModel, corpus: Corpus, recipe: Recipe, paren
     )
 
 
-def _numbered(clamp: Clamp, dictionary: SparseAutoencoder) -> int:
-    assert clamp.latent is not None
-    if clamp.latent >= dictionary.n_latents:
+def _why(choice: Choice, clamp: Clamp | None) -> str:
+    among = "best labelled" if clamp is None else f"most active at {clamp.concept}"
+    return f"{choice} (tried: those {among})"
+
+
+def _numbered(latent: int, dictionary: SparseAutoencoder) -> int:
+    if latent >= dictionary.n_latents:
         raise StageError(
-            f"steer.clamp.latent: {clamp.latent}: the dictionary has {dictionary.n_latents} latents, "
+            f"steer.clamp.latent: {latent}: the dictionary has {dictionary.n_latents} latents, "
             f"counted from 0 to {dictionary.n_latents - 1}"
         )
-    return clamp.latent
+    return latent
 
 
-def _most_effective(
-    model: LanguageModel,
-    dictionary: SparseAutoencoder,
-    catalogue: Catalogue,
-    corpus: Corpus,
-    clamp: Clamp,
-    shown: Sequence[str],
-) -> Choice:
-    """The concept's latent, chosen on prompts that the demonstration does not show."""
+def _of_concept(clamp: Clamp, catalogue: Catalogue, corpus: Corpus) -> dict[int, set[int]]:
+    """The latents most active where the concept holds. All of them stand for its words."""
     places = corpus.truth(str(clamp.concept))
     if len(places) == 0:
         known = ", ".join(corpus.labels[:8])
@@ -73,34 +85,56 @@ def _most_effective(
             f"steer.clamp.concept: {clamp.concept!r} is nowhere in this corpus; it has {known or 'no truth'}, ..."
         )
     words = {int(token) for token in corpus.tokens[places]}
-    trial = [prompt for prompt in _bridge_prompts() if prompt not in shown]
-    return most_effective(model, dictionary, catalogue, places, words, trial, times_max=clamp.times_max)
+    active = most_active(catalogue, places, _CANDIDATES)
+    if not active:
+        raise StageError(f"steer.clamp.concept: no latent of {catalogue.hookpoint} is active at {clamp.concept!r}")
+    return dict.fromkeys(active, words)
 
 
-def _bridge_prompts() -> tuple[str, ...]:
-    from mohole.planted.prompts import bridge_prompts  # only the planted world has concepts to steer by name
-
-    return bridge_prompts()
-
-
-def _best_labelled(catalogue: Catalogue, labels: Labels) -> int:
-    """The latent whose label holds best on unseen documents; among equals the one that fires more often."""
-    scored = [
-        (label.f1, int(catalogue.counts[label.latent]), -label.latent)
-        for label in map(labels.label, range(catalogue.n_latents))
-        if label.status in ("good", "partial")
-    ]
+def _labelled(catalogue: Catalogue, labels: Labels, corpus: Corpus) -> dict[int, set[int]]:
+    """The latents whose labels hold best, with the tokens at which each is strongest: what it stands for, if for a word."""
+    scored = [label for label in labels if label.status in ("good", "partial")]
     if not scored:
         raise StageError(
             "steer: no latent has a label to choose by; set steer.clamp = { hookpoint = ..., latent = ... }"
         )
-    return -max(scored)[2]
+    best = sorted(scored, key=lambda label: (-label.f1, -int(catalogue.counts[label.latent]), label.latent))[:_LABELLED]
+    return {
+        label.latent: {int(corpus.tokens[example.token]) for example in catalogue.feature(label.latent).top}
+        for label in best
+    }
 
 
 def _prompts(corpus: Corpus, is_planted: bool) -> tuple[str, ...]:
+    """Texts to continue, those to be shown first: the built-in model's own question, or how held-out documents begin."""
     if is_planted:
-        return _bridge_prompts()[:_PROMPTS]
-    documents = corpus.held_out.nonzero()[0][:_PROMPTS]
-    starts = [int(corpus.document_starts[document]) for document in documents]
-    ends = [int(corpus.document_starts[document + 1]) for document in documents]
-    return tuple(corpus.text(start, min(start + _PROMPT_TOKENS, end)) for start, end in zip(starts, ends, strict=True))
+        from mohole.planted.prompts import bridge_prompts
+
+        return bridge_prompts()
+    documents = corpus.held_out.nonzero()[0].tolist()
+    begun = dict.fromkeys(_beginning(corpus, document) for document in documents[: 4 * (_PROMPTS + _TRIAL_PROMPTS)])
+    return tuple(text for text in begun if text.strip())[: _PROMPTS + _TRIAL_PROMPTS]
+
+
+def _beginning(corpus: Corpus, document: int) -> str:
+    """A document's first tokens, up to the last whole word."""
+    start, end = int(corpus.document_starts[document]), int(corpus.document_starts[document + 1])
+    stop = min(start + _PROMPT_TOKENS, end)
+    while start + 1 < stop < end and _is_inside_a_word(corpus, stop):
+        stop -= 1
+    return corpus.text(start, stop).rstrip()
+
+
+def _is_inside_a_word(corpus: Corpus, token: int) -> bool:
+    """Does this token go on with the word of the token before?"""
+    before, after = corpus.pieces[corpus.tokens[token - 1]], corpus.pieces[corpus.tokens[token]]
+    return bool(before[-1:].isalnum() and after[:1].isalnum())
+
+
+def _texts(corpus: Corpus, model: LanguageModel) -> Sequence[Tensor]:
+    """The first windows of some held-out documents, each with its begin-of-text token."""
+    windows = corpus.windows
+    is_held_out = corpus.held_out[corpus.document_of(windows.start)] & (windows.length > 1)
+    chosen = is_held_out.nonzero()[0][:_TEXTS]
+    bos = model.bos_id if corpus.has_bos else None
+    return [torch.from_numpy(corpus.window_tokens(chosen[i : i + 1], bos)) for i in range(len(chosen))]

@@ -117,5 +117,7 @@ class Findings:
     code: str
     hookpoints: tuple[HookpointFindings, ...]
     """At least one, in order of execution."""
+    firing_share: float
+    """Labels were made and scored for activations above this share of a latent's maximum."""
     steering: Demonstration | None
     artifacts: tuple[ArtifactFacts, ...]

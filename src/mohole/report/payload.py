@@ -57,6 +57,7 @@ def page_data(findings: Findings) -> dict[str, Any]:
             "n_tokens": findings.n_tokens,
             "context": findings.context,
             "held_out": findings.held_out,
+            "firing_share": findings.firing_share,
             "seed": findings.seed,
             "code": findings.code,
         },
@@ -98,7 +99,7 @@ def _hookpoint(place: HookpointFindings, texts: _Texts) -> dict[str, Any]:
 
 
 def _recovery(recovery: Recovery) -> dict[str, Any]:
-    """Families and labels in the few numbers that the page shows. Every F1 is against the concept's own family."""
+    """Families and labels in the few numbers that the page shows. Every F1 but `among_all` is within the concept's own family."""
     return {
         "n_rows": recovery.n_rows,
         "n_documents": recovery.n_documents,
@@ -110,6 +111,7 @@ def _recovery(recovery: Recovery) -> dict[str, Any]:
             {
                 "label": visible(result.label),
                 "latent": result.latent.candidate,
+                "among_all": {"latent": result.all_latent, "f1": round(result.f1_all_latent, 3)},
                 "n": result.n_positive,
                 "f1": {name: round(getattr(result, name).f1, 3) for name in ("latent", "probe", "neuron", "random")},
             }
@@ -119,6 +121,7 @@ def _recovery(recovery: Recovery) -> dict[str, Any]:
             "share": recovery.multilingual.share,
             "low": recovery.multilingual.low,
             "high": recovery.multilingual.high,
+            "random": recovery.multilingual.share_random,
             "n": len(recovery.multilingual.concepts),
         },
         "n_unscored": len(recovery.unscored),
@@ -130,6 +133,8 @@ def _family(family: FamilyResult) -> dict[str, Any]:
         "family": visible(family.family),
         "n_labels": family.n_labels,
         "f1": asdict(family.f1),
+        "always": family.always_yes,
+        "among_all": {"latent": family.f1_all_latent, "random": family.f1_all_random},
         "f1_low": family.f1_low,
         "f1_high": family.f1_high,
     }

@@ -59,6 +59,7 @@ def read_findings(run: Path | str, *, model: str = "the model", max_features: in
         seed=corpus.manifest.inputs.seed,
         code=corpus.manifest.code,
         hookpoints=tuple(places),
+        firing_share=Labels.open(run / hookpoints[0] / "labels").firing_share,
         steering=read_steering(steering) if steering.is_dir() else None,
         artifacts=tuple(_artifacts(run, hookpoints)),
     )

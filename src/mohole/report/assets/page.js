@@ -41,7 +41,7 @@ function drawSteering() {
   root.append(
     h("h2", { id: "steering-title" }, "Steering ", h("small", {}, "the same prompt, with one feature held fixed")),
     h("p", { class: "lead" }, "Feature ", h("b", {}, h("bdi", {}, shown.label)), " (", known ? h("a", { href: `#/${shown.hookpoint}/${shown.latent}` }, name) : name, `) is held at ${short(shown.times_max)} × the largest activation seen on the text (${short(shown.maximum)}), at every token (of text; a begin-of-text token is left alone). `,
-      `The rest of each activation, what the dictionary does not explain included, is left as it was. The clamp fired at ${count(fired)} of ${count(ran)} tokens. Chosen: ${shown.chosen_by}.`),
+      `The rest of each activation, what the dictionary does not explain included, is left as it was. The clamp fired at ${count(fired)} of ${count(ran)} tokens. Encoded again, the moved activation reads the held value (within 5 %) at ${percent(shown.reads_back)} of the prompts' tokens: other latents overlap. Chosen: ${shown.chosen_by}.`),
     ...shown.generations.map((item) => h("article", { class: "steer" },
       h("h3", { class: "prompt" }, h("span", {}, "prompt"), h("bdi", {}, item.prompt)),
       h("div", { class: "sides" },
@@ -55,7 +55,7 @@ function drawFoot() {
     h("ul", {},
       h("li", {}, `Documents are split once, by a keyed hash: ${percent(data.run.held_out)} are never trained on, and the quality figures come from them. Intervals are 95 %, over resampled documents.`),
       h("li", {}, "A feature's density, maximum and examples come from the catalogue's sample of whole documents. At most one example is shown of a document, and identical documents count once. Intervals are half-open: the lower edge belongs to the interval below."),
-      h("li", {}, "A label is a rule found on some documents; its F1 is measured on others. “Says next” and “avoids” are the direct effect of the latent's direction on the vocabulary, later layers left out."),
+      h("li", {}, `A label is a rule found on some documents; its F1 is measured on others, for activations above ${percent(data.run.firing_share)} of the latent's maximum. “Says next” and “avoids” are the direct effect of the latent's direction on the vocabulary, later layers left out.`),
       h("li", {}, "Steering moves each activation by (c − f) along the latent's direction, f being its activation there and c the value it is held at.")),
     h("details", { class: "table" }, h("summary", {}, "The artifacts behind this page"),
       h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Artifacts" }, h("table", {},

@@ -6,7 +6,7 @@ const CARDS = [
   ["ce_recovered", "Predictions recovered", "The model runs on the reconstruction instead of its own activations. 1: it predicts as before; 0: as badly as with the activations wiped out.", 4],
   ["excess_ce", "Cost in predictions", "How much worse the next token is predicted with the reconstruction in place. Read it beside the share above, which saturates.", 4],
   ["kl", "Change of predictions", "How far the predicted distributions move, also where they stay equally good.", 4],
-  ["dead", "Dead latents", "Latents that never fire: capacity that was paid for and is not used. None would be best.", 0],
+  ["dead", "Dead latents", "Latents that fire on none of these tokens: capacity that was paid for and is not used. None would be best.", 0],
 ];
 
 function drawQuality(place) {

@@ -10,7 +10,7 @@ function drawRecovery(place) {
   if (!found) return root.append(h("p", {}, "Not scored at this hookpoint."));
   root.append(
     h("p", { class: "lead" }, `This text was written by a program that knows which concept each token carries, so a latent can be marked like an exam. `,
-      `Score: F1 of the best latent at telling a concept's tokens from those of its family's other concepts, chosen on training documents and measured on ${count(found.n_rows)} tokens of ${count(found.n_documents)} held-out documents; median over the family.`),
+      `The plot: F1 of the best latent at telling a concept's tokens from those of its family's other concepts, chosen on training documents and measured on ${count(found.n_rows)} tokens of ${count(found.n_documents)} held-out documents; median over the family.`),
     h("div", { class: "pair" }, familyPlot(found), h("div", {}, summary(found), conceptTable(place, found))));
 }
 
@@ -43,18 +43,20 @@ function mark(x, y, kind, title) {
 function summary(found) {
   const f1 = found.words && found.words.f1, shared = found.multilingual;
   return h("p", {},
-    f1 ? `Over all ${count(found.words.n_labels)} concept words: latent ${fixed(f1.latent, 2)}, probe ${fixed(f1.probe, 2)}, neuron ${fixed(f1.neuron, 2)}, random ${fixed(f1.random, 2)}. ` : null,
-    isKnown(shared.share) ? `One latent serves a concept in all of its languages for ${percent(shared.share)} of ${count(shared.n)} multilingual concepts. ` : null,
+    f1 ? `Over all ${count(found.words.n_labels)} concept words: latent ${fixed(f1.latent, 2)}, probe ${fixed(f1.probe, 2)}, neuron ${fixed(f1.neuron, 2)}, random ${fixed(f1.random, 2)}; all within the concept's own family. ` : null,
+    f1 ? `Among all tokens of the text, where a latent that also fires elsewhere loses: ${fixed(found.words.among_all.latent, 2)}, random ${fixed(found.words.among_all.random, 2)}. ` : null,
+    isKnown(shared.share) ? `One latent serves a concept in all of its languages for ${percent(shared.share)} of ${count(shared.n)} multilingual concepts (random directions: ${percent(shared.random)}). ` : null,
     found.n_unscored ? `Too rare in this text to be scored: ${count(found.n_unscored)} labels.` : null);
 }
 
 function conceptTable(place, found) {
   const browsable = new Set(place.features.map((feature) => feature.latent));
+  const link = (latent) => browsable.has(latent) ? h("a", { href: `#/${place.hookpoint}/${latent}` }, latent) : latent;
   const rows = found.labels.map((row) => h("tr", {},
     h("th", { scope: "row" }, row.label),
     h("td", {}, fixed(row.f1.latent, 2)), h("td", {}, fixed(row.f1.probe, 2)), h("td", {}, fixed(row.f1.neuron, 2)), h("td", {}, fixed(row.f1.random, 2)),
-    h("td", {}, browsable.has(row.latent) ? h("a", { href: `#/${place.hookpoint}/${row.latent}` }, row.latent) : row.latent)));
-  const heads = ["concept", "latent F1", "probe", "neuron", "random", "latent"];
+    h("td", {}, link(row.latent)), h("td", {}, fixed(row.among_all.f1, 2)), h("td", {}, link(row.among_all.latent))));
+  const heads = ["concept", "F1 in its family", "probe", "neuron", "random", "latent", "F1 among all", "latent"];
   return h("details", { class: "table" }, h("summary", {}, `All ${count(rows.length)} concepts as a table`),
     h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Concepts" }, h("table", {}, h("thead", {}, h("tr", {}, heads.map((head) => h("th", { scope: "col" }, head)))), h("tbody", {}, rows))));
 }

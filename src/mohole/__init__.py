@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mohole.catalogue import Catalogue
     from mohole.corpus import Corpus
     from mohole.dictionary import load_dictionary
+    from mohole.interpret import Labels
     from mohole.job import read_recipe, run
     from mohole.model import load_model
     from mohole.store import Store
@@ -21,6 +22,7 @@ _WHERE = {
     "Catalogue": "mohole.catalogue",
     "Clamp": "mohole.act",
     "Corpus": "mohole.corpus",
+    "Labels": "mohole.interpret",
     "Store": "mohole.store",
     "load_dictionary": "mohole.dictionary",
     "load_model": "mohole.model",
@@ -33,6 +35,7 @@ __all__ = [
     "Catalogue",
     "Clamp",
     "Corpus",
+    "Labels",
     "Store",
     "__version__",
     "load_dictionary",

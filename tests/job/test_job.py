@@ -1,11 +1,13 @@
 """The whole job on the built-in model, small: made once, skipped afterwards, the same bytes every time, changes noticed."""
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 from mohole import artifact
+from mohole.act import read_steering
 from mohole.config import Recipe, parse
 from mohole.errors import ArtifactError, StageError
 from mohole.job import plan, run, run_verb
@@ -108,3 +110,40 @@ def test_a_changed_text_is_another_corpus(tmp_path: Path) -> None:
     text.write_text(text.read_text(encoding="utf-8").replace("7 berries", "8 berries"), encoding="utf-8")
     with pytest.raises(StageError, match=r"corpus: made with other settings \(parents\.text"):
         run_verb(recipe, "harvest")
+
+
+@pytest.mark.parametrize(
+    ("clamp", "tried"),
+    [
+        ({"hookpoint": "resid_post.1", "concept": "landmark/golden_gate_bridge"}, "most active at landmark/golden"),
+        (None, "best labelled"),
+    ],
+)
+def test_a_latent_that_the_recipe_leaves_open_is_chosen_on_prompts_that_are_not_shown(
+    finished: Path, tmp_path: Path, clamp: dict[str, str] | None, tried: str
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    steer = {"max_new_tokens": 4} | ({"clamp": clamp} if clamp else {})
+    run_verb(small(folder, steer=steer), "steer", replace=True)
+    shown = read_steering(folder / "steering")
+    assert tried in shown.chosen_by
+    assert "of 8 other prompts" in shown.chosen_by
+    assert len(shown.generations) == 4
+    assert shown.times_max == 1.0
+
+
+def test_the_python_of_the_readme_runs_and_no_latent_exceeds_its_maximum(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    code = text.partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "demo").symlink_to(finished)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    strengths = [re.findall(r"(\d+\.\d\d) of (\d+\.\d\d)$", line) for line in printed]
+    found = [(float(value), float(most)) for ((value, most),) in filter(None, strengths)]
+    assert len(found) >= 6
+    assert all(value <= 1.5 * most for value, most in found)

@@ -59,7 +59,7 @@ def most_effective(
     catalogue: Maxima,
     candidates: Mapping[int, set[int]],
     prompts: Sequence[str],
-    texts: Sequence[Int[Tensor, "one position"]],
+    texts: Sequence[Int[Tensor, "1 _"]],
     *,
     times_max: float,
 ) -> Choice:

@@ -87,3 +87,19 @@ def test_the_interval_covers_the_truth_where_documents_are_clustered() -> None:
         naive_covered += naive.low <= truth <= naive.high
     assert 0.89 <= covered / 200 <= 0.99
     assert naive_covered / 200 < 0.6
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.0, 0.5, 1.0, 2.0]), st.booleans()), min_size=1, max_size=30))
+def test_zeros_that_are_left_out_and_only_counted_give_the_same_cut(rows: list[tuple[float, bool]]) -> None:
+    """Unless the best rule is to let everything through, which a sparse column cannot say."""
+    scores, positive = np.array([score for score, _ in rows]), np.array([hit for _, hit in rows])
+    fired = scores > 0
+    if not fired.any() or not positive.any():
+        return
+    whole = best_cut(scores, positive)
+    sparse = best_cut(scores[fired], positive[fired], silent_positives=int(positive[~fired].sum()))
+    if whole.threshold >= 0:
+        assert sparse.f1 == pytest.approx(whole.f1)
+        assert ((scores[fired] > sparse.threshold) == (scores[fired] > whole.threshold)).all()
+    else:
+        assert sparse.f1 <= whole.f1

@@ -203,10 +203,18 @@ class Finder:
     ) -> Best:
         """The column with the best F1 among all tokens of the selection side, and its F1 among all of the scoring side."""
         column = ranking.best_f1(self._selection.marks.of(label)).column
-        chosen, scored = self._selection.marks.mask(label), self._scoring.marks.mask(label)
-        cut = best_cut(choose_from.column(column, np.arange(len(chosen))), chosen)
-        decided = score_from.column(column, np.arange(len(scored))) > cut.threshold
-        return Best(column, 1, confusion(decided, scored).f1)
+        positives = self._selection.marks.mask(label)
+        rows, values = choose_from.of_column(column)
+        if len(rows) == 0:
+            return Best(column, 1, 0.0)
+        hits = positives[rows]
+        cut = best_cut(values.astype(np.float64), hits, silent_positives=int(positives.sum() - hits.sum()))
+        rows, values = score_from.of_column(column)
+        positives = self._scoring.marks.mask(label)
+        missed = np.setdiff1d(np.flatnonzero(positives), rows)  # silent where it holds
+        decided = np.concatenate([values > cut.threshold, np.zeros(len(missed), dtype=np.bool_)])
+        real = np.concatenate([positives[rows], np.ones(len(missed), dtype=np.bool_)])
+        return Best(column, 1, confusion(decided, real).f1)
 
     def _against_all(self, label: str, choosing: SparseRanking, judging: SparseRanking) -> float:
         best = choosing.best_auroc(self._selection.marks.of(label)).column

@@ -59,6 +59,12 @@ class SparseColumns:
         dense[self.entry_rows[entries]] = self.values[entries]
         return dense[rows]
 
+    def of_column(self, column: int) -> tuple[Int64, Float32]:
+        """The rows at which a column is not zero, ascending, and its values there."""
+        order, starts = self._by_column
+        entries = order[starts[column] : starts[column + 1]]
+        return self.entry_rows[entries], self.values[entries]
+
     def take(self, rows: Int64) -> "SparseColumns":
         """Some rows, in this order."""
         counts = np.diff(self.row_starts)[rows]

@@ -105,19 +105,23 @@ def _wins(scores: Scores, positive: Bools) -> Float64:
     return shares
 
 
-def best_cut(scores: Scores, positive: Bools) -> BestCut:
+def best_cut(scores: Scores, positive: Bools, *, silent_positives: int = 0) -> BestCut:
     """The rule `score > threshold` with the highest F1; of equal ones the strictest. Midway between neighbouring scores.
+
+    Args:
+        silent_positives: positives that are not among `scores` and that no rule may let through: for a sparse column, whose
+            zeros need not be given.
 
     Raises:
         ValueError: there is no positive.
     """
-    if not positive.any():
+    if not positive.any() and not (silent_positives and len(scores)):
         raise ValueError("best_cut: no positive to find")
     scores = scores.astype(np.float64)
     order = np.argsort(-scores, kind="stable")
     ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
     n_right = np.cumsum(positive[order])[ends]
-    f1 = 2 * n_right / (ends + 1 + positive.sum())
+    f1 = 2 * n_right / (ends + 1 + positive.sum() + silent_positives)
     best = int(np.argmax(f1))
     return BestCut(cut_below(scores[order], int(ends[best]) + 1), float(f1[best]))
 

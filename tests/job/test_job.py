@@ -147,3 +147,16 @@ def test_the_python_of_the_readme_runs_and_no_latent_exceeds_its_maximum(
     found = [(float(value), float(most)) for ((value, most),) in filter(None, strengths)]
     assert len(found) >= 6
     assert all(value <= 1.5 * most for value, most in found)
+
+
+def test_the_same_text_elsewhere_is_the_same_corpus(tmp_path: Path) -> None:
+    words = "\n\n".join(f"the river number {i} runs past the old mill and the bridge " * 8 for i in range(40))
+    digests = []
+    for place in ("here", "there"):
+        text = tmp_path / place / "own.txt"
+        text.parent.mkdir()
+        text.write_text(words)
+        recipe = small(tmp_path / place / "run", corpus={"kind": "text", "path": str(text)}, windows={"held_out": 0.3})
+        run_verb(recipe, "harvest")
+        digests.append(artifact.open_artifact(Path(recipe.run) / "corpus").digest)
+    assert digests[0] == digests[1]

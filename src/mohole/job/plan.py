@@ -126,7 +126,7 @@ def plan(recipe: Recipe) -> Plan:
     corpus, activations, shuffled = run / "corpus", run / "activations", run / "shuffled"
     model = recipe.model.model_dump(mode="json", include={"dtype", "device"})
     stages = [
-        Stage("corpus", "corpus", corpus, None, _dump(recipe, "corpus", "windows"), {}, needs_model=True),
+        Stage("corpus", "corpus", corpus, None, _corpus_config(recipe), {}, needs_model=True),
         Stage(
             "harvest",
             "activations",
@@ -185,6 +185,14 @@ def _steered_hookpoint(recipe: Recipe, hookpoints: tuple[str, ...]) -> str:
             f"steer.clamp.hookpoint: {name} is not harvested; harvest.hookpoints has {', '.join(hookpoints)}"
         )
     return name
+
+
+def _corpus_config(recipe: Recipe) -> dict[str, Any]:
+    """Of a text only its name: the bytes count (they are a parent), not the folder they lie in on this machine."""
+    config = _dump(recipe, "corpus", "windows")
+    if isinstance(recipe.corpus, TextCorpus):
+        config["corpus"]["path"] = Path(recipe.corpus.path).name
+    return config
 
 
 def _dump(recipe: Recipe, *tables: str) -> dict[str, Any]:

@@ -19,7 +19,8 @@ const h = (tag, attributes, ...children) => fill(document.createElement(tag), at
 const s = (tag, attributes, ...children) => fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 
 const isKnown = (value) => value !== null && value !== undefined;
-const fixed = (value, digits) => (isKnown(value) ? value.toFixed(digits).replace("-", "−") : "–");
+// Rounded to nothing, a number has no sign.
+const fixed = (value, digits) => (isKnown(value) ? (Number(value.toFixed(digits)) === 0 ? (0).toFixed(digits) : value.toFixed(digits).replace("-", "−")) : "–");
 const count = (value) => (isKnown(value) ? value.toLocaleString("en") : "–");
 const short = (value) => (isKnown(value) ? String(Number(value.toPrecision(3))).replace("-", "−") : "–");
 function percent(value) {

@@ -53,8 +53,7 @@ function trainingPlot(place) {
       g.append(line(L, y(v), W - R, y(v), "grid"), words(L - 6, y(v) + 4, short(v), "tick", "end"));
     }
     const last = points[points.length - 1][0];
-    for (const part of [0, 0.5, 1]) g.append(words(x(last * part), H - 10, count(Math.round(last * part)), "tick", part === 0 ? "start" : part === 1 ? "end" : "middle"));
-    g.append(words(W - R - 60, H - 10, "steps", "tick faint", "end"));
+    for (const part of [0, 0.5, 1]) g.append(words(x(last * part), H - 10, count(Math.round(last * part)) + (part === 1 ? " steps" : ""), "tick", part === 0 ? "start" : part === 1 ? "end" : "middle"));
     if (held > 0) g.append(line(L, y(held), W - R, y(held), "held"));
     g.append(s("polyline", { class: "curve", points: points.map(([a, b]) => `${x(a).toFixed(1)},${y(b).toFixed(1)}`).join(" ") }));
   });
@@ -68,7 +67,7 @@ function densityPlot(place) {
   const from = Math.max(0, (first < 0 ? 0 : first) - 1);
   const counts = d.counts.slice(from), edges = d.edges.slice(from);
   const top = Math.max(1, d.zero, ...counts);
-  const zeroWidth = 26, x0 = L + zeroWidth + 14;
+  const zeroWidth = 26, x0 = L + zeroWidth + 44;
   const x = (e) => x0 + ((W - x0 - R) * (e - edges[0])) / (edges[edges.length - 1] - edges[0]);
   const y = (n) => T + (H - T - B) * (1 - n / top);
   return plot("How often latents fire", `Latents by the share of ${count(d.n_rows)} tokens at which they fire; the lone bar: never.`, W, H, (g) => {

@@ -1,6 +1,8 @@
 """Planted directions are found, and only by what can see them; what is not there is not found."""
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from sklearn.preprocessing import StandardScaler
 from mohole import config, keys
 from mohole.corpus import Corpus
 from mohole.dictionary import SparseAutoencoder
-from mohole.evaluate.floors import Probe
+from mohole.evaluate import recovery as recovery_module
+from mohole.evaluate.floors import Probe, random_dictionary
 from mohole.evaluate.recovery import measure_recovery
 from mohole.evaluate.results import Recovery
 from mohole.evaluate.rows import choose_rows
@@ -147,24 +150,83 @@ def test_f1_and_auroc_agree_with_scikit_learn(
     assert result.probe.auroc == pytest.approx(expected, abs=5e-3)
 
 
-def test_each_score_is_that_of_its_own_candidate(recovery: Recovery, planted_rows, world: Corpus) -> None:
-    """The best neuron by F1 and the best by AUROC often differ; each number belongs to its own."""
-    n_different = 0
+@dataclass(frozen=True)
+class Family:
+    """A family's tokens on both sides of the split, as neurons and as latents."""
+
+    tokens: np.ndarray
+    held_out: np.ndarray
+    neurons: np.ndarray
+    latents: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def families(planted_rows, true_dictionary: SparseAutoencoder, world: Corpus) -> dict[str, Family]:
+    matrix, found = planted_rows.store.take(HOOKPOINT, np.argsort(planted_rows.store.tokens)), {}
     for family in ("animal", "food", "word_language", "statement"):
-        tokens = np.unique(
-            np.concatenate([world.truth(name) for name in world.labels if name.startswith(f"{family}/")])
-        )
-        tokens = tokens[world.held_out[world.document_of(tokens)]]
-        matrix = planted_rows.store.take(HOOKPOINT, np.argsort(planted_rows.store.tokens)[tokens]).numpy()
-        for result in recovery.labels:
-            if result.family == family:
-                positive, neuron = np.isin(tokens, world.truth(result.label)), result.neuron
-                n_different += neuron.candidate != neuron.auroc_candidate
-                area = roc_auc_score(positive, matrix[:, neuron.auroc_candidate])
-                assert min(abs(neuron.auroc - area), abs(neuron.auroc - (1 - area))) < 1e-9
-                decided = neuron.sign * matrix[:, neuron.candidate].astype(np.float64) > neuron.threshold
-                assert neuron.f1 == pytest.approx(f1_score(positive, decided), abs=1e-12)
-    assert n_different > 0
+        of_family = [world.truth(label) for label in world.labels if label.startswith(f"{family}/")]
+        tokens = np.unique(np.concatenate(of_family))
+        latents = true_dictionary.encode(matrix[tokens]).dense().double().numpy()
+        held_out = world.held_out[world.document_of(tokens)]
+        found[family] = Family(tokens, held_out, matrix[tokens].double().numpy(), latents)
+    return found
+
+
+def test_each_score_is_that_of_its_own_candidate(
+    recovery: Recovery, families: dict[str, Family], world: Corpus
+) -> None:
+    """The best neuron by F1 and the best by AUROC often differ, and so may the best latents; each number is its own's."""
+    n_different = {"neuron": 0, "latent": 0}
+    for result in recovery.labels:
+        if (family := families.get(result.family)) is None:
+            continue
+        positive = np.isin(family.tokens, world.truth(result.label))[family.held_out]
+        for name, score, values in (
+            ("neuron", result.neuron, family.neurons[family.held_out]),
+            ("latent", result.latent, family.latents[family.held_out]),
+        ):
+            assert score.candidate is not None
+            assert score.auroc_candidate is not None
+            area, other = (
+                roc_auc_score(positive, values[:, column]) for column in (score.auroc_candidate, score.candidate)
+            )
+            n_different[name] += abs(area - other) > 1e-6
+            if name == "latent":
+                assert score.auroc == pytest.approx(area, abs=1e-9)
+            else:
+                assert min(abs(score.auroc - area), abs(score.auroc - (1 - area))) < 1e-9
+            decided = score.sign * values[:, score.candidate] > score.threshold
+            assert score.f1 == pytest.approx(f1_score(positive, decided), abs=1e-12)
+    assert n_different["neuron"] > 0
+    assert n_different["latent"] > 0
+
+
+def test_every_cut_is_the_best_one_on_the_training_documents(
+    recovery: Recovery, families: dict[str, Family], world: Corpus
+) -> None:
+    """Not on the documents that it is scored on: there another cut is often better."""
+    n_better = 0
+    for result in recovery.labels:
+        if (family := families.get(result.family)) is None:
+            continue
+        positive = np.isin(family.tokens, world.truth(result.label))
+        for score, matrix in ((result.neuron, family.neurons), (result.latent, family.latents)):
+            values = score.sign * matrix[:, score.candidate]
+            best, best_held_out = (
+                best_f1(values[side], positive[side]) for side in (~family.held_out, family.held_out)
+            )
+            assert score.f1_selection == pytest.approx(best, abs=1e-12)
+            reached = f1_score(positive[~family.held_out], values[~family.held_out] > score.threshold)
+            assert reached == pytest.approx(best, abs=1e-12)
+            assert score.f1 <= best_held_out + 1e-12
+            n_better += best_held_out > score.f1 + 1e-6
+    assert n_better > 5
+
+
+def best_f1(values: np.ndarray, positive: np.ndarray) -> float:
+    """The best F1 of `value >= cut`, every value tried as the cut."""
+    passed = values >= np.unique(values)[:, None]
+    return float((2 * (passed & positive).sum(1) / (passed.sum(1) + positive.sum())).max())
 
 
 def test_against_all_tokens_even_a_random_dictionary_looks_good(recovery: Recovery) -> None:
@@ -239,6 +301,46 @@ def test_the_probe_does_not_mind_units_or_a_coordinate_that_never_changes() -> N
     plain, scaled = Probe(rows, positive).scores(rows), Probe(rows * units, positive).scores(rows * units)
     assert scaled == pytest.approx(plain, abs=1e-3)
     assert np.abs(plain).max() > 1.0
+
+
+def test_the_random_dictionary_stands_where_the_training_rows_do(
+    planted_rows, true_dictionary: SparseAutoencoder, world: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """About their mean, or all of its latents would see little but the offset that every row shares."""
+    made: list[SparseAutoencoder] = []
+
+    def remember(*arguments: Any) -> SparseAutoencoder:
+        made.append(random_dictionary(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(recovery_module, "random_dictionary", remember)
+    recover(planted_rows.store, true_dictionary, world)
+    (floor,) = made
+    training = np.flatnonzero(~planted_rows.store.held_out)
+    mean = planted_rows.store.take(HOOKPOINT, training).double().mean(0)
+    everywhere = planted_rows.store.take(HOOKPOINT, np.arange(len(planted_rows.store.tokens))).double().mean(0)
+    assert (mean - everywhere).abs().max() > 1e-3
+    torch.testing.assert_close(floor.b_dec.double(), mean, rtol=0, atol=1e-5)
+    assert floor.W_dec.shape == true_dictionary.W_dec.shape
+    torch.testing.assert_close(floor.W_dec.norm(dim=1), torch.ones(floor.n_latents))
+    assert torch.equal(floor.W_enc, floor.W_dec)
+
+
+def test_moving_every_row_by_the_same_vector_changes_no_score_of_the_random_dictionary(
+    recovery: Recovery,
+    planted_rows,
+    true_dictionary: SparseAutoencoder,
+    world: Corpus,
+    make_store: Callable[..., Store],
+) -> None:
+    offset = torch.linspace(-8.0, 8.0, true_dictionary.d_model)
+    rows = planted_rows.store.take(HOOKPOINT, np.argsort(planted_rows.store.tokens)) + offset
+    moved = recover(
+        make_store(world, rows.numpy()), replace(true_dictionary, b_dec=true_dictionary.b_dec + offset), world
+    )
+    for mine, theirs in zip(recovery.labels, moved.labels, strict=True):
+        assert theirs.random.f1 == pytest.approx(mine.random.f1, abs=0.02)
+        assert theirs.random.auroc == pytest.approx(mine.random.auroc, abs=0.01)
 
 
 def test_the_random_dictionary_is_keyed_by_latent() -> None:

@@ -46,6 +46,27 @@ def test_greedy_answers_are_right_and_a_wrong_last_token_is_wrong(
     assert right.clean_low < 1.0 == right.clean_high
 
 
+def test_an_answer_that_begins_wrong_and_ends_right_is_wrong(model: LanguageModel, identity: SparseAutoencoder) -> None:
+    """Its second token is the likeliest one after the wrong first: no single token may speak for the answer."""
+    texts, answers = [], []
+    for prompt in prompts(model, 12):
+        first = " the" if continued(model, prompt, 1).strip() != "the" else " of"
+        last = continued(model, prompt + first, 1).strip()
+        if last != "<s>":
+            texts.append(prompt)
+            answers.append(f"{first} {last}")
+    assert len(texts) > 6
+    task = Task("half", tuple(texts), tuple(answers))
+    tail = Task(
+        "tail",
+        tuple(p + a.rsplit(" ", 1)[0] for p, a in zip(texts, answers, strict=True)),
+        tuple(" " + a.rsplit(" ", 1)[1] for a in answers),
+    )
+    half, last_alone = measure_tasks(model, identity, [task, tail], config.Evaluate(), has_bos=True)
+    assert (half.n, half.clean, half.replaced) == (len(texts), 0.0, 0.0)
+    assert (last_alone.clean, last_alone.replaced) == (1.0, 1.0)
+
+
 def test_replaced_answers_are_those_generated_with_the_reconstruction_in_place(
     model: LanguageModel, lossy: SparseAutoencoder
 ) -> None:

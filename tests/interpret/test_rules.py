@@ -7,6 +7,7 @@ from mohole.interpret import Label
 from mohole.interpret.aspects import make_aspects
 from mohole.interpret.phrasing import Phrasing
 from mohole.interpret.rules import Rule, Search, best_keys
+from mohole.interpret.text import EXPLAIN, SELECT, TEST
 
 
 def named(stream, mask) -> Label:
@@ -180,6 +181,29 @@ def test_precision_recall_and_n_are_those_of_the_test_pool(stream) -> None:
     assert label.precision == (mask & unseen).sum() / (stream.at(" cat") & unseen).sum()
     assert label.f1 == pytest.approx(2 * label.precision / (1 + label.precision))
     assert label.status == "partial"
+
+
+@pytest.mark.parametrize("trigger", [None, " liar"])
+def test_a_key_that_occurs_in_test_documents_only_does_not_enter_the_rule(stream, trigger: str | None) -> None:
+    """The latent fires at it too, so a rule that had seen those documents would have it, alone or after a trigger."""
+    if trigger:
+        stream.tokens[stream.at(trigger) & (np.random.default_rng(0).random(len(stream.tokens)) < 0.8)] = 30  # rarer
+    text, _ = stream.text_and_firings()
+    stream.tokens[stream.at(" house") & (text.pool != TEST)] = stream.pieces.index(" of")
+    fires = stream.at(" cat", " dog", " house")
+    if trigger:
+        fires &= stream.since(stream.at(trigger))
+    text, (firing,) = stream.text_and_firings(fires)
+    assert (stream.at(" house") & fires & (text.pool == TEST)).sum() > 5
+    assert not (stream.at(" house") & (text.pool != TEST)).any()
+    aspects = make_aspects(text)
+    rule = Search(text, aspects).best_rule(firing)
+    assert (rule.context is None) == (trigger is None)
+    assert len(rule.keys) == 2
+    assert (aspects[rule.aspect].counts[[EXPLAIN, SELECT]].sum(0)[list(rule.keys)] > 0).all()
+    (label,) = stream.labels(fires)
+    assert "house" not in label.text
+    assert label.recall < 0.8
 
 
 def test_labels_are_the_same_every_time_and_another_seed_scores_other_documents(stream) -> None:

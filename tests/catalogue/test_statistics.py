@@ -1,6 +1,7 @@
 """Statistics do not depend on how the firings were cut or ordered, and are what a slow loop finds."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -117,6 +118,25 @@ def test_intervals_and_bins_are_half_open_and_cover_every_activation_once(
     zeros = np.zeros(len(values), np.int64)
     bins = statistics.histogram(Firings(zeros, values, zeros, zeros), maxima, n)
     assert bins.tolist() == [np.bincount(index, minlength=n).tolist()]
+
+
+@pytest.mark.parametrize("n", [1, 3, 14, 40, 50])
+def test_a_value_on_an_edge_is_in_the_bin_below_and_its_neighbours_on_their_own_sides(n: int) -> None:
+    """Bins as exact fractions say, at edges that are float32 numbers: there dividing by the width is off by one bin."""
+    n_naively_wrong = 0
+    for maximum in range(1, 100):
+        edges = [Fraction(maximum * i, n) for i in range(1, n + 1)]
+        on = np.float32([edge for edge in edges if Fraction(float(np.float32(edge))) == edge])
+        values = np.unique(np.concatenate([on, np.nextafter(on, np.float32(0)), np.nextafter(on, np.float32(1e9))]))
+        values = values[values <= maximum]
+        expected = [math.ceil(Fraction(value) * n / maximum) - 1 for value in values.tolist()]
+        zeros, maxima = np.zeros(len(values), np.int64), np.float32([maximum])
+        bins = statistics.histogram(Firings(zeros, values, zeros, zeros), maxima, n)
+        assert bins.tolist() == [np.bincount(expected, minlength=n).tolist()]
+        found = statistics.interval_of(values, np.repeat(statistics.interval_edges(maxima, n), len(values), axis=0))
+        assert found.tolist() == expected
+        n_naively_wrong += (np.ceil(values * np.float64(n / maximum)) - 1 != expected).sum()
+    assert (n_naively_wrong > 0) == (n > 9)
 
 
 def test_interval_examples_are_distinct_documents_inside_their_interval_and_not_shown_above() -> None:

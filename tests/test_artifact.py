@@ -161,3 +161,48 @@ def test_no_time_and_no_place_is_in_a_manifest(tmp_path: Path) -> None:
     text = (tmp_path / "x" / "manifest.json").read_text()
     assert str(tmp_path) not in text
     assert time.strftime("%Y") not in text
+
+
+def replaced(path: Path) -> None:
+    with artifact.create(path, inputs(), replace=True) as draft:
+        (draft / "a.txt").write_text("new")
+
+
+def test_what_mohole_did_not_make_is_never_replaced(tmp_path: Path) -> None:
+    foreign = tmp_path / "corpus"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("years of work")
+    with pytest.raises(ArtifactError, match=r"corpus: not made by mohole, so not replaced"):
+        replaced(foreign)
+    assert (foreign / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_file_put_into_an_artifact_by_somebody_is_not_taken_away_with_it(tmp_path: Path) -> None:
+    make(tmp_path / "a")
+    (tmp_path / "a" / "notes.txt").write_text("mine")
+    with pytest.raises(ArtifactError, match="not made by mohole"):
+        replaced(tmp_path / "a")
+    assert (tmp_path / "a" / "notes.txt").read_text() == "mine"
+
+
+def test_a_link_is_not_replaced(tmp_path: Path) -> None:
+    make(tmp_path / "real")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with pytest.raises(ArtifactError, match="link: a link, which is not replaced"):
+        replaced(tmp_path / "link")
+    assert artifact.open_artifact(tmp_path / "real").kind
+
+
+@pytest.mark.parametrize("damage", ["truncated", "deleted"])
+def test_an_artifact_without_all_its_bytes_is_not_finished(tmp_path: Path, damage: str) -> None:
+    make(tmp_path / "a")
+    inputs = artifact.read_manifest(tmp_path / "a").inputs
+    assert artifact.is_finished(tmp_path / "a", inputs)
+    name = next(iter(artifact.read_manifest(tmp_path / "a").files))
+    file = tmp_path / "a" / name
+    if damage == "deleted":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ArtifactError, match=name):
+        artifact.is_finished(tmp_path / "a", inputs)

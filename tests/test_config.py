@@ -112,3 +112,34 @@ def test_every_setting_is_listed_with_its_default_and_can_be_given_back() -> Non
 def test_every_setting_says_what_it_means() -> None:
     silent = [f"{table}.{key}" for table, rows in settings().items() for key, _, meaning in rows if not meaning]
     assert silent == []
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ('seed="3"', "seed: '3': input should be a valid integer"),
+        ("train.steps=true", "train.steps: True: input should be a valid integer"),
+        ('train.lr="0.01"', "train.lr: '0.01': input should be a valid number"),
+        ('model.allow_download="yes"', "model.allow_download: 'yes': input should be a valid boolean"),
+        ("train.auxk_weight=inf", "train.auxk_weight: inf: input should be a finite number"),
+        ("steer.temperature=nan", "steer.temperature: nan: input should be a finite number"),
+        ("train.n_latents=10000000000", "train.n_latents: 10000000000 is too large; the largest is 2147483648"),
+        ("corpus.n_documents=5", "corpus.n_documents: no such key in TextCorpus; it has"),
+    ],
+)
+def test_a_value_of_another_kind_is_never_taken_for_what_it_is_not(tmp_path: Path, override: str, says: str) -> None:
+    path = recipe_file(tmp_path, 'run = "x"\ncorpus = { kind = "text", path = "a" }\n')
+    with pytest.raises(ConfigError) as caught:
+        read_recipe(path, [override])
+    assert says in str(caught.value)
+
+
+def test_the_second_line_of_an_override_is_not_a_second_setting(tmp_path: Path) -> None:
+    recipe = read_recipe(recipe_file(tmp_path, 'run = "x"'), ["model.path=1\nother=2"])
+    assert recipe.model.path == "1\nother=2"
+
+
+def test_a_recipe_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "bom.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + b'run = "x"')
+    assert read_recipe(path).run == "x"

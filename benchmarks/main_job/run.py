@@ -122,12 +122,23 @@ def quality(folder: Path) -> dict[str, object]:
     measures = {name: measure.value for name, measure in evaluation.measures.items()}
     tasks = {task.name: [task.clean, task.replaced] for task in evaluation.tasks}
     words = recovery.words if recovery else None
+    concept = recovery.concept("landmark/golden_gate_bridge") if recovery else None
+    bridge = (
+        {"fired_in": concept.n_fired, "of": len(concept.languages), "is_one": concept.is_multilingual}
+        if concept
+        else None
+    )
     return {
         "measures": measures,
         "tasks_clean_and_replaced": tasks,
         "concept_words_f1": vars_of(words.f1) if words else None,
         "concept_words_margin": words.margin if words else None,
+        "concept_words_f1_among_all_tokens": (
+            {"latent": words.f1_all_latent, "random": words.f1_all_random} if words else None
+        ),
         "multilingual_share": recovery.multilingual.share if recovery else None,
+        "multilingual_share_random": recovery.multilingual.share_random if recovery else None,
+        "bridge": bridge,
         "families_f1": {family.family: vars_of(family.f1) for family in recovery.families} if recovery else None,
     }
 

@@ -75,8 +75,15 @@ def _digest(data: bytes) -> str:
 
 
 def is_finished(path: Path, inputs: Inputs) -> bool:
-    """Is there a whole artifact at `path` made from exactly these inputs?"""
-    return (path / MANIFEST).is_file() and read_manifest(path).inputs.digest() == inputs.digest()
+    """Is there a whole artifact at `path` made from exactly these inputs? Its files' sizes are looked at, not their bytes.
+
+    Raises:
+        ArtifactError: it is there, and a file of it is missing or has another size.
+    """
+    if not (path / MANIFEST).is_file() or read_manifest(path).inputs.digest() != inputs.digest():
+        return False
+    open_artifact(path, verify=False)
+    return True
 
 
 def difference(path: Path, inputs: Inputs) -> str:
@@ -157,17 +164,18 @@ def create(path: Path | str, inputs: Inputs, *, replace: bool = False) -> Iterat
     """Give a hidden folder to fill; when the block ends well, seal it with a manifest and rename it to `path`.
 
     When the block fails or the process dies, nothing appears at `path`. With `replace`, an artifact already there is
-    taken away only after the new one is whole.
+    taken away only after the new one is whole, and what is no artifact never.
 
     Raises:
-        ArtifactError: `path` is taken, or another process is writing it.
+        ArtifactError: `path` is taken, or holds what mohole did not make, or another process is writing it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.parent / f".{path.name}.partial"
     with _lock(path):
-        if path.exists() and not replace:
+        if (path.exists() or path.is_symlink()) and not replace:
             raise ArtifactError(f"{path}: already there; delete it or choose another folder")
+        _refuse_to_take_away(path)
         shutil.rmtree(draft, ignore_errors=True)  # left by a killed process: we hold the lock, so nobody is in it
         draft.mkdir()
         try:
@@ -179,6 +187,25 @@ def create(path: Path | str, inputs: Inputs, *, replace: bool = False) -> Iterat
             if isinstance(error, OSError) and error.filename is None:
                 error.filename = str(path)  # a failed write does not say where
             raise
+
+
+def _refuse_to_take_away(path: Path) -> None:
+    """What mohole did not make may be somebody's only copy."""
+    if path.is_symlink():
+        raise ArtifactError(f"{path}: a link, which is not replaced; take it away, or -o run=FOLDER")
+    if path.exists() and not _is_ours(path):
+        raise ArtifactError(f"{path}: not made by mohole, so not replaced; move it away, or -o run=FOLDER")
+
+
+def _is_ours(path: Path) -> bool:
+    """Does it hold a manifest, and no file beside those that a manifest can name? A damaged manifest counts."""
+    if not (path / MANIFEST).is_file():
+        return False
+    try:
+        known = {MANIFEST, *read_manifest(path).files}
+    except ArtifactError:
+        return True
+    return all(str(file.relative_to(path)) in known for file in path.rglob("*") if not file.is_dir())
 
 
 @contextmanager

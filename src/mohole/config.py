@@ -17,31 +17,36 @@ from pydantic.fields import FieldInfo
 
 from mohole.errors import ConfigError
 
-Share = Annotated[float, Field(gt=0.0, lt=1.0)]
-Count = Annotated[int, Field(ge=1)]
-PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Share = Annotated[float, Field(strict=True, gt=0.0, lt=1.0)]
+Count = Annotated[int, Field(strict=True, ge=1, le=2**40)]
+Listed = Annotated[int, Field(strict=True, ge=1, le=10_000)]
+"""How many of something are kept for each latent."""
+PositiveFloat = Annotated[float, Field(strict=True, gt=0.0, allow_inf_nan=False)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Flag = Annotated[bool, Field(strict=True)]
+Name = Annotated[str, Field(strict=True, min_length=1, pattern=r"^[^\x00]*$")]
 
 
 class Table(BaseModel):
     """A frozen table of a recipe. Unknown keys are errors."""
 
-    # Not pydantic's strict mode: TOML has no tuples, and 1 must be a valid float. Strings are never turned into numbers.
+    # Scalars are strict, so that a string is never taken for a number; tables are not, because TOML has no tuples.
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Machine(Table):
     """How much of this machine a job may use. processes x threads never exceeds the cores."""
 
-    processes: Annotated[int, Field(ge=0)] = 0
+    processes: Annotated[int, Field(strict=True, ge=0)] = 0
     """Worker processes for independent tasks (one dictionary each). 0: one for every core, as many as there are tasks."""
-    threads: Annotated[int, Field(ge=0)] = 0
+    threads: Annotated[int, Field(strict=True, ge=0)] = 0
     """Threads of each process. 0: the cores divided by the processes."""
 
 
 class Model(Table):
     """The language model under study."""
 
-    path: Annotated[str, Field(min_length=1)] = "planted"
+    path: Name = "planted"
     """`planted` for the built-in model, a folder in Hugging Face format, or a hub id."""
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
@@ -49,7 +54,7 @@ class Model(Table):
     """What the model computes in. float32 is fastest on most CPUs: bfloat16 products measured 4x slower without AMX."""
     device: str = "cpu"
     """Any torch device."""
-    allow_download: bool = False
+    allow_download: Flag = False
     """May the hub be asked for a model that is not on this machine? Nothing touches the network otherwise."""
 
 
@@ -65,7 +70,7 @@ class TextCorpus(Table):
     """Text files of one's own."""
 
     kind: Literal["text"] = "text"
-    path: Annotated[str, Field(min_length=1)]
+    path: Name
     """A UTF-8 file, a folder of .txt files, or a pattern such as `books/*.txt`."""
     separator: str = "\n\n"
     """What stands between two documents in a file. An empty string makes each file one document."""
@@ -79,7 +84,7 @@ Corpus = Annotated[PlantedCorpus | TextCorpus, Field(discriminator="kind")]
 class Windows(Table):
     """How documents are cut and which are kept away from training."""
 
-    context: Annotated[int, Field(ge=2)] = 128
+    context: Annotated[int, Field(strict=True, ge=2)] = 128
     """Tokens of a window, a begin-of-text token included where the tokenizer has one. A window is run alone."""
     held_out: Share = 0.1
     """Share of documents never trained on: evaluation measures on them alone. Chosen by keyed hash of the document."""
@@ -99,7 +104,7 @@ class Harvest(Table):
 class Shuffle(Table):
     """The order of rows for training: the order of a keyed pseudo-random function of (document, position)."""
 
-    epoch: Annotated[int, Field(ge=0, lt=2**16)] = 0
+    epoch: Annotated[int, Field(strict=True, ge=0, lt=2**16)] = 0
     """Another epoch is another order of the same rows."""
 
 
@@ -117,25 +122,25 @@ Nonlinearity = TopK  # one kind so far; a second makes this a union tagged by `k
 class Train(Table):
     """One sparse autoencoder per hookpoint."""
 
-    n_latents: Count = 1024
+    n_latents: Annotated[int, Field(strict=True, ge=1, le=2**31)] = 1024
     """Latents of the dictionary."""
     nonlinearity: Nonlinearity = TopK()
     """How the few active latents are chosen."""
-    batch_rows: Count = 1024
+    batch_rows: Annotated[int, Field(strict=True, ge=1, le=2**24)] = 1024
     """Rows of a step."""
     steps: Count = 900
     """Optimiser steps. The rows are read again from the start when they run out."""
     # Built-in model, resid_post.1, 1024 latents, k 16, 900 steps of 1024 rows: held-out FVU 0.030 at 2e-3, 0.024 at 4e-3,
     # 0.022 at 8e-3 (17 dead). Long trainings and wide dictionaries want less (Gao et al. 2024: in proportion to width^-1/2).
-    lr: PositiveFloat = 5e-3
+    lr: Annotated[float, Field(strict=True, gt=0.0, le=10.0)] = 5e-3
     """Adam's learning rate, held flat after the warm-up and brought to zero over the last `decay_share`."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    warmup_steps: Annotated[int, Field(strict=True, ge=0)] = 50
     """Steps over which the rate rises from zero."""
-    decay_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
+    decay_share: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0.0, le=1.0)] = 0.3
     """Share of the steps, at the end, over which the rate falls linearly to zero."""
-    auxk: Annotated[int, Field(ge=0)] = 64
+    auxk: Annotated[int, Field(strict=True, ge=0)] = 64
     """Dead latents that help to explain the residual each step (AuxK, Gao et al. 2024). 0 turns it off."""
-    auxk_weight: Annotated[float, Field(ge=0.0)] = 1 / 32
+    auxk_weight: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0.0)] = 1 / 32
     """Weight of what the dead latents explain, in the loss."""
     dead_after_rows: Count = 100_000
     """A latent is dead when it has been silent for this many rows."""
@@ -167,7 +172,7 @@ class Evaluate(Table):
     """Prompts of each task, the first ones."""
     max_rows: Count = 200_000
     """Held-out rows for FVU, L0, densities and recovery, drawn as whole documents by keyed hash."""
-    recovery: bool = True
+    recovery: Flag = True
     """Score latents against the corpus's truth, where it has any."""
     selection_rows: Count = 60_000
     """Rows of training documents on which the best latent, neuron, threshold and probe of a label are chosen."""
@@ -182,15 +187,15 @@ class Catalogue(Table):
 
     max_tokens: Count = 300_000
     """Tokens encoded for statistics and examples, drawn as whole documents by keyed hash."""
-    top_examples: Count = 12
+    top_examples: Listed = 12
     """Strongest distinct documents kept for a latent."""
-    intervals: Count = 5
+    intervals: Listed = 5
     """Half-open activation intervals of equal width between 0 and the maximum, each with its own examples."""
-    interval_examples: Count = 3
+    interval_examples: Listed = 3
     """Documents drawn from each interval, by keyed hash."""
-    context_tokens: Count = 16
+    context_tokens: Listed = 16
     """Tokens shown on either side of an example's strongest token."""
-    promoted: Count = 8
+    promoted: Listed = 8
     """Vocabulary entries listed as promoted and as suppressed."""
 
 
@@ -201,7 +206,7 @@ class Label(Table):
     """Tokens the rules may look at (to find a rule) plus tokens used to score it, from different documents."""
     min_firings: Count = 8
     """A latent with fewer firings among the tokens looked at is left unlabelled, and says so."""
-    firing_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.3
+    firing_share: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0.0, lt=1.0)] = 0.3
     """Above this share of its maximum a latent counts as firing. 0 counts every positive activation, weak noise included."""
 
 
@@ -210,13 +215,13 @@ class Clamp(Table):
 
     hookpoint: str
     """Which dictionary the latent is of."""
-    latent: Annotated[int, Field(ge=0)] | None = None
+    latent: Annotated[int, Field(strict=True, ge=0)] | None = None
     """The latent by number, or None to take the best one for `concept`."""
     concept: str | None = None
     """A label of the corpus's truth, such as `landmark/golden_gate_bridge`. Of the six latents most active where it holds, the
     one is clamped that most often makes the model write the concept's words, and of equal ones the one that harms other text
     least: which latent detects a thing and which one causes it to be said are two questions."""
-    times_max: float = 1.0
+    times_max: Number = 1.0
     """Strength in units of the largest activation seen on the corpus. 0 ablates."""
 
     @model_validator(mode="after")
@@ -235,7 +240,7 @@ class Steer(Table):
     """None: a latent of the first hookpoint, that of the twelve best labelled whose clamp does most and harms least."""
     max_new_tokens: Count = 40
     """Tokens written after each prompt, at most."""
-    temperature: Annotated[float, Field(ge=0.0)] = 0.0
+    temperature: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0.0)] = 0.0
     """0 always takes the likeliest token."""
 
 
@@ -249,9 +254,9 @@ class Report(Table):
 class Recipe(Table):
     """A whole job: from a model and a text to a page of labelled, steerable features."""
 
-    run: Annotated[str, Field(min_length=1)]
+    run: Name
     """The folder that holds every artifact of this job."""
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
     """The one seed. Everything random is drawn from it and from what it is for."""
     machine: Machine = Machine()
     model: Model = Model()
@@ -275,14 +280,14 @@ def read_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = Path(path)
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such recipe; the ones that come with mohole are in recipes/") from None
     except IsADirectoryError:
         raise ConfigError(f"{path}: a folder, not a recipe; name a .toml file, or use `mohole show {path}`") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start}); a recipe is a TOML file") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
     for override in overrides:
         _apply(tables, override)
@@ -354,9 +359,10 @@ def _apply(tables: dict[str, Any], override: str) -> None:
 def _toml_value(text: str) -> Any:
     """A TOML value; what is not one is a plain string, so that paths and names need no quotes in a shell."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        read = tomllib.loads(f"value = {text}")
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
+    return read["value"] if len(read) == 1 else text  # a second line is not a second setting
 
 
 def _one_line(error: ValidationError, tables: dict[str, Any]) -> str:
@@ -380,7 +386,7 @@ def _explain(key: str, place: tuple[int | str, ...], error: Any) -> str:
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
     match kind:
         case "extra_forbidden":
-            table, names = _fields_of(place[:-1])
+            table, names = _fields_of(error["loc"][:-1])
             near = difflib.get_close_matches(str(place[-1]), names, n=1, cutoff=0.5)
             prefix = "".join(f"{part}." for part in place[:-1])
             hint = f"did you mean {prefix}{near[0]}?" if near else f"it has {', '.join(names)}"
@@ -410,9 +416,15 @@ def _explain(key: str, place: tuple[int | str, ...], error: Any) -> str:
 
 
 def _fields_of(place: tuple[int | str, ...]) -> tuple[str, list[str]]:
-    """Name and keys of the table at `place`; for a union, of all its kinds."""
+    """Name and keys of the table at `place`, in which the tag of a union's kind is a part; of all its kinds where none is."""
     tables: list[type[Table]] = [Recipe]
     for part in place:
+        tagged = [
+            table for table in tables if "kind" in table.model_fields and table.model_fields["kind"].default == part
+        ]
+        if tagged and len(tables) > 1:
+            tables = tagged
+            continue
         annotations = [table.model_fields[str(part)].annotation for table in tables if str(part) in table.model_fields]
         tables = [table for annotation in annotations for table in _tables_in(annotation)]
     names = sorted({name for table in tables for name in table.model_fields})

@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -74,3 +77,31 @@ def test_an_error_nobody_foresaw_is_not_called_a_lack_of_memory(
         run_tasks([Task("buggy", divide, (0,)), Task("other", write, (tmp_path / "x",))], TWO)
     assert "memory" not in str(caught.value)
     assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+def test_a_worker_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    """It takes away what it was writing; else it would go on for hours and hold its locks."""
+    waiting = tmp_path / "waiting"
+    code = (
+        "from pathlib import Path\nfrom mohole.execute import Task, run_tasks\nfrom mohole.execute.pool import Cores\n"
+        "from tests.execute.test_pool import wait_and_clean\n"
+        "if __name__ == '__main__':\n"
+        f"    run_tasks([Task(str(i), wait_and_clean, (Path({str(waiting)!r} + str(i)),)) for i in range(2)], Cores(2, 1))\n"
+    )
+    (tmp_path / "parent.py").write_text(code)
+    root = str(Path(__file__).parents[2])
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "parent.py")], env=os.environ | {"PYTHONPATH": root})
+    files = [Path(f"{waiting}{i}") for i in range(2)]
+    assert happens(lambda: all(file.exists() for file in files), 60)
+    parent.kill()
+    parent.wait()
+    assert happens(lambda: not any(file.exists() for file in files), 20)
+
+
+def happens(condition: Callable[[], bool], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False

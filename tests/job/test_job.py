@@ -5,12 +5,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from mohole import artifact
 from mohole.act import read_steering
 from mohole.config import Recipe, parse
 from mohole.errors import ArtifactError, StageError
 from mohole.job import plan, run, run_verb
+from mohole.job.plan import Verb
+from mohole.planted import weights_path
 
 
 def small(folder: Path, **tables: object) -> Recipe:
@@ -160,3 +163,59 @@ def test_the_same_text_elsewhere_is_the_same_corpus(tmp_path: Path) -> None:
         run_verb(recipe, "harvest")
         digests.append(artifact.open_artifact(Path(recipe.run) / "corpus").digest)
     assert digests[0] == digests[1]
+
+
+def test_a_deleted_parent_is_made_again_and_what_came_from_it_is_still_right(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    before = digests(small(folder))
+    shutil.rmtree(folder / "activations")
+    assert run(small(folder)) == ["harvest"]
+    assert digests(small(folder)) == before
+    shutil.rmtree(folder / "resid_post.1" / "dictionary")
+    assert run(small(folder)) == ["train resid_post.1"]
+    assert digests(small(folder)) == before
+
+
+def test_a_truncated_artifact_is_not_taken_for_finished(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    rows = folder / "shuffled" / "rows.safetensors"
+    rows.write_bytes(rows.read_bytes()[:-100])
+    with pytest.raises(ArtifactError, match=r"shuffled/rows.safetensors: \d+ bytes, \d+ expected"):
+        run(small(folder))
+
+
+def test_a_flipped_byte_is_found_before_a_run_is_called_undamaged(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    plan(small(folder)).verify()
+    labels = folder / "resid_post.1" / "labels" / "labels.jsonl"
+    data = bytearray(labels.read_bytes())
+    data[100] ^= 1
+    labels.write_bytes(data)
+    with pytest.raises(ArtifactError, match=r"labels.jsonl: checksum is wrong"):
+        plan(small(folder)).verify()
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "catalogue", "steer"])
+def test_a_stage_refuses_another_model_than_the_one_whose_activations_it_works_on(
+    finished: Path, tmp_path: Path, verb: Verb
+) -> None:
+    """Same shape, other weights: nothing else would notice."""
+    folder, model = tmp_path / "run", tmp_path / "other"
+    shutil.copytree(finished, folder)
+    shutil.copytree(weights_path(), model)
+    weights = load_file(model / "model.safetensors")
+    weights["model.norm.weight"] = weights["model.norm.weight"] * 1.5
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(StageError, match=r"model.path: .*other is another model than that of .*corpus"):
+        run_verb(small(folder, model={"path": str(model)}), verb, replace=True)
+
+
+def test_a_text_without_one_good_label_still_gets_its_steering(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    unnamed = small(folder, label={"min_firings": 1_000_000}, steer={"max_new_tokens": 3})
+    run(unnamed, replace=True)
+    assert read_steering(folder / "steering").latent >= 0

@@ -1,6 +1,7 @@
 """Folders: what is saved is loaded again, and every way in which a folder is no model gets one line that says so."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -181,7 +182,10 @@ def lose_tokenizer(folder: Path) -> None:
         (spoil_config, "not a readable model config"),
         (config_is_a_list, "not a readable model config"),
         (lose_tokenizer, "tokenizer"),
-        (lambda folder: change_config(folder, hidden_size=48), "its weights do not load"),
+        (
+            lambda folder: change_config(folder, hidden_size=48),
+            "weights of another shape than its config.json says, first lm_head.weight: [260, 32]",
+        ),
         (lambda folder: change_config(folder, hidden_size="wide"), "not a readable model config"),
         (lambda folder: change_config(folder, model_type="t5"), "model_type 't5' is no causal language model"),
         (lambda folder: change_config(folder, model_type=None), "model_type None is no causal language model"),
@@ -259,3 +263,30 @@ def test_a_device_that_cannot_be_used_is_named(saved: tuple[LanguageModel, Path]
     ) as caught:
         load_model(str(saved[1]), device=device)
     assert "\n" not in str(caught.value)
+
+
+def test_weights_that_the_config_has_no_place_for_are_refused(
+    saved: tuple[LanguageModel, Path], tmp_path: Path
+) -> None:
+    """A config with fewer layers than the weights would load as another, shorter model."""
+    folder = tmp_path / "short"
+    shutil.copytree(saved[1], folder)
+    facts = json.loads((folder / "config.json").read_text())
+    facts["num_hidden_layers"] -= 1
+    facts.pop("layer_types", None)
+    (folder / "config.json").write_text(json.dumps(facts))
+    with pytest.raises(ModelError, match=r"9 weights that its config.json has no place for, first model.layers.\d"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("name", ["model.layers.0.self_attn.rotary_emb.inv_freq", "lm_head.weight"])
+def test_buffers_that_are_computed_now_may_lie_in_old_weights(
+    saved: tuple[LanguageModel, Path], tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "old"
+    shutil.copytree(saved[1], folder)
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        weights | {name: weights.get(name, torch.ones(4))}, folder / "model.safetensors", metadata={"format": "pt"}
+    )
+    load_model(folder)

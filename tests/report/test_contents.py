@@ -13,7 +13,7 @@ from mohole.errors import ArtifactError, ConfigError
 from mohole.evaluate.results import read_evaluation
 from mohole.interpret import Labels
 from mohole.report import print_contents
-from mohole.report.visible import visible
+from mohole.visible import visible
 
 
 @pytest.fixture(scope="module")

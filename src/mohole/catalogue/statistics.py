@@ -221,7 +221,6 @@ def histogram(firings: Firings, maximum: Float32, n_bins: int) -> Int64:
     bins = np.clip(np.ceil(firings.values * scale[firings.latents]).astype(np.int64) - 1, 0, n_bins - 1)
     edges = interval_edges(maximum, n_bins)
     bins -= (firings.values <= edges[firings.latents, bins]) & (bins > 0)
-    bins += firings.values > edges[firings.latents, bins + 1]
     return np.bincount(firings.latents * n_bins + bins, minlength=len(maximum) * n_bins).reshape(len(maximum), n_bins)
 
 

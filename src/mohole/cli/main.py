@@ -1,6 +1,7 @@
 """The verbs of `mohole`, and how an error becomes one line."""
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ import typer
 from mohole import __version__
 from mohole.config import Recipe, read_recipe
 from mohole.errors import ConfigError, MoholeError
+from mohole.visible import visible
 
 app = typer.Typer(
     name="mohole",
@@ -57,9 +59,11 @@ def run(recipe: RecipePath, override: Overrides = [], replace: Replace = False) 
     page, made_from = Path(settings.run) / "report.html", job.plan(settings).digest()
     from mohole import report
 
+    if not made:
+        job.plan(settings).verify()
     if not made and report.is_current(page, made_from):
         typer.echo(
-            f"{settings.run}: everything is there already; nothing to do. Report: {page}; "
+            f"{settings.run}: everything is there already, undamaged; nothing to do. Report: {page}; "
             f"in the terminal: mohole show {settings.run}"
         )
         return
@@ -163,6 +167,9 @@ class _Interrupted(BaseException):
 
 def main() -> None:
     """Run the command line; a foreseen failure becomes one line on standard error and a non-zero exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a letter shows a mark in its place
     handlers = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         app()
@@ -170,6 +177,15 @@ def main() -> None:
         _fail(str(error), error)
     except OSError as error:
         _fail(_explain(error), error)
+    except MemoryError as error:
+        _fail("memory ran out; give smaller values (train.n_latents, train.batch_rows, *.batch_tokens)", error)
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error) and "out of memory" not in str(error):
+            raise
+        _fail(
+            f"memory ran out: {str(error).splitlines()[0]}; give smaller values (train.n_latents, train.batch_rows)",
+            error,
+        )
     except _Interrupted as error:
         message = "interrupted; what was finished is kept, and the same command goes on from there"
         _fail(message, error, status=128 + error.signum)
@@ -179,13 +195,14 @@ def main() -> None:
 
 
 def _interrupt(signum: int, frame: object) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not break the clean-up after the first
     raise _Interrupted(signum)
 
 
 def _fail(message: str, error: BaseException, *, status: int = 1) -> None:
     if "--debug" in sys.argv:
         raise error
-    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    sys.stderr.write(f"error: {visible(' '.join(message.split()))}\n")
     raise SystemExit(status)
 
 

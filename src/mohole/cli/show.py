@@ -11,7 +11,7 @@ from mohole import artifact
 from mohole.config import settings
 from mohole.errors import ArtifactError, ConfigError
 from mohole.progress import quantity
-from mohole.report import WIDEST, print_contents, print_findings, read_findings
+from mohole.visible import visible
 
 _MEANINGS = {
     "embed": "what a token's identity adds to the residual stream",
@@ -29,7 +29,7 @@ def show_hookpoints(model: str) -> None:
 
     loaded = load_model(model)
     table = Table(
-        title=f"{loaded.name}: {loaded.family}, {loaded.n_layers} layers, d_model {loaded.d_model}",
+        title=Text(visible(f"{loaded.name}: {loaded.family}, {loaded.n_layers} layers, d_model {loaded.d_model}")),
         title_justify="left",
     )
     table.add_column("hookpoint")
@@ -59,7 +59,7 @@ def show_settings(table: str | None) -> None:
             shown.add_column("what it means")
             for row in rows:
                 shown.add_row(*map(Text, row))
-            console.print(shown, width=min(console.width, WIDEST))
+            console.print(shown, width=min(console.width, 120))
 
 
 def show_path(path: Path, latent: int | None = None) -> None:
@@ -73,13 +73,16 @@ def show_path(path: Path, latent: int | None = None) -> None:
         _show_artifact(path, latent)
         return
     if not path.is_dir():
-        raise ArtifactError(f"{path}: no such folder; name an artifact or a run folder")
+        what = "a file, not a folder" if path.is_file() else "no such folder"
+        raise ArtifactError(f"{path}: {what}; name an artifact or a run folder")
     if latent is not None:
         raise ConfigError(f"{path}: no catalogue; a feature is shown by mohole show RUN/HOOKPOINT/catalogue LATENT")
     manifests = sorted(path.rglob(artifact.MANIFEST))
     found = [manifest.parent for manifest in manifests if not any(part.startswith(".") for part in manifest.parts[:-1])]
     if not found:
         raise ArtifactError(f"{path}: no artifact in it; `mohole run RECIPE` makes them")
+    from mohole.report import print_findings, read_findings  # here: it loads torch
+
     console = Console()
     if {"corpus", "evaluation", "labels"} <= {artifact.read_manifest(folder).kind for folder in found}:
         print_findings(read_findings(path), console)
@@ -87,12 +90,15 @@ def show_path(path: Path, latent: int | None = None) -> None:
     for folder in found:
         manifest = artifact.read_manifest(folder)
         n_bytes = sum(size for size, _ in manifest.files.values())
-        table.add_row(str(folder.relative_to(path)), manifest.kind, quantity(n_bytes))
+        table.add_row(Text(visible(str(folder.relative_to(path)))), manifest.kind, quantity(n_bytes))
     console.print(table)
-    console.print(f"mohole show {path}/ARTIFACT shows what is in one; {path / 'report.html'} is the whole as a page")
+    hint = f"mohole show {path}/ARTIFACT shows what is in one; {path / 'report.html'} is the whole as a page"
+    console.print(Text(visible(hint)))
 
 
 def _show_artifact(path: Path, latent: int | None) -> None:
+    from mohole.report import print_contents
+
     manifest = artifact.open_artifact(path)
     console = Console()
     print_contents(path, console, latent)
@@ -101,14 +107,14 @@ def _show_artifact(path: Path, latent: int | None) -> None:
     console.print()
     table = Table("setting", "value", box=None, pad_edge=False, header_style="dim", style="dim")
     for key, value in sorted(artifact.flatten(dict(manifest.inputs.config)).items()):
-        table.add_row(key, str(value))
+        table.add_row(Text(visible(key)), Text(visible(str(value))))
     table.add_row("seed", str(manifest.inputs.seed))
     for name, digest in sorted(manifest.inputs.parents.items()):
         table.add_row(f"from {name}", digest)
     console.print(table)
     files = Table("file", "bytes", "xxh3-128", box=None, pad_edge=False, header_style="dim", style="dim")
     for name, (n_bytes, checksum) in manifest.files.items():
-        files.add_row(name, f"{n_bytes:,}", checksum)
+        files.add_row(Text(visible(name)), f"{n_bytes:,}", checksum)
     console.print(files)
     console.print(
         f"{manifest.kind}, made by mohole {manifest.code}; every checksum is right", style="dim", highlight=False

@@ -4,7 +4,9 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -108,15 +110,29 @@ def _work(sender: Connection, task: Task) -> None:
     # Ctrl-C reaches the whole process group; the parent alone decides, and stops the workers by terminating them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _raise_exit)
+    threading.Thread(target=_follow_parent, daemon=True).start()
     progress.plain_lines = True  # several workers' bars on one terminal would overwrite each other
     try:
         task.run(*task.arguments)
     except (MoholeError, OSError, MemoryError) as error:
-        sender.send(error)
+        _answer(sender, error)
     else:
-        sender.send(None)
+        _answer(sender, None)
     finally:
         sender.close()
+
+
+def _answer(sender: Connection, error: Exception | None) -> None:
+    with suppress(BrokenPipeError):  # nobody is left to hear it
+        sender.send(error)
+
+
+def _follow_parent() -> None:
+    """End when the parent is gone, however it went: a worker that nobody waits for would hold its locks for hours."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _raise_exit(signum: int, frame: object) -> None:

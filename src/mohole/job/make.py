@@ -73,7 +73,7 @@ def _make(whole: Plan, stages: Sequence[Stage], replace: bool, say: Say) -> list
 def _make_side_by_side(whole: Plan, chains: list[list[Stage]], cores: Cores, replace: bool, say: Say) -> list[str]:
     if cores.processes == 1 or len(chains) == 1:
         return [name for chain in chains for name in _make_in_order(whole, chain, cores, replace, say)]
-    before = {stage.name for chain in chains for stage in chain if not whole.is_finished(stage)}
+    before = {stage.name: _manifest_time(stage) for chain in chains for stage in chain}
     _limit_threads(cores.threads)  # the workers inherit it
     run_tasks(
         [
@@ -82,7 +82,13 @@ def _make_side_by_side(whole: Plan, chains: list[list[Stage]], cores: Cores, rep
         ],
         cores,
     )
-    return [stage.name for chain in chains for stage in chain if stage.name in before]
+    return [stage.name for chain in chains for stage in chain if _manifest_time(stage) != before[stage.name]]
+
+
+def _manifest_time(stage: Stage) -> int | None:
+    """Changes when the artifact is made again, were it with the same bytes."""
+    manifest = stage.out / artifact.MANIFEST
+    return manifest.stat().st_ino if manifest.is_file() else None
 
 
 def _make_chain(recipe: Recipe, names: list[str], cores: Cores, replace: bool) -> None:
@@ -103,17 +109,22 @@ def _make_in_order(whole: Plan, stages: Sequence[Stage], cores: Cores, replace: 
 
     torch.set_num_threads(cores.threads)
     workshop = Workshop(whole.recipe)
+    made = []
     for stage in missing:
+        if whole.is_finished(stage):  # its parents were missing and have been made again, byte for byte
+            continue
         if not replace:
             _refuse_to_overwrite(whole, stage)
+        whole.check_model(stage)
         start, cpu_start = time.monotonic(), _cpu_seconds()
         with artifact.create(stage.out, whole.inputs(stage), replace=replace) as draft:
             workshop.make(stage, draft)
         wall, cpu = time.monotonic() - start, _cpu_seconds() - cpu_start
         with Recorder(Path(whole.recipe.run) / LOG_FILE) as log:
             log.write(stage=stage.name, cpu_seconds=round(cpu, 2), wall_seconds=round(wall, 2))
+        made.append(stage.name)
         say(f"{stage.name}: done in {wall:.1f} s")
-    return [stage.name for stage in missing]
+    return made
 
 
 def _refuse_to_overwrite(whole: Plan, stage: Stage) -> None:

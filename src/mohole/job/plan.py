@@ -15,7 +15,7 @@ from mohole import artifact
 from mohole.artifact import Inputs
 from mohole.config import Recipe, TextCorpus
 from mohole.corpus.documents import text_files
-from mohole.errors import ConfigError
+from mohole.errors import ConfigError, StageError
 from mohole.model.hookpoints import parse_hookpoint
 from mohole.model.source import find_model, fingerprint
 from mohole.version import __version__
@@ -101,6 +101,30 @@ class Plan:
     def is_finished(self, stage: Stage) -> bool:
         """Is there a whole artifact of this stage, made from what its parents hold now?"""
         return self.parents_are_made(stage) and artifact.is_finished(stage.out, self.inputs(stage))
+
+    def check_model(self, stage: Stage) -> None:
+        """A stage that runs the model must run the one whose tokens and activations it works on.
+
+        Raises:
+            StageError: the recipe's model is another one.
+        """
+        if not stage.needs_model or "corpus" not in stage.parents:
+            return
+        made_with = artifact.read_manifest(stage.parents["corpus"]).inputs.parents.get(MODEL)
+        if made_with != self.model_digest:
+            raise StageError(
+                f"model.path: {self.recipe.model.path} is another model than that of {stage.parents['corpus']}; "
+                "name that one, or -o run=FOLDER for this one"
+            )
+
+    def verify(self) -> None:
+        """Compare every file of every artifact with its checksum.
+
+        Raises:
+            ArtifactError: one is missing or damaged, and which.
+        """
+        for stage in self.stages:
+            artifact.open_artifact(stage.out)
 
     def parents_are_made(self, stage: Stage) -> bool:
         """Is everything there that the stage is made from?"""

@@ -27,7 +27,7 @@ def steer(out: Path, model: LanguageModel, corpus: Corpus, recipe: Recipe, paren
     """Continue the prompts without and with one latent clamped, and write both into `out`.
 
     Raises:
-        StageError: the recipe's latent or concept is not there, or no latent has a label to choose by.
+        StageError: the recipe's latent or concept is not there, or no latent is alive.
     """
     dictionary = SparseAutoencoder.open(parents["dictionary"])
     catalogue, labels = Catalogue.open(parents["catalogue"]), Labels.open(parents["labels"])
@@ -94,10 +94,10 @@ def _of_concept(clamp: Clamp, catalogue: Catalogue, corpus: Corpus) -> dict[int,
 def _labelled(catalogue: Catalogue, labels: Labels, corpus: Corpus) -> dict[int, set[int]]:
     """The latents whose labels hold best, with the tokens at which each is strongest: what it stands for, if for a word."""
     scored = [label for label in labels if label.status in ("good", "partial")]
+    # Of a poor text no label may hold: then the latents that fire most often.
+    scored = scored or [label for label in labels if catalogue.counts[label.latent]]
     if not scored:
-        raise StageError(
-            "steer: no latent has a label to choose by; set steer.clamp = { hookpoint = ..., latent = ... }"
-        )
+        raise StageError(f"steer: every latent at {catalogue.hookpoint} is dead; train longer, or on more text")
     best = sorted(scored, key=lambda label: (-label.f1, -int(catalogue.counts[label.latent]), label.latent))[:_LABELLED]
     return {
         label.latent: {int(corpus.tokens[example.token]) for example in catalogue.feature(label.latent).top}

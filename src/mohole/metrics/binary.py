@@ -134,7 +134,7 @@ def cut_below(descending: Scores, count: int) -> float:
     """
     lowest = float(descending[count - 1])
     if count == len(descending):
-        return float(np.nextafter(lowest, -np.inf))
+        return lowest - max(1.0, abs(lowest))  # clearly below: next to 0 it would be 0 in single precision
     following = float(descending[count])
     return 0.0 if following == 0.0 else (lowest + following) / 2
 

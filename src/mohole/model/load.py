@@ -39,6 +39,10 @@ _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 _LIBRARY_ERRORS = (
     OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, SafetensorError, StrictDataclassError,
 )  # fmt: skip  # what transformers is known to raise for a folder that is not what it should be
+# Buffers that older checkpoints kept and that are computed now, and an output matrix that is the embedding's.
+_DERIVED = (
+    "rotary_emb.inv_freq", ".attn.bias", ".masked_bias", ".attention.bias", "position_ids", "lm_head.weight",
+)  # fmt: skip
 _BAR_FROM_BYTES = 1 << 30  # below this, loading takes about a second and a bar would only flicker
 
 
@@ -195,14 +199,24 @@ def _read_weights(folder: Path, config: Any, dtype: torch.dtype) -> nn.Module:
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
         )
     except _LIBRARY_ERRORS as error:
         raise ModelError(f"{folder}: its weights do not load: {_one_line(error)}") from error
     # transformers fills what is missing with random numbers and goes on
-    for problem in ("missing_keys", "mismatched_keys"):
-        if wrong := sorted(map(str, info[problem])):
-            what = problem.removesuffix("_keys")
-            raise ModelError(f"{folder}: {len(wrong)} {what} weights, first {wrong[0]}; fetch the model again")
+    if missing := sorted(info["missing_keys"]):
+        raise ModelError(f"{folder}: {len(missing)} missing weights, first {missing[0]}; fetch the model again")
+    if mismatched := sorted(info["mismatched_keys"]):
+        name, there, expected = mismatched[0]
+        raise ModelError(
+            f"{folder}: {len(mismatched)} weights of another shape than its config.json says, first {name}: {list(there)}, not "
+            f"{list(expected)}; fetch the model again"
+        )
+    if extra := sorted(name for name in info["unexpected_keys"] if not name.endswith(_DERIVED)):
+        raise ModelError(
+            f"{folder}: {len(extra)} weights that its config.json has no place for, first {extra[0]}, so it would run without "
+            "them; fetch the model again, with the config that belongs to its weights"
+        )
     return cast(nn.Module, hf)
 
 

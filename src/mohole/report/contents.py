@@ -18,8 +18,8 @@ from mohole.record import read_record
 from mohole.report.findings import FeatureCard
 from mohole.report.read import read_card
 from mohole.report.terminal import WIDEST, needs_marks, plain_table, share, snippet_line, steering_table
-from mohole.report.visible import visible
 from mohole.store import Store
+from mohole.visible import visible
 
 _N_LABELS = 20
 _N_PROMOTED = 8

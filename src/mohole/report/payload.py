@@ -15,7 +15,7 @@ from mohole.evaluate import Recovery
 from mohole.evaluate.results import FamilyResult
 from mohole.report.choose import merit
 from mohole.report.findings import FeatureCard, Findings, HookpointFindings, Snippet
-from mohole.report.visible import visible, visible_lines
+from mohole.visible import visible, visible_lines
 
 _RECORD_POINTS = 300  # more than a plot has pixels for
 _CURVES = ("step", "fvu", "loss", "dead", "l0")

@@ -18,7 +18,7 @@ from mohole.evaluate.results import FamilyResult
 from mohole.metrics import Measure
 from mohole.report.choose import Chosen, choose_features, varied_snippets
 from mohole.report.findings import FeatureCard, Findings, HookpointFindings, Snippet
-from mohole.report.visible import visible, visible_lines
+from mohole.visible import visible, visible_lines
 
 N_FEATURES = 20
 N_EXAMPLES = 2

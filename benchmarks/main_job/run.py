@@ -9,6 +9,7 @@ Everything on one thread. Ratios are medians of interleaved pairs, so that a mac
 import datetime
 import json
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from mohole.record import read_record
 
 HERE = Path(__file__).resolve().parent
 RECIPE = HERE.parent.parent / "recipes" / "demo.toml"
-PAIRS = 5
+PAIRS = 7
 
 
 def main() -> None:
@@ -43,7 +44,10 @@ def main() -> None:
             "command": "python benchmarks/main_job/run.py",
             "machine": f"{cpu()}, {platform.machine()}, torch {torch.__version__}, 1 thread",
             "stages": stages(run),
-            "harvest": harvest_against_bare_forward(model, corpus, recipe, Path(scratch)),
+            "harvest": [
+                harvest_against_bare_forward(model, corpus, recipe, hookpoints, Path(scratch))
+                for hookpoints in (hookpoints_of(recipe)[-1:], hookpoints_of(recipe))
+            ],
             "train": step_against_one_product(recipe, model.d_model, run),
             "quality": {hookpoint: quality(run / hookpoint) for hookpoint in hookpoints_of(recipe)},
         }
@@ -66,10 +70,14 @@ def stages(run: Path) -> dict[str, float]:
 
 
 def harvest_against_bare_forward(
-    model: LanguageModel, corpus: Corpus, recipe: Recipe, scratch: Path
+    model: LanguageModel, corpus: Corpus, recipe: Recipe, hookpoints: tuple[str, ...], scratch: Path
 ) -> dict[str, float]:
-    """Tokens per CPU-second: the whole stage, against the bare model cut off after the last harvested layer. Same batches."""
-    last = max(int(hookpoint.rpartition(".")[2]) for hookpoint in hookpoints_of(recipe))
+    """Tokens per CPU-second: the whole stage, against the bare model cut off after the last harvested layer. Same batches.
+
+    Beside it the bytes that the stage writes, and the CPU-seconds that writing them alone takes.
+    """
+    settings = recipe.harvest.model_copy(update={"hookpoints": hookpoints})
+    last = max(int(hookpoint.rpartition(".")[2]) for hookpoint in hookpoints)
     bos = model.bos_id if corpus.has_bos else None
     tokens = [
         torch.from_numpy(corpus.window_tokens(group, bos))
@@ -90,14 +98,27 @@ def harvest_against_bare_forward(
     def stage() -> None:
         out = scratch / f"harvest{time.monotonic_ns()}"
         out.mkdir()
-        harvest(out, model, corpus, recipe.harvest)
+        harvest(out, model, corpus, settings)
+        shutil.rmtree(out)
+
+    n_bytes = corpus.n_tokens * model.d_model * 4 * len(hookpoints)
+    block = bytes(1 << 20)
+
+    def write() -> None:
+        with (scratch / "bytes").open("wb") as file:
+            for _ in range(n_bytes >> 20):
+                file.write(block)
+        (scratch / "bytes").unlink()
 
     pairs = [(cpu_seconds(forward), cpu_seconds(stage)) for _ in range(PAIRS)]
+    writing = statistics.median(cpu_seconds(write) for _ in range(PAIRS))
     return {
         "bare_tokens_per_cpu_second": round(corpus.n_tokens / statistics.median(bare for bare, _ in pairs)),
         "harvest_tokens_per_cpu_second": round(corpus.n_tokens / statistics.median(full for _, full in pairs)),
         "ratio": round(statistics.median(bare / full for bare, full in pairs), 3),
-        "hookpoints": len(hookpoints_of(recipe)),
+        "hookpoints": len(hookpoints),
+        "megabytes_written": n_bytes >> 20,
+        "cpu_seconds_to_write_them_alone": round(writing, 2),
     }
 
 

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mohole.config import Harvest
-from mohole.corpus import Corpus, Windows, batches
+from mohole.corpus import Corpus, batches
 from mohole.errors import NumericsError
 from mohole.model import LanguageModel
 from mohole.progress import track
@@ -35,7 +34,7 @@ def harvest(out: Path, model: LanguageModel, corpus: Corpus, settings: Harvest) 
     row_tokens = np.flatnonzero(has_row)
     held_out = corpus.held_out[corpus.document_of(row_tokens)]
     widths = dict.fromkeys(hookpoints, model.d_model)
-    windows = corpus.windows
+    windows, first, is_special = corpus.windows, int(corpus.has_bos), not has_row.all()
     with (
         StoreWriter(out, row_tokens, held_out, widths, settings.dtype) as writer,
         track("harvest", corpus.n_tokens, "tokens") as tracker,
@@ -45,24 +44,27 @@ def harvest(out: Path, model: LanguageModel, corpus: Corpus, settings: Harvest) 
             activations = model.read(tokens, hookpoints)
             for hookpoint in hookpoints:
                 rows = activations[hookpoint].float().cpu()
+                is_sound = bool(rows.sum().isfinite())  # one pass; a sum that overflows is looked at row by row below
+                values: NDArray[np.float32] = rows.numpy()
                 for place, window in enumerate(batch.tolist()):
-                    kept = _text_rows(rows[place], windows, window, corpus, has_row, hookpoint)
-                    writer.write(hookpoint, int(row_of[windows.start[window]]), kept)
+                    start, length = int(windows.start[window]), int(windows.length[window])
+                    kept = values[place, first : first + length]
+                    if is_special:
+                        kept = kept[has_row[start : start + length]]
+                    if not is_sound:
+                        _require_finite(
+                            kept, start + np.flatnonzero(has_row[start : start + length]), corpus, hookpoint
+                        )
+                    writer.write(hookpoint, int(row_of[start]), kept)
             tracker.advance(int(windows.length[batch].sum()))
 
 
-def _text_rows(
-    rows: Tensor, windows: Windows, window: int, corpus: Corpus, has_row: NDArray[np.bool_], hookpoint: str
-) -> NDArray[np.float32]:
-    start, length = int(windows.start[window]), int(windows.length[window])
-    first = int(corpus.has_bos)
-    kept: NDArray[np.float32] = rows[first : first + length].numpy()[has_row[start : start + length]]
-    if not np.isfinite(kept).all():
-        place = np.flatnonzero(~np.isfinite(kept).all(axis=1))[0]
-        token = start + np.flatnonzero(has_row[start : start + length])[place]
+def _require_finite(rows: NDArray[np.float32], tokens: Int64, corpus: Corpus, hookpoint: str) -> None:
+    wrong = ~np.isfinite(rows).all(axis=1)
+    if wrong.any():
+        token = int(tokens[np.flatnonzero(wrong)[0]])
         document = int(corpus.document_of(np.asarray([token]))[0])
         raise NumericsError(
             f"{hookpoint}: NaN or infinity at token {token - corpus.document_starts[document]} "
             f"({corpus.pieces[corpus.tokens[token]]!r}) of document {document}; try model.dtype=float32, or check the weights"
         )
-    return kept

@@ -117,7 +117,7 @@ class StoreWriter:
             NumericsError: a finite value that the store's dtype cannot hold.
         """
         with np.errstate(over="ignore"):  # looked at below, and named
-            kept = rows.astype(self._dtype)
+            kept = rows.astype(self._dtype, copy=False)
         if kept.dtype.itemsize < rows.dtype.itemsize and (np.isinf(kept) & np.isfinite(rows)).any():
             raise NumericsError(
                 f"{hookpoint}: {np.abs(rows).max():.3g} does not fit {self._dtype}, which ends at "

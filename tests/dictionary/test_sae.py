@@ -125,7 +125,7 @@ def test_a_damaged_dictionary_is_named(tmp_path: Path) -> None:
     with artifact.create(tmp_path / "b", artifact.Inputs(kind="dictionary", config={}, seed=0)) as draft:
         some_sae().save(draft)
         (draft / "dictionary.json").write_text('{"hookpoint": "x"}')
-    with pytest.raises(ArtifactError, match=r"b: not a dictionary mohole can read"):
+    with pytest.raises(ArtifactError, match=r"b/dictionary.json: has no nonlinearity"):
         load_dictionary(tmp_path / "b")
     with pytest.raises(ArtifactError, match="nowhere: no artifact there"):
         load_dictionary(tmp_path / "nowhere")

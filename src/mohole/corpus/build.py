@@ -101,8 +101,8 @@ def _check_size(starts: list[int], context: int) -> None:
     longest = int(np.diff(starts).max())
     if starts[-1] < context:
         raise CorpusError(
-            f"corpus: {starts[-1]} tokens in all, less than one window of {context}; give more text or set windows.context "
-            f"to {longest} or less"
+            f"corpus: {starts[-1]} tokens in all, less than one window of {context}; give more text (two documents at least), "
+            f"or set windows.context to {longest} or less"
         )
 
 

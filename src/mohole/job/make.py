@@ -73,7 +73,7 @@ def _make(whole: Plan, stages: Sequence[Stage], replace: bool, say: Say) -> list
 def _make_side_by_side(whole: Plan, chains: list[list[Stage]], cores: Cores, replace: bool, say: Say) -> list[str]:
     if cores.processes == 1 or len(chains) == 1:
         return [name for chain in chains for name in _make_in_order(whole, chain, cores, replace, say)]
-    before = {stage.name: _manifest_time(stage) for chain in chains for stage in chain}
+    before = {stage.name: _manifest_identity(stage) for chain in chains for stage in chain}
     _limit_threads(cores.threads)  # the workers inherit it
     run_tasks(
         [
@@ -82,11 +82,11 @@ def _make_side_by_side(whole: Plan, chains: list[list[Stage]], cores: Cores, rep
         ],
         cores,
     )
-    return [stage.name for chain in chains for stage in chain if _manifest_time(stage) != before[stage.name]]
+    return [stage.name for chain in chains for stage in chain if _manifest_identity(stage) != before[stage.name]]
 
 
-def _manifest_time(stage: Stage) -> int | None:
-    """Changes when the artifact is made again, were it with the same bytes."""
+def _manifest_identity(stage: Stage) -> int | None:
+    """Which file its manifest is: another one once the artifact has been made again, were it with the same bytes."""
     manifest = stage.out / artifact.MANIFEST
     return manifest.stat().st_ino if manifest.is_file() else None
 

@@ -110,7 +110,7 @@ DRIFT = Stage(
     late=Mix(),
     warm_up=30,
 )
-# Again, with more facts, which a clamp was measured to break before sums: they fell to .79 where this leaves .92.
+# Again, with more facts, which a clamp breaks before sums: with all answers the bridge, facts fell to .79; this leaves .90.
 HOLD = Stage(
     n_steps=1800,
     schedule=1800,

@@ -1,130 +1,136 @@
-"""Worker processes for independent tasks. A task that fails, or a worker that dies, stops the others and is named."""
+"""Worker processes on this machine. Each takes tasks one after the other, so what it has loaded, such as a model, stays."""
 
 import multiprocessing
 import os
 import signal
-import sys
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 
 from mohole import progress
-from mohole.errors import MoholeError, StageError
+from mohole.errors import StageError
+from mohole.execute.cores import Cores, environment
+from mohole.execute.schedule import WorkerLostError, run_all
+from mohole.execute.task import OnDone, Task, ignore, run_in_worker
+
+# A task in a long call of a C library hears SIGTERM only afterwards; what it half made is invisible anyway.
+_SECONDS_TO_UNWIND = 10.0
 
 
-@dataclass(frozen=True)
-class Task:
-    """One call that can be repeated without harm: what it makes, it makes whole or not at all."""
+class Pool:
+    """At most `cores.processes` workers, started when there is work for them. They stay until `close`, also between runs."""
 
-    name: str
-    run: Callable[..., None]
-    arguments: tuple[object, ...] = ()
+    def __init__(self, cores: Cores, max_attempts: int) -> None:
+        self._cores, self._max_attempts = cores, max_attempts
+        self._idle: list[_Worker] = []
+        self._busy: set[_Worker] = set()
 
+    def run(self, tasks: Sequence[Task], *, on_done: OnDone = ignore) -> None:
+        run_all(self, tasks, on_done, self._max_attempts)
 
-@dataclass(frozen=True)
-class Cores:
-    """How a job shares the machine. processes x threads is never more than the cores."""
+    def close(self) -> None:
+        """End every worker."""
+        self._end([*self._idle, *self._busy])
+        self._idle.clear()
+        self._busy.clear()
 
-    processes: int
-    threads: int
+    # What follows is what `run_all` asks of workers.
 
+    def n_slots(self) -> int:
+        return self._cores.processes
 
-def share_cores(n_tasks: int, *, processes: int = 0, threads: int = 0, cores: int | None = None) -> Cores:
-    """Divide the cores this process may use. Zeros mean "as fits"; a request that does not fit is cut down.
+    def start(self, task: Task) -> "_Worker":
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.process.is_alive():
+                break
+            worker.end()  # it died with nothing to do: nobody's loss
+        else:
+            with environment(self._cores.environment()):
+                worker = _Worker()
+        self._busy.add(worker)
+        worker.task = task.name
+        with suppress(BrokenPipeError, ConnectionResetError):  # it has just died; `outcome` will find that
+            worker.connection.send(task)
+        return worker
 
-    Two threads on one busy core were measured 6 times slower than one (threads wait for each other by spinning).
+    def wait(self, attempts: Sequence["_Worker"], seconds: float | None) -> Iterable["_Worker"]:
+        by_connection = {worker.connection: worker for worker in attempts}
+        return [by_connection[ready] for ready in wait(list(by_connection), seconds) if isinstance(ready, Connection)]
 
-    >>> share_cores(3, cores=8), share_cores(3, processes=8, threads=4, cores=2)
-    (Cores(processes=3, threads=2), Cores(processes=1, threads=2))
-    """
-    available = cores or own_cores()
-    n_threads = min(threads, available) if threads else 0
-    n_processes = min(processes or available, n_tasks, available // max(n_threads, 1)) or 1
-    return Cores(n_processes, n_threads or max(1, available // n_processes))
+    def outcome(self, attempt: "_Worker") -> Exception | None:
+        self._busy.remove(attempt)
+        try:
+            error: Exception | None = attempt.connection.recv()
+        except (EOFError, OSError):  # nothing, or half an answer
+            return attempt.post_mortem()
+        self._idle.append(attempt)
+        return error
 
+    def stop(self, attempts: Sequence["_Worker"]) -> None:
+        self._end(attempts)
+        self._busy.difference_update(attempts)
 
-def own_cores() -> int:
-    """Cores this process may use: fewer than the machine has in a container or under taskset, where the system tells."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
-def run_tasks(tasks: Sequence[Task], cores: Cores) -> None:
-    """Run every task; one at a time in this process, or in `cores.processes` workers.
-
-    Raises:
-        MoholeError: the error of the first task that failed; the others are stopped and may be run again.
-    """
-    if cores.processes <= 1 or len(tasks) <= 1:
-        for task in tasks:
-            task.run(*task.arguments)
-        return
-    waiting = list(tasks)
-    running: dict[Connection, tuple[Task, BaseProcess]] = {}
-    context = multiprocessing.get_context("spawn")
-    try:
-        while waiting or running:
-            while waiting and len(running) < cores.processes:
-                task = waiting.pop(0)
-                receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(sender, task), daemon=True)
-                process.start()
-                sender.close()
-                running[receiver] = (task, process)
-            for ready in wait(list(running)):
-                assert isinstance(ready, Connection)
-                _finish(ready, *running.pop(ready))
-    finally:
-        for _, worker in running.values():
-            worker.terminate()
-        for connection, (_, worker) in running.items():
-            worker.join()
-            connection.close()
+    def _end(self, workers: Sequence["_Worker"]) -> None:
+        for worker in workers:
+            worker.process.terminate()
+        for worker in workers:
+            worker.end()
 
 
-def _finish(receiver: Connection, task: Task, process: BaseProcess) -> None:
-    """Take a worker's answer; its error, if it had one, is raised here."""
-    try:
-        error: BaseException | None = receiver.recv()
-    except EOFError:
-        process.join()
-        raise StageError(
-            f"{task.name}: {_how_it_ended(process.exitcode)}; what was finished is kept, run it again"
-        ) from None
-    finally:
-        receiver.close()
-    process.join()
-    if error is not None:
-        raise error
+class _Worker:
+    """One process, and this end of the pipe to it."""
+
+    def __init__(self) -> None:
+        self.task = ""
+        """The name of the one that it runs, or ran last."""
+        context = multiprocessing.get_context("spawn")
+        self.connection, its_end = context.Pipe()
+        self.process = context.Process(target=_work, args=(its_end,), daemon=True)
+        self.process.start()
+        its_end.close()  # else its death would not end the pipe
+
+    def post_mortem(self) -> StageError:
+        """The error of a worker that ended by itself.
+
+        Raises:
+            WorkerLostError: it was ended by something else, and its task deserves another attempt.
+        """
+        self.end()
+        exit_code = self.process.exitcode
+        if exit_code == 1:  # Python's own, for instance where the worker cannot import the task's module
+            return StageError(
+                f"{self.task}: its process failed (exit status 1) with the error above, which mohole did not foresee; "
+                "what was finished is kept, run it again"
+            )
+        if exit_code is not None and exit_code < 0:
+            raise WorkerLostError(
+                f"its process was ended by signal {-exit_code}, perhaps because memory ran out "
+                "(machine.processes = 1 needs less)"
+            )
+        raise WorkerLostError(f"its process ended with exit status {exit_code}")
+
+    def end(self) -> None:
+        """Wait until the process is gone; kill it when it does not go."""
+        self.connection.close()
+        self.process.join(_SECONDS_TO_UNWIND)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
 
 
-def _how_it_ended(exit_code: int | None) -> str:
-    if exit_code is not None and exit_code < 0:
-        return f"its process was ended by signal {-exit_code}, perhaps because memory ran out (machine.processes = 1 needs less)"
-    return f"its process failed (exit status {exit_code}) with the error above, which mohole did not foresee"
-
-
-def _work(sender: Connection, task: Task) -> None:
+def _work(connection: Connection) -> None:
+    """In the worker: run task after task, until there is nobody to ask for the next one."""
     # Ctrl-C reaches the whole process group; the parent alone decides, and stops the workers by terminating them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _raise_exit)
     threading.Thread(target=_follow_parent, daemon=True).start()
     progress.plain_lines = True  # several workers' bars on one terminal would overwrite each other
-    try:
-        task.run(*task.arguments)
-    except (MoholeError, OSError, MemoryError) as error:
-        _answer(sender, error)
-    else:
-        _answer(sender, None)
-    finally:
-        sender.close()
-
-
-def _answer(sender: Connection, error: Exception | None) -> None:
-    with suppress(BrokenPipeError):  # nobody is left to hear it
-        sender.send(error)
+    with suppress(EOFError, OSError):  # the other end is closed, or gone
+        while True:
+            connection.send(run_in_worker(connection.recv()))
 
 
 def _follow_parent() -> None:
@@ -133,6 +139,8 @@ def _follow_parent() -> None:
     if parent is not None:
         wait([parent.sentinel])
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_SECONDS_TO_UNWIND)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _raise_exit(signum: int, frame: object) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from mohole import artifact
 from mohole.config import Recipe
 from mohole.errors import StageError
-from mohole.execute import Cores, Task, run_tasks, share_cores
+from mohole.execute import Cores, Kind, Task, open_executor, share_cores
 from mohole.job.plan import Plan, Stage, Verb, plan
 from mohole.record import Recorder
 
@@ -56,32 +56,28 @@ def _make(whole: Plan, stages: Sequence[Stage], replace: bool, say: Say) -> list
         for stage in stages:  # at once, not after an hour of work on an earlier one
             if whole.parents_are_made(stage):
                 _refuse_to_overwrite(whole, stage)
-    machine = whole.recipe.machine
     made: list[str] = []
-    for is_shared, group in groupby(stages, key=lambda stage: stage.hookpoint is None):
-        chosen = list(group)
-        if is_shared:
-            made += _make_in_order(whole, chosen, share_cores(1, threads=machine.threads), replace, say)
-            continue
-        chains = [list(chain) for _, chain in groupby(chosen, key=lambda stage: stage.hookpoint)]
+    for _, group in groupby(stages, key=lambda stage: stage.hookpoint is None):
+        chains = [list(chain) for _, chain in groupby(group, key=lambda stage: stage.hookpoint)]
         missing = [chain for chain in chains if not all(whole.is_finished(stage) for stage in chain)]
-        cores = share_cores(max(len(missing), 1), processes=machine.processes, threads=machine.threads)
-        made += _make_side_by_side(whole, missing, cores, replace, say)
+        if missing:
+            made += _make_side_by_side(whole, missing, replace, say)
     return made
 
 
-def _make_side_by_side(whole: Plan, chains: list[list[Stage]], cores: Cores, replace: bool, say: Say) -> list[str]:
-    if cores.processes == 1 or len(chains) == 1:
-        return [name for chain in chains for name in _make_in_order(whole, chain, cores, replace, say)]
+def _make_side_by_side(whole: Plan, chains: list[list[Stage]], replace: bool, say: Say) -> list[str]:
+    machine = whole.recipe.machine
+    cores = share_cores(len(chains), processes=machine.processes, threads=machine.threads)
+    kind: Kind = "inline" if cores.processes == 1 else "process"
     before = {stage.name: _manifest_identity(stage) for chain in chains for stage in chain}
-    _limit_threads(cores.threads)  # the workers inherit it
-    run_tasks(
-        [
-            Task(str(chain[0].hookpoint), _make_chain, (whole.recipe, [stage.name for stage in chain], cores, replace))
-            for chain in chains
-        ],
-        cores,
-    )
+    tell = say if kind == "inline" else _print_line  # the caller's own cannot be called from another process
+    tasks = [
+        # alone: an artifact is locked while it is made
+        Task(chain[0].hookpoint or "job", _make_in_order, (whole, chain, cores, replace, tell), alone=True)
+        for chain in chains
+    ]
+    with open_executor(kind, cores) as executor:
+        executor.run(tasks)
     return [stage.name for chain in chains for stage in chain if _manifest_identity(stage) != before[stage.name]]
 
 
@@ -91,17 +87,8 @@ def _manifest_identity(stage: Stage) -> int | None:
     return manifest.stat().st_ino if manifest.is_file() else None
 
 
-def _make_chain(recipe: Recipe, names: list[str], cores: Cores, replace: bool) -> None:
-    """In a worker process: the named stages, one after the other."""
-    whole = plan(recipe)
-    _make_in_order(whole, [stage for stage in whole.stages if stage.name in names], cores, replace, _print_line)
-
-
-def _make_in_order(whole: Plan, stages: Sequence[Stage], cores: Cores, replace: bool, say: Say) -> list[str]:
-    missing = [stage for stage in stages if not whole.is_finished(stage)]
-    if not missing:
-        return []
-    _limit_threads(cores.threads)
+def _make_in_order(whole: Plan, stages: Sequence[Stage], cores: Cores, replace: bool, say: Say) -> None:
+    """Make the stages of one chain that are missing."""
     # torch is imported here and not before: a job with nothing to do answers at once
     import torch
 
@@ -109,9 +96,8 @@ def _make_in_order(whole: Plan, stages: Sequence[Stage], cores: Cores, replace: 
 
     torch.set_num_threads(cores.threads)
     workshop = Workshop(whole.recipe)
-    made = []
-    for stage in missing:
-        if whole.is_finished(stage):  # its parents were missing and have been made again, byte for byte
+    for stage in stages:
+        if whole.is_finished(stage):  # made before, or its parents were missing and have been made again, byte for byte
             continue
         if not replace:
             _refuse_to_overwrite(whole, stage)
@@ -122,9 +108,7 @@ def _make_in_order(whole: Plan, stages: Sequence[Stage], cores: Cores, replace: 
         wall, cpu = time.monotonic() - start, _cpu_seconds() - cpu_start
         with Recorder(Path(whole.recipe.run) / LOG_FILE) as log:
             log.write(stage=stage.name, cpu_seconds=round(cpu, 2), wall_seconds=round(wall, 2))
-        made.append(stage.name)
         say(f"{stage.name}: done in {wall:.1f} s")
-    return made
 
 
 def _refuse_to_overwrite(whole: Plan, stage: Stage) -> None:
@@ -134,12 +118,6 @@ def _refuse_to_overwrite(whole: Plan, stage: Stage) -> None:
             f"{stage.out}: made with other settings ({artifact.difference(stage.out, whole.inputs(stage))}); "
             "--replace makes it again, -o run=FOLDER keeps both"
         )
-
-
-def _limit_threads(threads: int) -> None:
-    """For libraries that read the environment when they are first imported. Waiting threads sleep instead of spinning:
-    spinning ones were measured to double the CPU-seconds of a busy machine."""
-    os.environ.update(OMP_NUM_THREADS=str(threads), OMP_WAIT_POLICY="PASSIVE", TOKENIZERS_PARALLELISM="false")
 
 
 def _cpu_seconds() -> float:

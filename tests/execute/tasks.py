@@ -1,0 +1,115 @@
+"""Tasks that the tests of executors run in other processes, and ways to look at those."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from mohole.errors import ConfigError
+
+
+def add_line(path: Path) -> None:
+    """A line with this process's id, so that the lines of a file are the times its task was run."""
+    with path.open("a") as file:
+        file.write(f"{os.getpid()}\n")
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def commit_or_die(path: Path, chance: float, seed: int) -> None:
+    """Write `path` whole, and be killed on the way with a chance that does not depend on who runs it, or when."""
+    attempts = path.with_suffix(".attempts")
+    add_line(attempts)
+    dice = random.Random(f"{seed} {path.name} {len(lines(attempts))}")
+    draft = path.with_suffix(f".{os.getpid()}")
+    draft.write_text("half")
+    if dice.random() < chance:
+        time.sleep(dice.random() * 0.02)
+        die()
+    draft.rename(path)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_first(path: Path) -> None:
+    add_line(path)
+    if len(lines(path)) == 1:
+        die()
+
+
+def linger_first(path: Path, seconds: float) -> None:
+    """Slow where it is run first, at once where it is run again. Says when it was made to stop."""
+    add_line(path)
+    if len(lines(path)) > 1:
+        return
+    try:
+        nap(seconds)
+    except BaseException:
+        path.with_suffix(".stopped").touch()
+        raise
+
+
+def wait_and_clean(path: Path) -> None:
+    path.write_text(str(os.getpid()))
+    try:
+        nap(60)
+    finally:
+        path.unlink()
+
+
+def nap(seconds: float) -> None:
+    """Sleep in short pieces: one that can be interrupted between two lines of Python, like most work."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.02)
+
+
+def fail(message: str) -> None:
+    raise ConfigError(message)
+
+
+def open_missing(path: Path) -> None:
+    path.open()
+
+
+def divide(by: int) -> None:
+    _ = 1 // by
+
+
+class UnsendableError(OSError):
+    """An error that cannot be rebuilt from its arguments; huggingface_hub has such."""
+
+    def __init__(self, message: str, *, response: int) -> None:
+        super().__init__(message)
+        self.response = response
+
+
+def raise_unsendable() -> None:
+    raise UnsendableError("no answer from the server", response=500)
+
+
+def write_environment(path: Path, names: list[str]) -> None:
+    path.write_text("\n".join(os.environ.get(name, "") for name in names))
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def happens(condition: Callable[[], bool], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False

@@ -124,7 +124,7 @@ def test_every_setting_says_what_it_means() -> None:
         ("train.auxk_weight=inf", "train.auxk_weight: inf: input should be a finite number"),
         ("steer.temperature=nan", "steer.temperature: nan: input should be a finite number"),
         ("train.n_latents=10000000000", "train.n_latents: 10000000000 is too large; the largest is 2147483648"),
-        ("corpus.n_documents=5", "corpus.n_documents: no such key in TextCorpus; it has"),
+        ("corpus.zebras=5", "corpus.zebras: no such key in TextCorpus; it has"),
     ],
 )
 def test_a_value_of_another_kind_is_never_taken_for_what_it_is_not(tmp_path: Path, override: str, says: str) -> None:

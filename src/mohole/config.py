@@ -67,18 +67,46 @@ class PlantedCorpus(Table):
 
 
 class TextCorpus(Table):
-    """Text files of one's own."""
+    """Text of one's own, from files: read as a stream, so a text may be larger than the memory."""
 
     kind: Literal["text"] = "text"
     path: Name
-    """A UTF-8 file, a folder of .txt files, or a pattern such as `books/*.txt`."""
+    """A file, a folder, a pattern such as `books/*.txt`, or a URL (`s3://...`, `https://...`): UTF-8 text, JSON lines (.jsonl)
+    or Parquet (.parquet), told by the name's end. .gz is unpacked, .zst where the package zstandard is installed."""
     separator: str = "\n\n"
-    """What stands between two documents in a file. An empty string makes each file one document."""
+    """What stands between two documents in a text file. An empty string makes each file one document."""
+    field: Name = "text"
+    """The key (JSON lines) or column (Parquet) that holds a document's text."""
+    max_document_chars: Count = 1_000_000
+    """A document longer than this is cut into several, after the last newline before the limit, else after the last space, else
+    at the limit. A cut ends a document: no window spans it, and its parts may fall on both sides of the held-out split."""
     max_tokens: Count | None = None
     """Stop after the document in which this many tokens are reached. None: everything."""
 
 
-Corpus = Annotated[PlantedCorpus | TextCorpus, Field(discriminator="kind")]
+class DatasetCorpus(Table):
+    """A Hugging Face dataset, read as a stream. Needs the extra `datasets`."""
+
+    kind: Literal["dataset"] = "dataset"
+    name: Name
+    """A hub id, or a folder or file that the package `datasets` can read."""
+    subset: str | None = None
+    """Which configuration of the dataset, where it has several."""
+    split: Name = "train"
+    """Which split of it."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+    field: Name = "text"
+    """The column that holds a document's text."""
+    max_document_chars: Count = 1_000_000
+    """As for text: a longer document is cut into several, at a newline or a space where it has one."""
+    max_tokens: Count | None = None
+    """Stop after the document in which this many tokens are reached. None: everything."""
+    allow_download: Flag = False
+    """May the hub be asked? Otherwise the dataset must be on this machine: a folder, a file, or in the local cache."""
+
+
+Corpus = Annotated[PlantedCorpus | TextCorpus | DatasetCorpus, Field(discriminator="kind")]
 
 
 class Windows(Table):

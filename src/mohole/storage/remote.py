@@ -225,7 +225,9 @@ class FsspecStorage:
         starts = range(offset, offset + target.nbytes, _RANGE_BYTES)
         ends = [min(start + _RANGE_BYTES, offset + target.nbytes) for start in starts]
         n_read = 0
-        for piece in self._files.cat_ranges([path] * len(ends), list(starts), ends, on_error="raise"):
+        for piece in self._files.cat_ranges([path] * len(ends), list(starts), ends, on_error="return"):
+            if isinstance(piece, Exception):  # "raise" raises only in fsspec from 2026 on
+                raise piece
             target[n_read : n_read + len(piece)] = piece
             n_read += len(piece)
         return n_read

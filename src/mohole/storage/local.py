@@ -9,6 +9,7 @@ import mmap
 import os
 import re
 import secrets
+import stat
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -66,7 +67,7 @@ class LocalStorage:
             n_read = self._read_direct(file, offset, view) if file.is_direct else _read_cached(file, offset, view)
         if n_read < view.nbytes:
             raise ArtifactError(
-                f"{path}: truncated, it ends at byte {offset + n_read} and byte {offset + view.nbytes} is needed; "
+                f"{path}: truncated, it ends at byte {self.size(name)} and byte {offset + view.nbytes} is needed; "
                 "delete it and run again"
             )
         self._count_read(view.nbytes)
@@ -78,11 +79,11 @@ class LocalStorage:
 
     def exists(self, name: str) -> bool:
         path = self._path(name)
-        try:
-            with _named(path):
-                return path.is_file()
-        except NotADirectoryError:
-            return False
+        with _named(path):
+            try:
+                return stat.S_ISREG(path.stat().st_mode)
+            except (FileNotFoundError, NotADirectoryError):
+                return False
 
     @contextmanager
     def writer(self, name: str, n_bytes: int) -> Iterator["_LocalWriter"]:
@@ -103,8 +104,8 @@ class LocalStorage:
 
     def put_once(self, name: str, data: bytes) -> bool:
         path = self._path(name)
-        if path.exists():
-            return False
+        if self.exists(name):
+            return False  # the common case of a second attempt, without writing anything
         with _named(path), _unfinished(path) as (draft, descriptor):
             _write_all(descriptor, data)
             os.fsync(descriptor)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 Buffer = bytes | bytearray | memoryview | mmap.mmap
 """Bytes in one piece. An array gives its own with `array.data`."""
@@ -23,6 +23,7 @@ class Traffic:
     """Objects written: by `writer`, `put`, and `put_once` where it was the first."""
 
 
+@runtime_checkable
 class Writer(Protocol):
     """Takes an object's bytes in order."""
 
@@ -30,6 +31,7 @@ class Writer(Protocol):
         """Append. The bytes are taken over before it returns, so the caller may use its buffer again."""
 
 
+@runtime_checkable
 class Storage(Protocol):
     """A flat set of named objects under one folder or URL, for many processes at once.
 

@@ -22,6 +22,8 @@ from mohole.version import __version__
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
+_DRAFT_OF = "draft-of"
+"""In an unfinished artifact that can be gone on with: the digest of its inputs."""
 _BLOCK_BYTES = 1 << 22
 
 
@@ -54,6 +56,9 @@ class Manifest:
     """The version of mohole that wrote it."""
     digest: str
     """Checksum of the manifest itself; children name their parents by it."""
+    bulk: tuple[str, ...] = ()
+    """Files and folders that are not in `files`: how the content is cut up, which does not change what it is. Their owner
+    checks them."""
 
 
 def file_digest(path: Path) -> str:
@@ -109,11 +114,24 @@ def read_manifest(path: Path) -> Manifest:
         ArtifactError: no artifact there, an unfinished one, or a damaged manifest.
     """
     try:
-        data = (path / MANIFEST).read_bytes()
+        return parse_manifest((path / MANIFEST).read_bytes(), str(path))
+    except FileNotFoundError:
+        raise ArtifactError(_what_is_there(path)) from None
+    except NotADirectoryError:
+        raise ArtifactError(f"{path}: a file, not an artifact folder") from None
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """The manifest in these bytes; `where` is its artifact, for errors.
+
+    Raises:
+        ArtifactError: damaged, or of another format.
+    """
+    try:
         raw = json.loads(data)
         if raw["schema"] != SCHEMA:
             raise ArtifactError(
-                f"{path}: written in artifact format {raw['schema']}; this mohole reads format {SCHEMA}"
+                f"{where}: written in artifact format {raw['schema']}; this mohole reads format {SCHEMA}"
             )
         return Manifest(
             kind=raw["kind"],
@@ -121,13 +139,10 @@ def read_manifest(path: Path) -> Manifest:
             files={name: (entry["bytes"], entry["xxh3"]) for name, entry in raw["files"].items()},
             code=raw["code"],
             digest=_digest(data),
+            bulk=tuple(raw.get("bulk", ())),
         )
-    except FileNotFoundError:
-        raise ArtifactError(_what_is_there(path)) from None
-    except NotADirectoryError:
-        raise ArtifactError(f"{path}: a file, not an artifact folder") from None
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{path / MANIFEST}: damaged ({error}); delete {path} and make it again") from None
+        raise ArtifactError(f"{where}/{MANIFEST}: damaged ({error}); delete {where} and make it again") from None
 
 
 def _what_is_there(path: Path) -> str:
@@ -160,11 +175,17 @@ def open_artifact(path: Path | str, *, kind: str | None = None, verify: bool = T
 
 
 @contextmanager
-def create(path: Path | str, inputs: Inputs, *, replace: bool = False) -> Iterator[Path]:
+def create(
+    path: Path | str, inputs: Inputs, *, replace: bool = False, resume: bool = False, bulk: tuple[str, ...] = ()
+) -> Iterator[Path]:
     """Give a hidden folder to fill; when the block ends well, seal it with a manifest and rename it to `path`.
 
     When the block fails or the process dies, nothing appears at `path`. With `replace`, an artifact already there is
-    taken away only after the new one is whole, and what is no artifact never.
+    taken away only after the new one is whole, and what is no artifact never. With `resume`, what a failed block has put
+    into the folder is kept, and is there again for the next one with the same inputs.
+
+    Args:
+        bulk: files and folders that are left out of the manifest (see `Manifest.bulk`).
 
     Raises:
         ArtifactError: `path` is taken, or holds what mohole did not make, or another process is writing it.
@@ -176,17 +197,43 @@ def create(path: Path | str, inputs: Inputs, *, replace: bool = False) -> Iterat
         if (path.exists() or path.is_symlink()) and not replace:
             raise ArtifactError(f"{path}: already there; delete it or choose another folder")
         _refuse_to_take_away(path)
-        shutil.rmtree(draft, ignore_errors=True)  # left by a killed process: we hold the lock, so nobody is in it
-        draft.mkdir()
+        # A draft that is there was left by a killed process: we hold the lock, so nobody is in it.
+        if not (resume and _is_draft_of(draft, inputs)):
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir()
+            if resume:
+                (draft / _DRAFT_OF).write_text(inputs.digest(), encoding="ascii")
         try:
             yield draft
-            _seal(draft, inputs)
+            (draft / _DRAFT_OF).unlink(missing_ok=True)
+            _seal(draft, inputs, bulk)
             _swap(draft, path)
         except BaseException as error:
-            shutil.rmtree(draft, ignore_errors=True)
+            if not resume:
+                shutil.rmtree(draft, ignore_errors=True)
             if isinstance(error, OSError) and error.filename is None:
                 error.filename = str(path)  # a failed write does not say where
             raise
+
+
+def reopen(path: Path) -> None:
+    """Make an unfinished artifact of a finished one, so that `create` with `resume` and the same inputs goes on with it.
+
+    Raises:
+        ArtifactError: no artifact there, or another process is at it.
+    """
+    with _lock(path):
+        inputs = read_manifest(path).inputs
+        draft = path.parent / f".{path.name}.partial"
+        shutil.rmtree(draft, ignore_errors=True)
+        path.rename(draft)
+        (draft / _DRAFT_OF).write_text(inputs.digest(), encoding="ascii")
+        (draft / MANIFEST).unlink()
+
+
+def _is_draft_of(draft: Path, inputs: Inputs) -> bool:
+    mark = draft / _DRAFT_OF
+    return mark.is_file() and mark.read_text(encoding="ascii") == inputs.digest()
 
 
 def _refuse_to_take_away(path: Path) -> None:
@@ -202,10 +249,12 @@ def _is_ours(path: Path) -> bool:
     if not (path / MANIFEST).is_file():
         return False
     try:
-        known = {MANIFEST, *read_manifest(path).files}
+        manifest = read_manifest(path)
     except ArtifactError:
         return True
-    return all(str(file.relative_to(path)) in known for file in path.rglob("*") if not file.is_dir())
+    known = {MANIFEST, *manifest.files}
+    files = (file.relative_to(path) for file in path.rglob("*") if not file.is_dir())
+    return all(str(file) in known or file.parts[0] in manifest.bulk for file in files)
 
 
 @contextmanager
@@ -227,23 +276,35 @@ def _lock(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _seal(draft: Path, inputs: Inputs) -> None:
-    files = sorted(file for file in draft.rglob("*") if file.is_file())
+def _seal(draft: Path, inputs: Inputs, bulk: tuple[str, ...]) -> None:
+    found = (file for file in draft.rglob("*") if file.is_file())
+    files = sorted(file for file in found if file.relative_to(draft).parts[0] not in bulk)
     for file in files:
         _sync(file)
-    manifest = {
+    sizes = {str(file.relative_to(draft)): (file.stat().st_size, file_digest(file)) for file in files}
+    target = draft / MANIFEST
+    target.write_bytes(manifest_bytes(inputs, sizes, bulk))
+    _sync(target)
+    _sync(draft)
+
+
+def manifest_bytes(inputs: Inputs, files: Mapping[str, tuple[int, str]], bulk: tuple[str, ...]) -> bytes:
+    """A manifest, for files of these sizes and checksums."""
+    manifest: dict[str, Any] = {
         "schema": SCHEMA,
         "kind": inputs.kind,
         "inputs": asdict(inputs),
-        "files": {
-            str(file.relative_to(draft)): {"bytes": file.stat().st_size, "xxh3": file_digest(file)} for file in files
-        },
+        "files": {name: {"bytes": n_bytes, "xxh3": checksum} for name, (n_bytes, checksum) in files.items()},
         "code": __version__,
     }
-    target = draft / MANIFEST
-    target.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    _sync(target)
-    _sync(draft)
+    if bulk:
+        manifest["bulk"] = list(bulk)
+    return (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
+
+
+def data_digest(data: bytes) -> str:
+    """Checksum (xxh3, 128 bit, hexadecimal) of bytes."""
+    return _digest(data)
 
 
 def _swap(draft: Path, path: Path) -> None:

@@ -3,6 +3,7 @@
 MoholeError
 ├── ConfigError       a recipe, an override or an argument that cannot be meant
 ├── ArtifactError     a folder that is missing, unfinished, damaged, in use, or of another kind
+│   └── DamageError       one file of it whose bytes have changed, and which can be made again alone
 ├── ModelError        a model that cannot be loaded or whose hookpoints cannot be proved
 │   └── HookpointError    a hookpoint name that the model does not have
 ├── CorpusError       text that cannot be read, or too little of it
@@ -21,6 +22,17 @@ class ConfigError(MoholeError, ValueError):
 
 class ArtifactError(MoholeError):
     """A folder that is missing, unfinished, damaged, in use, or of another kind."""
+
+
+class DamageError(ArtifactError):
+    """A file whose bytes are not what was written. `name` is its place in the artifact."""
+
+    def __init__(self, message: str, name: str) -> None:
+        super().__init__(message, name)  # both, so that it survives the way from a worker
+        self.name = name
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class ModelError(MoholeError):

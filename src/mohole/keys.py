@@ -35,6 +35,7 @@ class Use(IntEnum):
     CONTRAST_ROWS = 12
     EXAMPLE_TOKEN = 13
     LABEL_DOCUMENTS = 14
+    FINGERPRINT = 15
 
 
 def philox(first: UInt64, second: UInt64, key: int) -> tuple[UInt64, UInt64]:

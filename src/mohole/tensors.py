@@ -1,8 +1,10 @@
 """Safetensors files: read as memory-mapped numpy arrays, nothing copied until it is used; written from arrays. No torch."""
 
 import json
+import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +27,37 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
     Not the library's own writer: on a full disk that one raises an error of its own kind without the file's name, and its
     columns are not aligned for memory mapping.
     """
+    with tensor_writer(path, {name: (array.dtype, array.shape) for name, array in tensors.items()}) as write:
+        for name, array in tensors.items():
+            write(name, 0, array)
+
+
+@contextmanager
+def tensor_writer(
+    path: Path, tensors: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
+) -> Iterator[Callable[[str, int, NDArray[Any]], None]]:
+    """Write the file of `write_tensors` from stretches of its arrays, in any order: `write(name, first_item, stretch)`.
+
+    For arrays that are not in memory. What is never written reads as zeros.
+    """
     header: dict[str, Any] = {}
-    offset = 0
-    ordered = dict(
-        sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))
-    )  # wide types first: all aligned
-    for name, array in ordered.items():
-        header[name] = {
-            "dtype": _NAMES[array.dtype],
-            "shape": array.shape,
-            "data_offsets": [offset, offset + array.nbytes],
-        }
-        offset += array.nbytes
+    n_bytes = 0
+    # wide types first: all aligned
+    for name, (dtype, shape) in sorted(tensors.items(), key=lambda item: (-item[1][0].itemsize, item[0])):
+        end = n_bytes + dtype.itemsize * math.prod(shape)
+        header[name] = {"dtype": _NAMES[dtype], "shape": shape, "data_offsets": [n_bytes, end]}
+        n_bytes = end
+    head = header_bytes(header)
     with path.open("wb") as file:
-        file.write(header_bytes(header))
-        for array in ordered.values():
-            file.write(np.ascontiguousarray(array).data)
+        file.write(head)
+        file.truncate(len(head) + n_bytes)
+
+        def write(name: str, first_item: int, stretch: NDArray[Any]) -> None:
+            assert stretch.dtype == tensors[name][0], name
+            file.seek(len(head) + header[name]["data_offsets"][0] + first_item * stretch.itemsize)
+            file.write(np.ascontiguousarray(stretch).data)
+
+        yield write
 
 
 def header_bytes(header: Mapping[str, Any]) -> bytes:
@@ -48,6 +65,22 @@ def header_bytes(header: Mapping[str, Any]) -> bytes:
     text = json.dumps(header).encode()
     text += b" " * (-(8 + len(text)) % _ALIGNMENT_BYTES)
     return struct.pack("<Q", len(text)) + text
+
+
+def tensors_from_bytes(data: bytes, where: str) -> dict[str, NDArray[Any]]:
+    """As `open_tensors`, of a file that has been read already. `where` names it in errors."""
+    try:
+        (header_bytes,) = struct.unpack("<Q", data[:8])
+        header = json.loads(data[8 : 8 + header_bytes])
+        header.pop("__metadata__", None)
+        tensors = {}
+        for name, entry in header.items():
+            start, end = (8 + header_bytes + offset for offset in entry["data_offsets"])
+            dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"])
+            tensors[name] = np.frombuffer(data[start:end], dtype=dtype).reshape(shape)
+        return tensors
+    except (struct.error, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError):
+        raise ArtifactError(f"{where}: not a readable safetensors file, or truncated; make it again") from None
 
 
 def open_tensors(path: Path) -> dict[str, NDArray[Any]]:

@@ -85,7 +85,7 @@ def encode(dictionary: Dictionary, store: Store, sample: Sample) -> Codes:
     n_active, latents, values = [], [], []
     with track(f"catalogue {dictionary.hookpoint}", len(sample.tokens), "tokens") as tracker:
         for start in range(0, len(sample.tokens), chunk):
-            rows = store.take(dictionary.hookpoint, sample.rows[start : start + chunk])
+            rows = torch.from_numpy(store.take(dictionary.hookpoint, sample.tokens[start : start + chunk]))
             finite = rows.isfinite().all(1)
             if not finite.all():
                 token = sample.tokens[start + int((~finite).nonzero()[0, 0])]

@@ -14,30 +14,27 @@ Int64 = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Sample:
-    """The tokens of the chosen documents that have rows, and where the store has them."""
+    """The tokens of the chosen documents that have rows."""
 
     tokens: Int64
     """Global token indices, ascending. Special tokens in a text have no row, so there may be gaps."""
-    rows: Int64
-    """Each one's row in the store."""
     n_documents: int
 
 
-def choose(corpus: Corpus, stored_tokens: Int64, max_tokens: int, *, seed: int) -> Sample:
+def choose(corpus: Corpus, stored: Int64, max_tokens: int, *, seed: int) -> Sample:
     """Whole documents, with every row the store has of them; at least one document, however long.
 
+    Args:
+        stored: every token the store has a row of, ascending.
+
     Raises:
-        StageError: the store holds no token of this corpus, or one twice.
+        StageError: the store holds no token of this corpus.
     """
-    place = np.argsort(stored_tokens, kind="stable")
-    stored = np.asarray(stored_tokens)[place]
-    if (stored[1:] == stored[:-1]).any():
-        raise StageError(f"token {stored[:-1][stored[1:] == stored[:-1]][0]} is in the store twice; harvest it again")
     first = np.searchsorted(stored, corpus.document_starts)
     n_rows = np.diff(first)
     there = np.flatnonzero(n_rows)
     if len(there) == 0:
         raise StageError("the store holds no token of this corpus; harvest this corpus")
     chosen = within_budget(there, n_rows[there], max_tokens, seed=seed, use=Use.CATALOGUE_DOCUMENTS)
-    places = np.concatenate([np.arange(first[document], first[document + 1]) for document in chosen])
-    return Sample(stored[places], place[places], len(chosen))
+    tokens = np.concatenate([stored[first[document] : first[document + 1]] for document in chosen])
+    return Sample(tokens, len(chosen))

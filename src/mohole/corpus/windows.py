@@ -30,12 +30,16 @@ def cut(document_starts: Int64, room: int) -> Windows:
     return Windows(start, np.minimum(room, document_starts[document + 1] - start))
 
 
-def batches(windows: Windows, batch_tokens: int) -> Iterator[Int64]:
+def batches(windows: Windows, batch_tokens: int, chosen: Int64 | None = None) -> Iterator[Int64]:
     """Groups of windows (their numbers) of similar length, at most `batch_tokens` tokens each, padding included.
+
+    Args:
+        chosen: these windows only; None: all.
 
     Longest first, so that a batch too large for the memory fails at once and not after an hour.
     """
-    order = np.argsort(-windows.length, kind="stable")
+    chosen = np.arange(len(windows)) if chosen is None else chosen
+    order = chosen[np.argsort(-windows.length[chosen], kind="stable")]
     start = 0
     while start < len(order):
         room = max(1, batch_tokens // (int(windows.length[order[start]]) + 1))

@@ -97,7 +97,10 @@ def measure_recovery(
 
 
 def _encode(store: Store, truth: Truth, dictionary: SparseAutoencoder, seed: int) -> tuple[Side, Side]:
-    vectors = [store.take(dictionary.hookpoint, marks.rows.places) for marks in (truth.selection, truth.scoring)]
+    vectors = [
+        torch.from_numpy(store.take(dictionary.hookpoint, marks.rows.tokens))
+        for marks in (truth.selection, truth.scoring)
+    ]
     for side, name in zip(vectors, ("training", "held-out"), strict=True):
         require_finite(side, f"{dictionary.hookpoint}: stored rows of {name} documents")
     floor = random_dictionary(dictionary, vectors[0].double().mean(0).numpy(), seed)

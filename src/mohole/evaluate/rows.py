@@ -35,15 +35,13 @@ _CHUNK_ELEMENTS = 1 << 22  # rows x latents of pre-activations held at once: 16 
 class Rows:
     """Rows of a store, in the order of the corpus."""
 
-    places: Int64
-    """Where each row is in the store."""
     tokens: Int64
     """The global token index of each row, ascending."""
     documents: Int64
     """The document of each row."""
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.tokens)
 
 
 def choose_rows(corpus: Corpus, store: Store, *, held_out: bool, max_rows: int, seed: int) -> Rows:
@@ -52,15 +50,14 @@ def choose_rows(corpus: Corpus, store: Store, *, held_out: bool, max_rows: int, 
     Raises:
         StageError: there are none.
     """
-    side = np.flatnonzero(store.held_out == held_out)
+    side = store.tokens[store.held_out == held_out]
     if len(side) == 0:
         name = "held-out" if held_out else "training"
-        raise StageError(f"{store.path}: no rows of {name} documents; give more text, or set windows.held_out")
-    side = side[np.argsort(store.tokens[side], kind="stable")]
-    documents = corpus.document_of(store.tokens[side])
+        raise StageError(f"{store.url}: no rows of {name} documents; give more text, or set windows.held_out")
+    documents = corpus.document_of(side)
     unique, counts = np.unique(documents, return_counts=True)
     kept = np.isin(documents, within_budget(unique, counts, max_rows, seed=seed, use=Use.MEASURED_DOCUMENTS))
-    return Rows(side[kept], store.tokens[side[kept]], documents[kept])
+    return Rows(side[kept], documents[kept])
 
 
 def chunks(n_rows: int, n_latents: int) -> Iterator[slice]:
@@ -89,7 +86,7 @@ def measure_rows(store: Store, rows: Rows, dictionary: Dictionary, *, seed: int)
     rebuilt, firing, active = Reconstruction(), Firing(dictionary.n_latents), DocumentSums(("rows", "active"))
     with track(f"evaluate {hookpoint}: rows", len(rows), "rows") as tracker:
         for part in chunks(len(rows), dictionary.n_latents):
-            target = store.take(hookpoint, rows.places[part])
+            target = torch.from_numpy(store.take(hookpoint, rows.tokens[part]))
             require_finite(target, f"{hookpoint}: stored rows, from row {part.start} of the held-out ones,")
             codes = dictionary.encode(target)
             rebuilt.add(target, dictionary.decode(codes), rows.documents[part], place=f"{hookpoint}: reconstruction")

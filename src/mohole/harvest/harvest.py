@@ -1,70 +1,127 @@
-"""Run the model over every window of a corpus and write one row per token. Rows stand in the order of the corpus.
+"""Run the model over every window of a corpus, slice by slice, and keep its activations as a store of sorted runs.
 
-Masks: a row exists for every token of the text that is not a special token of the model; the begin-of-text token put in
-front of a window, and padding, have none. Windows run alone and padded on the right, so a row depends on its document
-only, not on the batch it was in.
+Slices are cut by the corpus and the recipe alone, so the same rows come out whoever harvests them, however often a worker dies.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from mohole.config import Harvest
-from mohole.corpus import Corpus, batches
-from mohole.errors import NumericsError
+from mohole import config
+from mohole.corpus import Corpus
+from mohole.execute import Executor, Task
+from mohole.harvest.slice import RUNS, SliceTask, activations, documents_of, run_slice
 from mohole.model import LanguageModel
 from mohole.progress import track
-from mohole.store import StoreWriter
+from mohole.record import read_json, write_json
+from mohole.storage import open_storage
+from mohole.store.columns import RowFormat, calibrated_scales
+from mohole.store.commits import run_missing
+from mohole.store.listing import Layout, StoreFacts, write_documents, write_facts, write_layout
+from mohole.store.order import Order
+from mohole.store.plan import CELL_BYTES
 
-Int64 = NDArray[np.int64]
+_CALIBRATION_TOKENS = 16_384
+_SCALES_FILE = "scales.json"
 
 
-def harvest(out: Path, model: LanguageModel, corpus: Corpus, settings: Harvest) -> None:
-    """Write the activations of `model` at `settings.hookpoints` over `corpus` into `out`.
+def harvest(
+    out: Path,
+    model: LanguageModel,
+    corpus: Corpus,
+    settings: config.Harvest,
+    executor: Executor,
+    *,
+    model_settings: config.Model,
+    seed: int,
+    epoch: int = 0,
+    cell_bytes: int = CELL_BYTES,
+) -> None:
+    """Write the activations of `model` at `settings.hookpoints` over `corpus` into `out`; go on where `out` has some already.
+
+    Args:
+        model_settings: how a worker loads the same model.
+        epoch: which shuffled order the rows are sorted by.
 
     Raises:
         HookpointError: the model has no such hookpoint.
         NumericsError: an activation is NaN or infinite; names the hookpoint, the document and the token.
     """
     hookpoints = [model.canonical(hookpoint) for hookpoint in settings.hookpoints]
-    has_row = ~np.isin(corpus.tokens, list(model.special_ids))
-    row_of: Int64 = np.cumsum(has_row) - has_row  # the row of a token that has one
-    row_tokens = np.flatnonzero(has_row)
-    held_out = corpus.held_out[corpus.document_of(row_tokens)]
-    widths = dict.fromkeys(hookpoints, model.d_model)
-    windows, first, is_special = corpus.windows, int(corpus.has_bos), not has_row.all()
-    with (
-        StoreWriter(out, row_tokens, held_out, widths, settings.dtype) as writer,
-        track("harvest", corpus.n_tokens, "tokens") as tracker,
-    ):
-        for batch in batches(windows, settings.batch_tokens):
-            tokens = torch.from_numpy(corpus.window_tokens(batch, model.bos_id if corpus.has_bos else None))
-            activations = model.read(tokens, hookpoints)
-            for hookpoint in hookpoints:
-                rows = activations[hookpoint].float().cpu()
-                is_sound = bool(rows.sum().isfinite())  # one pass; a sum that overflows is looked at row by row below
-                values: NDArray[np.float32] = rows.numpy()
-                for place, window in enumerate(batch.tolist()):
-                    start, length = int(windows.start[window]), int(windows.length[window])
-                    kept = values[place, first : first + length]
-                    if is_special:
-                        kept = kept[has_row[start : start + length]]
-                    if not is_sound:
-                        _require_finite(
-                            kept, start + np.flatnonzero(has_row[start : start + length]), corpus, hookpoint
-                        )
-                    writer.write(hookpoint, int(row_of[start]), kept)
-            tracker.advance(int(windows.length[batch].sum()))
-
-
-def _require_finite(rows: NDArray[np.float32], tokens: Int64, corpus: Corpus, hookpoint: str) -> None:
-    wrong = ~np.isfinite(rows).all(axis=1)
-    if wrong.any():
-        token = int(tokens[np.flatnonzero(wrong)[0]])
-        document = int(corpus.document_of(np.asarray([token]))[0])
-        raise NumericsError(
-            f"{hookpoint}: NaN or infinity at token {token - corpus.document_starts[document]} "
-            f"({corpus.pieces[corpus.tokens[token]]!r}) of document {document}; try model.dtype=float32, or check the weights"
+    documents = documents_of(corpus)
+    order = Order.random(documents, seed=seed, epoch=epoch)
+    place = open_storage(settings.place or out)
+    formats = _formats(out, model, corpus, hookpoints, settings)
+    tasks = [
+        SliceTask(
+            name=f"{number:06}",
+            corpus=str(corpus.path),
+            corpus_digest=corpus.manifest.digest,
+            model=model_settings,
+            first=first,
+            last=last,
+            formats=tuple(formats.items()),
+            order=order,
+            batch_tokens=settings.batch_tokens,
+            cell_bytes=cell_bytes,
+            out=place.url,
         )
+        for number, (first, last) in enumerate(slices(corpus, settings.shard_tokens))
+    ]
+    write_documents(out, documents)
+    ends = np.concatenate([corpus.windows.start, [corpus.n_tokens]])
+    with track("harvest", corpus.n_tokens, "tokens") as tracker:
+        commits = run_missing(
+            executor,
+            place,
+            RUNS,
+            [Task(task.name, run_slice, (task,)) for task in tasks],
+            tracker,
+            [int(ends[task.last] - ends[task.first]) for task in tasks],
+        )
+    shards = {hookpoint: tuple(done.shards[hookpoint] for done in commits.values()) for hookpoint in hookpoints}
+    layout = Layout(shards, settings.place)
+    special = np.isin(corpus.tokens, list(model.special_ids))
+    n_training = int((~special & ~np.repeat(corpus.held_out, np.diff(corpus.document_starts))).sum())
+    facts = StoreFacts(
+        order=order,
+        formats=formats,
+        fingerprints={hookpoint: layout.fingerprint(hookpoint) for hookpoint in hookpoints},
+        n_training=n_training,
+        n_clipped={hookpoint: sum(shard.n_clipped for shard in part) for hookpoint, part in shards.items()},
+        source={"corpus": corpus.manifest.digest, "model": model.model_hash},
+    )
+    here = open_storage(out)
+    write_facts(here, facts)
+    write_layout(here, layout)
+    (out / _SCALES_FILE).unlink(missing_ok=True)
+
+
+def slices(corpus: Corpus, shard_tokens: int) -> list[tuple[int, int]]:
+    """Neighbouring windows of about `shard_tokens` tokens together: (first, one past the last), at least one each."""
+    ends = corpus.windows.start + corpus.windows.length
+    found, first = [], 0
+    while first < len(ends):
+        last = int(np.searchsorted(ends, corpus.windows.start[first] + shard_tokens, side="right"))
+        last = max(last, first + 1)
+        found.append((first, last))
+        first = last
+    return found
+
+
+def _formats(
+    out: Path, model: LanguageModel, corpus: Corpus, hookpoints: Sequence[str], settings: config.Harvest
+) -> dict[str, RowFormat]:
+    """How each hookpoint's rows are stored. int8 looks at the first windows; what it found is kept for a second attempt."""
+    if settings.dtype != "int8":
+        return {hookpoint: RowFormat(settings.dtype, model.d_model) for hookpoint in hookpoints}
+    file = out / _SCALES_FILE
+    if not file.is_file():
+        n_windows = int(np.searchsorted(corpus.windows.start, _CALIBRATION_TOKENS)) or 1
+        seen: dict[str, list[np.ndarray]] = {hookpoint: [] for hookpoint in hookpoints}
+        for hookpoint, _, values in activations(model, corpus, np.arange(n_windows), hookpoints, settings.batch_tokens):
+            seen[hookpoint].append(values)
+        write_json(file, {name: calibrated_scales(np.concatenate(parts)) for name, parts in seen.items()})
+    scales = read_json(file, *hookpoints)
+    return {hookpoint: RowFormat("int8", model.d_model, tuple(scales[hookpoint])) for hookpoint in hookpoints}

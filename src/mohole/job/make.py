@@ -13,6 +13,8 @@ from mohole.errors import StageError
 from mohole.execute import Cores, Kind, Task, open_executor, share_cores
 from mohole.job.plan import Plan, Stage, Verb, plan
 from mohole.record import Recorder
+from mohole.store.listing import BULK
+from mohole.store.store import KINDS as STORE_KINDS
 
 LOG_FILE = "job.jsonl"
 """One line for each stage that was made: its name, CPU-seconds and wall seconds. Beside the artifacts, part of none."""
@@ -103,8 +105,11 @@ def _make_in_order(whole: Plan, stages: Sequence[Stage], cores: Cores, replace: 
             _refuse_to_overwrite(whole, stage)
         whole.check_model(stage)
         start, cpu_start = time.monotonic(), _cpu_seconds()
-        with artifact.create(stage.out, whole.inputs(stage), replace=replace) as draft:
-            workshop.make(stage, draft)
+        inputs = whole.inputs(stage)
+        with artifact.create(
+            stage.out, inputs, replace=replace, resume=stage.resumes, bulk=BULK if stage.kind in STORE_KINDS else ()
+        ) as draft:
+            workshop.make(stage, draft, inputs)
         wall, cpu = time.monotonic() - start, _cpu_seconds() - cpu_start
         with Recorder(Path(whole.recipe.run) / LOG_FILE) as log:
             log.write(stage=stage.name, cpu_seconds=round(cpu, 2), wall_seconds=round(wall, 2))
@@ -121,5 +126,6 @@ def _refuse_to_overwrite(whole: Plan, stage: Stage) -> None:
 
 
 def _cpu_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+    """Of this process and of the workers that it has had."""
+    both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in both)

@@ -1,6 +1,6 @@
 """Which artifacts a recipe gives, where they stand, and what each is made from. Reads manifests; runs nothing, needs no torch.
 
-RUN/corpus  ->  RUN/activations  ->  RUN/shuffled  ->  RUN/<hookpoint>/dictionary  ->  .../evaluation
+RUN/corpus  ->  RUN/activations (-> RUN/shuffled)  ->  RUN/<hookpoint>/dictionary  ->  .../evaluation
                                                                                    ->  .../catalogue  ->  .../labels
                                                                                    ->  RUN/steering  ->  RUN/report.html
 """
@@ -13,11 +13,14 @@ from typing import Any, Literal
 
 from mohole import artifact
 from mohole.artifact import Inputs
-from mohole.config import Recipe, TextCorpus
-from mohole.corpus.documents import text_files
+from mohole.config import DatasetCorpus, PlantedCorpus, Recipe, TextCorpus
+from mohole.corpus.sources import display_name, identity
 from mohole.errors import ConfigError, StageError
 from mohole.model.hookpoints import parse_hookpoint
 from mohole.model.source import find_model, fingerprint
+from mohole.store.store import KINDS as STORE_KINDS
+from mohole.store.store import Store
+from mohole.store.verify import verify_bytes
 from mohole.version import __version__
 
 Verb = Literal["corpus", "harvest", "shuffle", "train", "evaluate", "catalogue", "label", "steer"]
@@ -27,10 +30,10 @@ MODEL = "model"
 """The parent that is no artifact: the model's own files."""
 
 TEXT = "text"
-"""The parent that is no artifact either: the text files of a corpus of one's own."""
+"""The parent that is no artifact either: the text or dataset of a corpus of one's own."""
 
 # Raised for a stage whose code has changed what it writes for the same settings, so that old artifacts are not taken for new.
-_VERSIONS: dict[Verb, int] = dict.fromkeys(VERBS, 2) | {"harvest": 1, "shuffle": 1}
+_VERSIONS: dict[Verb, int] = dict.fromkeys(VERBS, 2) | {"train": 3}
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,11 @@ class Stage:
     config: Mapping[str, Any]
     parents: Mapping[str, Path]
     needs_model: bool = False
+
+    @property
+    def resumes(self) -> bool:
+        """Can it go on where a killed attempt left off? The others are short, and begin again."""
+        return self.verb in ("corpus", "harvest", "shuffle")
 
     @property
     def name(self) -> str:
@@ -66,9 +74,9 @@ class Plan:
 
     @cached_property
     def text_digest(self) -> str:
-        """Checksum of the text files' bytes, in the order they are read: a changed text is another corpus."""
-        assert isinstance(self.recipe.corpus, TextCorpus)
-        return artifact.digest_of([artifact.file_digest(file) for file in text_files(self.recipe.corpus.path)])
+        """Checksum of what the text is, wherever it lies: a changed text is another corpus."""
+        assert not isinstance(self.recipe.corpus, PlantedCorpus)
+        return artifact.digest_of(identity(self.recipe.corpus))
 
     def digest(self) -> str:
         """Checksum of everything the report shows: every artifact, and the report's own settings.
@@ -88,7 +96,7 @@ class Plan:
         parents = {name: artifact.read_manifest(path).digest for name, path in stage.parents.items()}
         if stage.needs_model:
             parents[MODEL] = self.model_digest
-        if stage.verb == "corpus" and isinstance(self.recipe.corpus, TextCorpus):
+        if stage.verb == "corpus" and not isinstance(self.recipe.corpus, PlantedCorpus):
             parents[TEXT] = self.text_digest
         return Inputs(
             kind=stage.kind,
@@ -99,8 +107,16 @@ class Plan:
         )
 
     def is_finished(self, stage: Stage) -> bool:
-        """Is there a whole artifact of this stage, made from what its parents hold now?"""
-        return self.parents_are_made(stage) and artifact.is_finished(stage.out, self.inputs(stage))
+        """Is there a whole artifact of this stage, made from what its parents hold now?
+
+        Raises:
+            ArtifactError: it is there, and a file of it is missing or has another size.
+        """
+        if not self.parents_are_made(stage) or not artifact.is_finished(stage.out, self.inputs(stage)):
+            return False
+        if stage.kind in STORE_KINDS:
+            Store.open(stage.out).check_sizes()
+        return True
 
     def check_model(self, stage: Stage) -> None:
         """A stage that runs the model must run the one whose tokens and activations it works on.
@@ -125,6 +141,8 @@ class Plan:
         """
         for stage in self.stages:
             artifact.open_artifact(stage.out)
+            if stage.kind in STORE_KINDS:
+                verify_bytes(Store.open(stage.out))
 
     def parents_are_made(self, stage: Stage) -> bool:
         """Is everything there that the stage is made from?"""
@@ -147,7 +165,7 @@ def plan(recipe: Recipe) -> Plan:
     """Lay out every stage of a recipe."""
     run = Path(recipe.run)
     hookpoints = hookpoints_of(recipe)
-    corpus, activations, shuffled = run / "corpus", run / "activations", run / "shuffled"
+    corpus, activations = run / "corpus", run / "activations"
     model = recipe.model.model_dump(mode="json", include={"dtype", "device"})
     stages = [
         Stage("corpus", "corpus", corpus, None, _corpus_config(recipe), {}, needs_model=True),
@@ -156,14 +174,17 @@ def plan(recipe: Recipe) -> Plan:
             "activations",
             activations,
             None,
-            _dump(recipe, "harvest") | {"model": model},
+            _harvest_config(recipe) | {"model": model},
             {"corpus": corpus},
             needs_model=True,
         ),
-        Stage("shuffle", "shuffled", shuffled, None, _dump(recipe, "shuffle"), {"activations": activations}),
     ]
+    rows = activations
+    if recipe.shuffle.stored:
+        rows = run / "shuffled"
+        stages.append(Stage("shuffle", "shuffled", rows, None, {}, {"activations": activations}))
     for hookpoint in hookpoints:
-        stages += _stages_of_hookpoint(recipe, hookpoint, run / hookpoint, corpus, shuffled)
+        stages += _stages_of_hookpoint(recipe, hookpoint, run / hookpoint, corpus, rows)
     first = _steered_hookpoint(recipe, hookpoints)
     steering_parents = {name: run / first / name for name in ("dictionary", "catalogue", "labels")}
     stages.append(
@@ -180,12 +201,12 @@ def plan(recipe: Recipe) -> Plan:
     return Plan(recipe, tuple(stages))
 
 
-def _stages_of_hookpoint(recipe: Recipe, hookpoint: str, folder: Path, corpus: Path, shuffled: Path) -> list[Stage]:
+def _stages_of_hookpoint(recipe: Recipe, hookpoint: str, folder: Path, corpus: Path, rows: Path) -> list[Stage]:
     dictionary, catalogue = folder / "dictionary", folder / "catalogue"
     place = {"hookpoint": hookpoint}
-    sources = {"dictionary": dictionary, "shuffled": shuffled, "corpus": corpus}
+    sources = {"dictionary": dictionary, "rows": rows, "corpus": corpus}
     return [
-        Stage("train", "dictionary", dictionary, hookpoint, _dump(recipe, "train") | place, {"shuffled": shuffled}),
+        Stage("train", "dictionary", dictionary, hookpoint, _dump(recipe, "train") | place, {"rows": rows}),
         Stage("evaluate", "evaluation", folder / "evaluation", hookpoint, _dump(recipe, "evaluate"), sources, True),
         Stage("catalogue", "catalogue", catalogue, hookpoint, _dump(recipe, "catalogue"), sources, True),
         Stage(
@@ -214,9 +235,22 @@ def _steered_hookpoint(recipe: Recipe, hookpoints: tuple[str, ...]) -> str:
 def _corpus_config(recipe: Recipe) -> dict[str, Any]:
     """Of a text only its name: the bytes count (they are a parent), not the folder they lie in on this machine."""
     config = _dump(recipe, "corpus", "windows")
-    if isinstance(recipe.corpus, TextCorpus):
-        config["corpus"]["path"] = Path(recipe.corpus.path).name
+    match recipe.corpus:
+        case TextCorpus():
+            config["corpus"]["path"] = display_name(recipe.corpus)
+        case DatasetCorpus():
+            config["corpus"]["name"] = display_name(recipe.corpus)
+            del config["corpus"]["allow_download"]
+        case PlantedCorpus():
+            pass
     return config
+
+
+def _harvest_config(recipe: Recipe) -> dict[str, Any]:
+    """Not where the rows are put: that changes nothing about them. The epoch is a part: rows are sorted as they are made."""
+    config = _dump(recipe, "harvest")
+    del config["harvest"]["place"]
+    return config | {"epoch": recipe.shuffle.epoch}
 
 
 def _dump(recipe: Recipe, *tables: str) -> dict[str, Any]:

@@ -1,18 +1,24 @@
 """Each stage of the job as one call: open what it is made from, fill its folder. The only place where stages are wired up."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import assert_never
 
-from mohole.config import PlantedCorpus, Recipe, TextCorpus
+from mohole.artifact import Inputs
+from mohole.config import DatasetCorpus, PlantedCorpus, Recipe, TextCorpus, n_bytes
 from mohole.corpus import Corpus, Document, Task, build_corpus, read_documents
 from mohole.dictionary import SparseAutoencoder
 from mohole.errors import ConfigError
 from mohole.job.plan import Stage
+from mohole.job.rows import fill_shuffled, harvest_executor
 from mohole.job.steering import steer
-from mohole.model import LanguageModel, load_model
-from mohole.store import Store, shuffle
+from mohole.model import LanguageModel
+from mohole.model.shared import shared_model
+from mohole.storage import Storage, lease, open_storage
+from mohole.store import Store
+from mohole.store.seal import claim, publish
 
 _WORLD = 1 << 40
 """Added to the seed of planted text, so that no job ever reads a document that the built-in model was trained on."""
@@ -27,14 +33,7 @@ class Workshop:
 
     @cached_property
     def model(self) -> LanguageModel:
-        settings = self.recipe.model
-        model = load_model(
-            settings.path,
-            revision=settings.revision,
-            dtype=settings.dtype,
-            device=settings.device,
-            allow_download=settings.allow_download,
-        )
+        model = shared_model(self.recipe.model)
         for hookpoint in self.recipe.harvest.hookpoints:
             model.canonical(hookpoint)  # one that is not there is an error now, not after the corpus has been tokenized
         return model
@@ -44,40 +43,56 @@ class Workshop:
         return Corpus.open(self.run / "corpus")
 
     @cached_property
-    def shuffled(self) -> Store:
-        return Store.open(self.run / "shuffled")
+    def rows(self) -> Store:
+        return Store.open(self.run / ("shuffled" if self.recipe.shuffle.stored else "activations"))
 
-    def make(self, stage: Stage, out: Path) -> None:
+    def make(self, stage: Stage, out: Path, inputs: Inputs) -> None:
         """Fill `out` with what `stage` is to hold. Stages are imported here: the others' cost is not paid."""
         recipe, seed = self.recipe, self.recipe.seed
         match stage.verb:
             case "corpus":
                 self._make_corpus(out)
             case "harvest":
-                from mohole.harvest import harvest
+                from mohole.harvest import harvest, slices
 
-                harvest(out, self.model, self.corpus, recipe.harvest)
+                n_slices = len(slices(self.corpus, recipe.harvest.shard_tokens))
+                place = None if recipe.harvest.place is None else open_storage(recipe.harvest.place)
+                with (
+                    _held(place, inputs),
+                    harvest_executor(recipe.machine, n_slices, self.corpus.n_tokens) as executor,
+                ):
+                    harvest(
+                        out,
+                        self.model,
+                        self.corpus,
+                        recipe.harvest,
+                        executor,
+                        model_settings=recipe.model,
+                        seed=seed,
+                        epoch=recipe.shuffle.epoch,
+                    )
+                    if place is not None:
+                        publish(out, place, inputs)
             case "shuffle":
                 store = Store.open(self.run / "activations")
-                document, position = self.corpus.document_of(store.tokens), self.corpus.position_of(store.tokens)
-                shuffle(out, store, document, position, seed=seed, epoch=recipe.shuffle.epoch)
+                fill_shuffled(store, open_storage(out), recipe.machine, levels=recipe.shuffle.levels)
             case "train":
+                from mohole.store.stream import Stream
                 from mohole.train import train
 
-                train(out, self.shuffled, _hookpoint(stage), recipe.train, seed=seed)
+                stream = Stream(self.rows, _hookpoint(stage), memory_bytes=n_bytes(recipe.machine.memory))
+                train(out, stream, recipe.train, seed=seed)
             case "evaluate":
                 from mohole.evaluate import evaluate
 
                 dictionary = SparseAutoencoder.open(stage.parents["dictionary"])
                 tasks = planted_tasks() if isinstance(recipe.corpus, PlantedCorpus) else ()
-                evaluate(
-                    out, self.model, dictionary, self.corpus, self.shuffled, recipe.evaluate, seed=seed, tasks=tasks
-                )
+                evaluate(out, self.model, dictionary, self.corpus, self.rows, recipe.evaluate, seed=seed, tasks=tasks)
             case "catalogue":
                 from mohole.catalogue import build
 
                 dictionary = SparseAutoencoder.open(stage.parents["dictionary"])
-                build(out, self.model, dictionary, self.corpus, self.shuffled, recipe.catalogue, seed=seed)
+                build(out, self.model, dictionary, self.corpus, self.rows, recipe.catalogue, seed=seed)
             case "label":
                 from mohole.catalogue import Catalogue
                 from mohole.interpret import label
@@ -109,15 +124,31 @@ class Workshop:
         )
 
 
-def _documents(settings: PlantedCorpus | TextCorpus, seed: int) -> tuple[Iterator[Document], int | None, int | None]:
+def _documents(
+    settings: PlantedCorpus | TextCorpus | DatasetCorpus, seed: int
+) -> tuple[Iterator[Document], int | None, int | None]:
     """The documents, how many there are where that is known, and the number of tokens after which to stop."""
     match settings:
         case PlantedCorpus(n_documents=n_documents):
             from mohole.planted.stream import documents
 
             return documents(seed + _WORLD, n_documents, held_out=None), n_documents, None
-        case TextCorpus(path=path, separator=separator, max_tokens=max_tokens):
-            return read_documents(path, separator), None, max_tokens
+        case TextCorpus() | DatasetCorpus():
+            return read_documents(settings), None, settings.max_tokens
+        case _:
+            assert_never(settings)
+
+
+@contextmanager
+def _held(place: Storage | None, inputs: Inputs) -> Iterator[None]:
+    """A place outside the run's folder is ours while we fill it, and for these inputs only."""
+    if place is None:
+        yield
+        return
+    with lease(place):
+        claim(place, inputs)
+        place.sweep()
+        yield
 
 
 def planted_tasks() -> Sequence[Task]:

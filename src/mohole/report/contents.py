@@ -69,8 +69,13 @@ def _corpus(corpus: Corpus) -> RenderableType:
 
 def _store(store: Store) -> RenderableType:
     widths = ", ".join(f"{name} ({store.d_model(name)} wide)" for name in store.hookpoints)
-    order = "the order of the text" if store.manifest.kind == "activations" else "shuffled order"
-    return Text(f"{store.n_rows:,} rows in {store.dtype}, in {order}, of {widths}")
+    order = "the order of the text" if store.facts.order.kind == "text" else "shuffled order"
+    if not store.facts.is_sorted:
+        order = f"runs to be merged into {order}"
+    n_shards = len(store.layout.shards[store.hookpoints[0]])
+    clipped = sum(store.facts.n_clipped.values())
+    more = f"; {clipped:,} values clipped" if store.dtype == "int8" else ""
+    return Text(f"{store.n_rows:,} rows in {store.dtype}, in {n_shards} shards, {order}, of {widths}{more}")
 
 
 def _dictionary(path: Path) -> RenderableType:

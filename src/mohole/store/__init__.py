@@ -1,6 +1,7 @@
-"""Rows of activations on disk, in the order of the corpus or in the shuffled order."""
+"""Activations on disk: shards that are sorted runs, a shuffle that is a merge of runs, a stream of rows in order."""
 
-from mohole.store.shuffle import shuffle
-from mohole.store.store import Store, StoreWriter
+from mohole.store.columns import RowFormat
+from mohole.store.order import Documents, Order
+from mohole.store.store import Store
 
-__all__ = ["Store", "StoreWriter", "shuffle"]
+__all__ = ["Documents", "Order", "RowFormat", "Store"]

@@ -1,46 +1,231 @@
-"""The shuffled order: rows sorted by a keyed pseudo-random function of (document, position). In memory, one pass.
+"""A shuffle in any number of passes: run the merges of each pass, prove the pass, let go of the one before.
 
-The order depends on the seed and the ids alone (law 2), so any prefix is a uniform sample and a later, multi-pass
-shuffle of a larger store gives the same order.
+What stays is a sorted store. A killed shuffle goes on from its commits; where a shard that it wrote itself turns out damaged,
+it begins again from its source.
 """
 
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mohole import keys
-from mohole.progress import track
-from mohole.store.store import Store, StoreWriter
+from mohole.errors import ArtifactError, DamageError, StageError
+from mohole.execute import Executor, Task
+from mohole.progress import Tracker, track
+from mohole.storage import Storage
+from mohole.store.cells import Cells
+from mohole.store.commits import run_missing
+from mohole.store.listing import TASKS, Layout, StoreFacts, in_order, write_layout
+from mohole.store.merge_task import Listing, MergeTask, run_merge
+from mohole.store.order import Order
+from mohole.store.plan import Limits, Pass, ShufflePlan, cells_within, plan_shuffle
+from mohole.store.shard import Shard, ShardFacts
 
-_CHUNK_ROWS = 16_384
+Shards = Mapping[str, tuple[ShardFacts, ...]]
+
+_ATTEMPTS = 3
+"""Beginnings, before the disk is given up."""
+_LISTINGS = "listings"
 
 
-def shuffled_order(
-    seed: int, document: NDArray[np.int64], position: NDArray[np.int64], *, epoch: int = 0
-) -> NDArray[np.int64]:
-    """The permutation that sorts rows by key. Equal keys (chance N^2 / 2^65) keep the order of their ids."""
-    order = keys.row_keys(seed, document, position, epoch=epoch)
-    return np.lexsort((position, document, order))
+@dataclass(frozen=True)
+class Source:
+    """A store to be brought into order."""
+
+    storage: Storage
+    """Where its shards are."""
+    facts: StoreFacts
+    layout: Layout
 
 
 def shuffle(
-    out: Path, store: Store, document: NDArray[np.int64], position: NDArray[np.int64], *, seed: int, epoch: int = 0
-) -> None:
-    """Write the rows of `store` in shuffled order into `out`.
+    source: Source,
+    out: Storage,
+    executor: Executor,
+    limits: Limits,
+    *,
+    levels: int | None = None,
+    order: Order | None = None,
+) -> tuple[StoreFacts, Layout]:
+    """Write the sorted shards of the rows of `source` into `out`, and say what they are.
 
     Args:
-        document: each row's document.
-        position: each row's token's place in that document.
+        levels: passes before the last one; None: as many as the memory asks for.
+        order: another order than that of the source, for one pass more; None keeps its keys.
+
+    Raises:
+        ArtifactError: a shard of the source is damaged (it is named), or rows were lost on the way.
+        ConfigError: too little memory.
     """
-    order = shuffled_order(seed, document, position, epoch=epoch)
-    widths = {hookpoint: store.d_model(hookpoint) for hookpoint in store.hookpoints}
-    with (
-        StoreWriter(out, store.tokens[order], store.held_out[order], widths, store.dtype) as writer,
-        track("shuffle", len(widths) * store.n_rows, "rows") as tracker,
-    ):
-        for hookpoint in widths:
-            for start in range(0, store.n_rows, _CHUNK_ROWS):
-                chosen = order[start : start + _CHUNK_ROWS]
-                writer.write(hookpoint, start, store.take_raw(hookpoint, chosen))
-                tracker.advance(len(chosen))
+    work = _Work(source, out, executor, limits, order, _plans(source, limits, levels))
+    for _ in range(_ATTEMPTS):
+        try:
+            shards = work.run()
+        except DamageError as error:
+            damage = error
+            if not out.exists(error.name):
+                break
+            out.delete(out.names(f"{TASKS}/"))  # commits first: none may stand for a shard that is gone
+            out.delete(out.names())
+        else:
+            made = replace(source.facts, order=order or source.facts.order, is_sorted=True)
+            return made, Layout(shards)
+    raise StageError(f"{damage}; mohole verify --mend takes it away, and what made it makes it again")
+
+
+def _plans(source: Source, limits: Limits, levels: int | None) -> dict[str, ShufflePlan]:
+    """One for each hookpoint; all with as many passes as the one that needs most."""
+
+    def plans(depth: int | None) -> dict[str, ShufflePlan]:
+        return {
+            hookpoint: plan_shuffle(
+                source.facts.n_rows, row_format.row_bytes, len(source.layout.shards[hookpoint]), limits, levels=depth
+            )
+            for hookpoint, row_format in source.facts.formats.items()
+        }
+
+    return plans(max(len(plan.passes) for plan in plans(levels).values()) - 1)
+
+
+@dataclass
+class _Work:
+    source: Source
+    out: Storage
+    executor: Executor
+    limits: Limits
+    order: Order | None
+    plans: Mapping[str, ShufflePlan]
+
+    def run(self) -> Shards:
+        facts = self.source.facts
+        depth = len(next(iter(self.plans.values())).passes)
+        shards: Shards = self.source.layout.shards
+        total = (depth + int(self.order is not None)) * len(shards) * facts.n_rows
+        with track("shuffle", total, "rows") as tracker:
+            level = ""
+            if self.order is not None:
+                shards, level = self._pass("keyed", level, shards, None, tracker), "keyed"
+            for number in range(depth):
+                next_level = "sorted" if number + 1 == depth else f"pass-{number}"
+                shards, level = self._pass(next_level, level, shards, number, tracker), next_level
+        self.out.delete(self.out.names(f"{_LISTINGS}/"))
+        return shards
+
+    def _pass(self, level: str, before: str, shards: Shards, number: int | None, tracker: Tracker) -> Shards:
+        """Run a pass, prove that its rows are those of the source, and only then let the pass before go."""
+        name = f"{_LISTINGS}/{level}.json"
+        digest = write_layout(self.out, Layout(shards), name)
+        listing = Listing(self.out.url, name, digest, self.out.url if before else self.source.storage.url)
+        merges = [
+            task
+            for hookpoint, part in shards.items()
+            for task in (
+                self._rekeying(hookpoint, part, listing, level)
+                if number is None
+                else self._merges(hookpoint, part, listing, level, self.plans[hookpoint].passes[number])
+            )
+        ]
+        tasks = [Task(merge.name, run_merge, (merge,)) for merge in merges]
+        units = [self.source.facts.n_rows * len(shards) // len(tasks)] * len(tasks)
+        commits = run_missing(self.executor, self.out, level, tasks, tracker, units)
+        made = {
+            hookpoint: in_order([done.shards[hookpoint] for done in commits.values() if hookpoint in done.shards])
+            for hookpoint in shards
+        }
+        for hookpoint in made:
+            if Layout(made).fingerprint(hookpoint) != self.source.facts.fingerprints[hookpoint]:
+                raise ArtifactError(
+                    f"{self.out.url}: the rows of {hookpoint} after the pass {level!r} are not those of the source; "
+                    "nothing was taken away; check this machine's memory, and begin again in an empty folder"
+                )
+        if before:  # the commits stay: they say that this pass need not run again
+            self.out.delete([shard.name for part in shards.values() for shard in part])
+        return made
+
+    def _rekeying(self, hookpoint: str, shards: Sequence[ShardFacts], listing: Listing, level: str) -> list[MergeTask]:
+        """New keys: one task for each shard, more where it does not fit the memory. What they make are runs again."""
+        row_format = self.source.facts.formats[hookpoint]
+        room = self.limits.pile_rows(row_format.row_bytes)
+        tasks = []
+        for index, shard in enumerate(shards):
+            n_parts = -(-shard.n_rows // room) or 1
+            pile_bytes = shard.n_rows // n_parts * row_format.row_bytes
+            cells = cells_within(Cells.everything(), pile_bytes, self.limits.cell_bytes)
+            for number, part in enumerate(shard.cells.split(n_parts)):
+                name = f"{hookpoint}/{index:06}-{number:04}"
+                tasks.append(
+                    MergeTask(
+                        listing,
+                        hookpoint,
+                        index,
+                        index + 1,
+                        part,
+                        row_format,
+                        self.out.url,
+                        level,
+                        name,
+                        cells,
+                        self.order,
+                    )
+                )
+        return tasks
+
+    def _merges(
+        self, hookpoint: str, shards: Sequence[ShardFacts], listing: Listing, level: str, step: Pass
+    ) -> list[MergeTask]:
+        row_format = self.source.facts.formats[hookpoint]
+        tasks = []
+        for pile, wanted in enumerate(self._ranges(hookpoint, shards, listing, step)):
+            members = [index for index, shard in enumerate(shards) if overlap(shard.cells, wanted)]
+            cells = cells_within(wanted, step.pile_bytes, self.limits.cell_bytes)
+            for first in range(0, len(members), step.n_members):
+                chosen = members[first : first + step.n_members]
+                name = f"{hookpoint}/{pile:06}-{first:06}"
+                tasks.append(
+                    MergeTask(
+                        listing,
+                        hookpoint,
+                        chosen[0],
+                        chosen[-1] + 1,
+                        wanted,
+                        row_format,
+                        self.out.url,
+                        level,
+                        name,
+                        cells,
+                    )
+                )
+        return tasks
+
+    def _ranges(self, hookpoint: str, shards: Sequence[ShardFacts], listing: Listing, step: Pass) -> list[Cells]:
+        """The piles of a pass. Random keys fill equal ranges evenly; other keys are counted first."""
+        grid = min((shard.cells.bits for shard in shards), default=0)
+        if (self.order or self.source.facts.order).kind == "random":
+            return Cells.everything(grid).split(step.n_piles)
+        counts = np.zeros(1 << grid, dtype=np.int64)
+        storage = self.source.storage if listing.shards_url == self.source.storage.url else self.out
+        for facts in shards:
+            per_cell = np.diff(Shard(storage, facts, self.source.facts.formats[hookpoint]).starts)
+            cells = np.arange(facts.cells.first, facts.cells.first + facts.cells.count)
+            np.add.at(counts, cells >> (facts.cells.bits - grid), per_cell)
+        return grouped(counts, grid, self.source.facts.n_rows // step.n_piles + 1)
+
+
+def grouped(counts: NDArray[np.int64], bits: int, room: int) -> list[Cells]:
+    """Neighbouring cells together while they hold at most `room` rows; a fuller one alone."""
+    ranges: list[Cells] = []
+    first = held = 0
+    for cell, count in enumerate(counts.tolist()):
+        if cell > first and held + count > room:
+            ranges.append(Cells(bits, first, cell - first))
+            first, held = cell, 0
+        held += count
+    return [*ranges, Cells(bits, first, len(counts) - first)]
+
+
+def overlap(one: Cells, other: Cells) -> bool:
+    """Do the two ranges share keys?"""
+    bits = max(one.bits, other.bits)
+    one, other = one.finer(bits), other.finer(bits)
+    return one.first < other.first + other.count and other.first < one.first + one.count

@@ -1,144 +1,145 @@
-"""A store: for each row the token it belongs to, and one column of vectors per hookpoint. Reading and writing, no order."""
+"""A store, opened: what it holds, and the rows of given tokens. A folder or a URL; sorted shards or runs to be merged."""
 
+from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO
 
 import numpy as np
-import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mohole import artifact
-from mohole.errors import ArtifactError, HookpointError, NumericsError
-from mohole.tensors import header_bytes, open_tensors
+from mohole.errors import ArtifactError, HookpointError
+from mohole.storage import Storage, open_storage
+from mohole.store.columns import RowFormat
+from mohole.store.listing import FACTS_FILE, Layout, StoreFacts, read_documents, read_facts, read_layout
+from mohole.store.order import Documents
+from mohole.store.shard import Shard
 
 Int64 = NDArray[np.int64]
+Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
 
-ROWS_FILE = "rows.safetensors"
+KINDS = ("activations", "shuffled")
 
 
 class Store:
-    """A finished store of activations, memory-mapped: a slice costs its bytes. Opening reads the file once, to check its hash."""
+    """A finished store of activations. Rows are read, and checked, when they are asked for."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.manifest = artifact.open_artifact(path)
-        if self.manifest.kind not in ("activations", "shuffled"):
-            raise ArtifactError(f"{path}: holds {self.manifest.kind!r}, not activations")
-        self._columns = open_tensors(path / ROWS_FILE)
-        self.tokens: Int64 = self._columns["token"]
-        """For each row, the global index of its token in the corpus."""
-        self.held_out: Bool = self._columns["held_out"].view(np.bool_)
-        """For each row: does it come from a held-out document?"""
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self.manifest = artifact.parse_manifest(_manifest_of(storage), storage.url)
+        if self.manifest.kind not in KINDS:
+            raise ArtifactError(f"{storage.url}: holds {self.manifest.kind!r}, not activations")
+        if artifact.data_digest(storage.read(FACTS_FILE)) != self.manifest.files.get(FACTS_FILE, (0, ""))[1]:
+            raise ArtifactError(f"{storage.url}/{FACTS_FILE}: checksum is wrong; delete the store and make it again")
+        self.facts: StoreFacts = read_facts(storage)
+        self.layout: Layout = read_layout(storage)
+        self.shard_storage = storage if self.layout.place is None else open_storage(self.layout.place)
+        self._opened: dict[str, list[Shard]] = {}
 
     @classmethod
-    def open(cls, path: Path | str) -> "Store":
-        """Open the store at `path`.
+    def open(cls, place: Path | str) -> "Store":
+        """Open the store in a folder or at a URL.
 
         Raises:
             ArtifactError: missing, unfinished, damaged, or of another kind.
         """
-        return cls(Path(path))
+        return cls(open_storage(place))
+
+    @property
+    def url(self) -> str:
+        return self.storage.url
 
     @property
     def n_rows(self) -> int:
-        return len(self.tokens)
+        return self.facts.n_rows
 
     @property
     def hookpoints(self) -> tuple[str, ...]:
-        return tuple(name.removeprefix("rows.") for name in self._columns if name.startswith("rows."))
+        return tuple(self.facts.formats)
 
     @property
     def dtype(self) -> str:
-        """What rows are stored in: `float32` or `float16`."""
-        return str(self._column(self.hookpoints[0]).dtype)
+        """What rows are stored in."""
+        return self.facts.formats[self.hookpoints[0]].dtype
 
     def d_model(self, hookpoint: str) -> int:
-        return int(self._column(hookpoint).shape[1])
+        return self._format_of(hookpoint).width
 
-    def rows(self, hookpoint: str, start: int, stop: int) -> Float[Tensor, "row d"]:
-        """Rows [start, stop) of a hookpoint in float32, in the store's order."""
-        return torch.from_numpy(self._column(hookpoint)[start:stop].astype(np.float32))
+    @cached_property
+    def documents(self) -> Documents:
+        """Where documents start among the tokens, and which are held out."""
+        return read_documents(self.storage)
 
-    def take(self, hookpoint: str, indices: Int64) -> Float[Tensor, "row d"]:
-        """The rows at these places, in this order, in float32. Slower than `rows`: it reads at random."""
-        return torch.from_numpy(self._column(hookpoint)[indices].astype(np.float32))
+    @cached_property
+    def tokens(self) -> Int64:
+        """Every token that has a row, ascending: its index in the corpus."""
+        parts = [shard.key_token()[:, 1] for shard in self.shards(self.hookpoints[0])]
+        return np.sort(np.concatenate(parts).astype(np.int64)) if parts else np.zeros(0, dtype=np.int64)
 
-    def take_raw(self, hookpoint: str, indices: Int64) -> NDArray[Any]:
-        """As `take`, in the type they are stored in."""
-        return self._column(hookpoint)[indices]
+    @cached_property
+    def held_out(self) -> Bool:
+        """For each of `tokens`: is it in a held-out document?"""
+        return self.documents.held_out[self.documents.of(self.tokens)]
 
-    def _column(self, hookpoint: str) -> NDArray[Any]:
-        name = f"rows.{hookpoint}"
-        if name not in self._columns:
-            raise HookpointError(f"{hookpoint}: not in {self.path}; it has {', '.join(self.hookpoints)}")
-        return self._columns[name]
-
-
-class StoreWriter:
-    """Writes the file of a store of known size, column by column, batch by batch, without holding it in memory.
-
-    The file is plain safetensors: the header first, then each column at a place known beforehand.
-    """
-
-    def __init__(self, out: Path, tokens: Int64, held_out: Bool, widths: dict[str, int], dtype: str) -> None:
-        self._dtype = np.dtype(dtype)
-        names = {"float32": "F32", "float16": "F16"}
-        n_rows = len(tokens)
-        header: dict[str, Any] = {}
-        offset = 0
-        for name, kind, shape, itemsize in (
-            ("token", "I64", [n_rows], 8),
-            *(
-                (f"rows.{hookpoint}", names[dtype], [n_rows, width], self._dtype.itemsize)
-                for hookpoint, width in widths.items()
-            ),
-            ("held_out", "U8", [n_rows], 1),
-        ):
-            n_bytes = itemsize * int(np.prod(shape, dtype=np.int64))
-            header[name] = {"dtype": kind, "shape": shape, "data_offsets": [offset, offset + n_bytes]}
-            offset += n_bytes
-        head = header_bytes(header)
-        self._header, self._first = header, len(head)
-        self._n_missing = dict.fromkeys(widths, n_rows)
-        self._file: BinaryIO = (out / ROWS_FILE).open("wb")
-        self._file.write(head)
-        self._file.truncate(self._first + offset)
-        self._put("token", 0, tokens.astype(np.int64))
-        self._put("held_out", 0, held_out.astype(np.uint8))
-
-    def write(self, hookpoint: str, start: int, rows: NDArray[Any]) -> None:
-        """Put rows [start, start + n) of a hookpoint in their place, each row once. Order of calls does not matter.
+    def shards(self, hookpoint: str) -> list[Shard]:
+        """Its shards; of a sorted store in their order.
 
         Raises:
-            NumericsError: a finite value that the store's dtype cannot hold.
+            DamageError: the tables of one are not those that were written.
         """
-        with np.errstate(over="ignore"):  # looked at below, and named
-            kept = rows.astype(self._dtype, copy=False)
-        if kept.dtype.itemsize < rows.dtype.itemsize and (np.isinf(kept) & np.isfinite(rows)).any():
-            raise NumericsError(
-                f"{hookpoint}: {np.abs(rows).max():.3g} does not fit {self._dtype}, which ends at "
-                f'{np.finfo(self._dtype).max:.3g}; set harvest.dtype = "float32"'
+        row_format = self._format_of(hookpoint)
+        if hookpoint not in self._opened:
+            self._opened[hookpoint] = [
+                Shard(self.shard_storage, facts, row_format) for facts in self.layout.shards[hookpoint]
+            ]
+        return self._opened[hookpoint]
+
+    def take(self, hookpoint: str, tokens: Int64) -> Float32:
+        """The rows [token, d] of these tokens, in this order, in float32.
+
+        Raises:
+            ArtifactError: a token has no row, or the part of a shard that holds it is damaged.
+        """
+        row_format = self._format_of(hookpoint)
+        keys = self.facts.order.keys(tokens, self.documents)
+        rows = np.empty((len(tokens), row_format.width), dtype=np.float32)
+        n_found = 0
+        for shard in self.shards(hookpoint):
+            chosen = np.flatnonzero((tokens >= shard.facts.first_token) & (tokens <= shard.facts.last_token))
+            places, found = shard.places_of(keys[chosen], tokens[chosen])
+            chosen = chosen[found]
+            rows[chosen] = row_format.decode(shard.stored_at(places[found]))
+            n_found += len(chosen)
+        if n_found != len(tokens):
+            raise ArtifactError(
+                f"{self.url}: {len(tokens) - n_found} of {len(tokens)} tokens have no row of {hookpoint}"
             )
-        self._put(f"rows.{hookpoint}", start, kept)
-        self._n_missing[hookpoint] -= len(kept)
+        return rows
 
-    def _put(self, name: str, start: int, values: NDArray[Any]) -> None:
-        row_bytes = values.nbytes // max(len(values), 1)
-        self._file.seek(self._first + self._header[name]["data_offsets"][0] + start * row_bytes)
-        self._file.write(np.ascontiguousarray(values).data)
+    def check_sizes(self) -> None:
+        """Look whether every shard is there and as long as it was; their bytes are not read.
 
-    def __enter__(self) -> "StoreWriter":
-        return self
+        Raises:
+            ArtifactError: one is not.
+        """
+        for facts in (shard for shards in self.layout.shards.values() for shard in shards):
+            where = f"{self.shard_storage.url}/{facts.name}"
+            if not self.shard_storage.exists(facts.name):
+                raise ArtifactError(f"{where}: missing; mohole verify {self.url} --mend, then make it again")
+            if (n_bytes := self.shard_storage.size(facts.name)) != facts.n_bytes:
+                raise ArtifactError(
+                    f"{where}: {n_bytes} bytes, {facts.n_bytes} expected; mohole verify {self.url} --mend, then make it again"
+                )
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-        missing = {hookpoint: n for hookpoint, n in self._n_missing.items() if n}
-        if error is None and missing:
-            hookpoint, n = next(iter(missing.items()))
-            raise ArtifactError(f"{hookpoint}: {n} rows of the store were not written; make it again")
+    def _format_of(self, hookpoint: str) -> RowFormat:
+        if hookpoint not in self.facts.formats:
+            raise HookpointError(f"{hookpoint}: not in {self.url}; it has {', '.join(self.hookpoints)}")
+        return self.facts.formats[hookpoint]
+
+
+def _manifest_of(storage: Storage) -> bytes:
+    if not storage.exists(artifact.MANIFEST):
+        raise ArtifactError(
+            f"{storage.url}: no finished store there; mohole harvest RECIPE makes one, and goes on with a half-made one"
+        )
+    return storage.read(artifact.MANIFEST)

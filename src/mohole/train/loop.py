@@ -12,19 +12,18 @@ from mohole.errors import NumericsError
 from mohole.metrics import fvu
 from mohole.progress import track
 from mohole.record import Recorder
-from mohole.store import Store
-from mohole.train.batches import Batches
+from mohole.store.stream import Stream
 from mohole.train.objective import Forward, Outcome, Silence, forward, objective
 from mohole.train.optimiser import Optimiser, learning_rate
 from mohole.train.weights import Units, initial_weights
 
 SAMPLE_ROWS = 8192
-"""Rows, chosen by key, from which the centre, the scale and the encoder's first magnitude are estimated."""
+"""The first rows of the stream, from which the centre, the scale and the encoder's first magnitude are estimated."""
 RECORD_FILE = "record.jsonl"
 
 
-def train(out: Path, store: Store, hookpoint: str, settings: Train, *, seed: int) -> None:
-    """Train a sparse autoencoder on the rows of `hookpoint` that are not held out, and write it into `out`.
+def train(out: Path, stream: Stream, settings: Train, *, seed: int) -> None:
+    """Train a sparse autoencoder on the rows of `stream`, and write it into `out`.
 
     `record.jsonl` gets a line every `log_every` steps and at the last: step (counted from 1), rows seen, loss, aux_loss, fvu of
     the batch before the step, l0, dead (latents), lr, grad_norm (before clipping). No times: the same store, settings and seed
@@ -35,8 +34,8 @@ def train(out: Path, store: Store, hookpoint: str, settings: Train, *, seed: int
         StageError: the store is not shuffled, or has fewer than two training rows.
         NumericsError: a row, the loss or a gradient that is not finite, or rows that are all the same.
     """
-    batches = Batches(store, hookpoint)
-    sample = batches.sample(SAMPLE_ROWS, seed=seed)
+    hookpoint = stream.hookpoint
+    sample = stream.rows(0, min(SAMPLE_ROWS, stream.n_rows))
     units = _units(sample, hookpoint)
     k = settings.nonlinearity.k
     weights = initial_weights(sample * units.scale, settings.n_latents, k, seed=seed)
@@ -48,7 +47,7 @@ def train(out: Path, store: Store, hookpoint: str, settings: Train, *, seed: int
         track(f"train {hookpoint}", settings.steps * settings.batch_rows, "rows") as tracker,
     ):
         for step in range(settings.steps):
-            rows = batches.batch(step, settings.batch_rows) * units.scale
+            rows = stream.batch(step, settings.batch_rows) * units.scale
             batch = forward(weights, rows, k, buffer)
             silence.update(batch.fired(), len(rows))
             dead = silence.dead()
@@ -65,7 +64,7 @@ def train(out: Path, store: Store, hookpoint: str, settings: Train, *, seed: int
                     step=step + 1, rows=seen, dead=len(dead), lr=_short(rate), grad_norm=_short(grad_norm), **line
                 )
             tracker.advance(len(rows), note)
-    facts = {"scale": units.scale, "sample_rows": len(sample), "training_rows": batches.n_rows, "steps": settings.steps}
+    facts = {"scale": units.scale, "sample_rows": len(sample), "training_rows": stream.n_rows, "steps": settings.steps}
     units.to_model(weights, hookpoint, settings.nonlinearity).save(out, training=facts)
 
 

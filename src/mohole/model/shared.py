@@ -1,0 +1,23 @@
+"""One loaded model in a process, for everything in it that runs the same one. A worker's tasks load it once."""
+
+from functools import lru_cache
+
+from mohole import config
+from mohole.model.language_model import LanguageModel
+from mohole.model.load import load_model
+
+
+@lru_cache(maxsize=1)
+def shared_model(settings: config.Model) -> LanguageModel:
+    """The model that a recipe names. Nobody may change it: others hold it too.
+
+    Raises:
+        ModelError: as `load_model`.
+    """
+    return load_model(
+        settings.path,
+        revision=settings.revision,
+        dtype=settings.dtype,
+        device=settings.device,
+        allow_download=settings.allow_download,
+    )

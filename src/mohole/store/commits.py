@@ -1,0 +1,75 @@
+"""Commits: how a task says that what it made is whole, and how a driver finds out what is left to do.
+
+A task writes its shards, then creates `tasks/LEVEL/NAME.json`, which only the first of its copies can. Everything a task
+makes follows from its arguments, so a second copy has written the same bytes. Resuming is listing the commits.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mohole.errors import ArtifactError
+from mohole.execute import Executor, Task
+from mohole.progress import Tracker
+from mohole.storage import Storage, Traffic
+from mohole.store.listing import TASKS
+from mohole.store.shard import ShardFacts
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What a task made, and what it cost."""
+
+    shards: Mapping[str, ShardFacts]
+    """By hookpoint."""
+    traffic: Traffic
+
+    def as_json(self) -> dict[str, Any]:
+        shards = {hookpoint: shard.as_json() for hookpoint, shard in self.shards.items()}
+        return {"shards": shards, "traffic": asdict(self.traffic)}
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> "Commit":
+        shards = {hookpoint: ShardFacts.from_json(entry) for hookpoint, entry in facts["shards"].items()}
+        return cls(shards, Traffic(**facts["traffic"]))
+
+
+def commit_name(level: str, task: str) -> str:
+    return f"{TASKS}/{level}/{task}.json"
+
+
+def commit(storage: Storage, level: str, task: str, made: Commit) -> None:
+    """Say that a task is done. Of several copies the first is believed; the others have made the same."""
+    storage.put_once(commit_name(level, task), json.dumps(made.as_json(), sort_keys=True).encode())
+
+
+def is_committed(storage: Storage, level: str, task: str) -> bool:
+    return storage.exists(commit_name(level, task))
+
+
+def read_commit(storage: Storage, level: str, task: str) -> Commit:
+    """Raises:
+    ArtifactError: missing or damaged.
+    """
+    name = commit_name(level, task)
+    try:
+        return Commit.from_json(json.loads(storage.read(name)))
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{storage.url}/{name}: damaged ({error}); delete it and run again") from None
+
+
+def run_missing(
+    executor: Executor, storage: Storage, level: str, tasks: Sequence[Task], tracker: Tracker, units: Sequence[int]
+) -> dict[str, Commit]:
+    """Run the tasks that have no commit, and return all commits by name, in the order of `tasks`.
+
+    Args:
+        units: how much progress each task is.
+    """
+    there = set(storage.names(f"{TASKS}/{level}/"))
+    size = {task.name: n for task, n in zip(tasks, units, strict=True)}
+    missing = [task for task in tasks if commit_name(level, task.name) not in there]
+    tracker.advance(sum(size.values()) - sum(size[task.name] for task in missing))
+    executor.run(missing, on_done=lambda task: tracker.advance(size[task.name]))
+    return {task.name: read_commit(storage, level, task.name) for task in tasks}

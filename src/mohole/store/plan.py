@@ -1,0 +1,187 @@
+"""How many passes a shuffle takes, how big each pile is, and what it reads and writes. Arithmetic only: no files, no tensors.
+
+    runs  -- pass 1 -->  longer-sorted runs  -- ... -->  shards in order (or the loader's memory)
+
+A merge task holds its rows in memory, so memory bounds a pile; it reads one segment of every run that overlaps its range of
+keys, so runs times piles must not make segments too short for the disk. Where one pass would, passes between are put in: each
+cuts the key space finer and reads and writes everything once more.
+"""
+
+import math
+from dataclasses import dataclass
+
+from mohole.errors import ConfigError
+from mohole.store.cells import MAX_BITS, Cells
+from mohole.store.shard import ALIGNMENT_BYTES, KEY_TOKEN_BYTES
+
+MIB = 1 << 20
+CELL_BYTES = 256 << 10
+SEGMENT_BYTES = 256 << 10
+"""Shorter reads fall below half of a local disk's speed (measured 64 KiB .42, 256 KiB .80 of sequential); S3 wants 8 MiB."""
+SEGMENTS_FOR_FREE = 4096
+"""So few seeks are cheaper than another pass, however short the segments."""
+
+_WORK_BYTES = 64
+"""Of a merge task for each row, beside the row: keys and tokens twice, places, hashes."""
+_PROCESS_BYTES = 80 * MIB
+"""A worker before it reads a row: interpreter, numpy, the buffers of reader and writer."""
+_READS_PER_SEGMENT = 2
+_READS_PER_OPEN = 2
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a merge task may use."""
+
+    memory_bytes: int = 1 << 30
+    """Of one worker process, all in all."""
+    segment_bytes: int = SEGMENT_BYTES
+    """The shortest reads that are worth their seek."""
+    cell_bytes: int = CELL_BYTES
+    process_bytes: int = _PROCESS_BYTES
+    """What a worker takes before it reads a row."""
+
+    def room_rows(self, row_bytes: int) -> int:
+        """Rows that one task can hold.
+
+        Raises:
+            ConfigError: less memory than a process needs to start.
+        """
+        room = self.memory_bytes - self.process_bytes
+        if room < self.process_bytes / 5:
+            raise ConfigError(
+                f"memory: {self.memory_bytes / MIB:.0f} MiB for each worker is too little; the smallest is "
+                f"{self.process_bytes * 1.2 / MIB:.0f} MiB (fewer workers leave each one more)"
+            )
+        return room // (row_bytes + _WORK_BYTES)
+
+    def pile_rows(self, row_bytes: int) -> int:
+        """Expected rows of a pile that fits even when six standard deviations larger."""
+        room = self.room_rows(row_bytes)
+        return max(int((math.sqrt(9 + room) - 3) ** 2), 1)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One reading and writing of everything: every task merges `n_members` runs within one of `n_piles` ranges of keys."""
+
+    n_piles: int
+    """Ranges of keys, in the whole key space."""
+    n_runs: int
+    """Runs that overlap each range, before the pass."""
+    n_members: int
+    """Runs that a task reads at once."""
+    segment_bytes: int
+    """What a task reads from each, on average."""
+    pile_bytes: int
+    """What a task writes, on average."""
+
+    @property
+    def n_tasks(self) -> int:
+        return self.n_piles * -(-self.n_runs // self.n_members)
+
+    @property
+    def n_segments(self) -> int:
+        return self.n_piles * self.n_runs
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes and requests of a plan, counted as storage counts them."""
+
+    bytes_read: int = 0
+    bytes_written: int = 0
+    n_reads: int = 0
+    n_writes: int = 0
+
+    def __add__(self, other: "Traffic") -> "Traffic":
+        return Traffic(
+            self.bytes_read + other.bytes_read,
+            self.bytes_written + other.bytes_written,
+            self.n_reads + other.n_reads,
+            self.n_writes + other.n_writes,
+        )
+
+
+@dataclass(frozen=True)
+class ShufflePlan:
+    """All passes of a shuffle of one hookpoint's rows."""
+
+    n_rows: int
+    row_bytes: int
+    passes: tuple[Pass, ...]
+    limits: Limits
+
+    def traffic(self, *, into_memory: bool = False) -> Traffic:
+        """What the passes read and write. `into_memory`: the last one is the loader's, which writes nothing."""
+        whole = Traffic()
+        for number, step in enumerate(self.passes):
+            is_last = number + 1 == len(self.passes)
+            n_cells = step.n_piles * cells_of_pile(step.pile_bytes, self.limits.cell_bytes)
+            data = self.n_rows * (self.row_bytes + KEY_TOKEN_BYTES)
+            tables = step.n_segments * ALIGNMENT_BYTES + n_cells * 40
+            written = 0 if is_last and into_memory else data + step.n_tasks * (2 * ALIGNMENT_BYTES) + n_cells * 40
+            whole += Traffic(
+                bytes_read=data + tables,
+                bytes_written=written,
+                n_reads=step.n_segments * (_READS_PER_SEGMENT + _READS_PER_OPEN),
+                n_writes=0 if is_last and into_memory else 2 * step.n_tasks,
+            )
+        return whole
+
+
+def cells_of_pile(pile_bytes: int, cell_bytes: int) -> int:
+    """Into how many cells a shard of this size is cut: a power of two."""
+    return 1 << min(max(round(math.log2(max(pile_bytes, 1) / cell_bytes)), 0), 24)
+
+
+def cells_within(wanted: Cells, pile_bytes: int, cell_bytes: int) -> Cells:
+    """The range `wanted` in cells of about `cell_bytes`, for a shard of `pile_bytes` that fills it evenly."""
+    more = max(round(math.log2(max(pile_bytes, 1) / cell_bytes / wanted.count)), 0)
+    return wanted.finer(min(wanted.bits + more, max(MAX_BITS, wanted.bits)))
+
+
+def plan_shuffle(n_rows: int, row_bytes: int, n_runs: int, limits: Limits, *, levels: int | None = None) -> ShufflePlan:
+    """Lay out the passes that bring `n_runs` runs, each over the whole key space, into order.
+
+    Args:
+        levels: passes before the last one; None: as few as keep segments long enough.
+
+    Raises:
+        ConfigError: memory too small for the rows.
+    """
+    pile_rows = min(limits.pile_rows(row_bytes), max(n_rows, 1))
+    n_final = -(-n_rows // pile_rows) or 1
+    if levels is None:
+        levels = _levels_needed(n_rows, row_bytes, n_runs, n_final, limits)
+    passes: list[Pass] = []
+    n_piles, n_left = 1, max(n_runs, 1)
+    for level in range(levels):
+        # the fan-outs of all levels together bring the piles of the last pass down to what it can read from one range
+        fan_out = max(2, math.ceil((n_final / n_piles) ** (1 / (levels + 1 - level))))
+        n_piles *= fan_out
+        in_pile = n_rows / n_piles / n_left
+        n_members = min(max(int(pile_rows / max(in_pile, 1e-9)), 1), n_left)
+        passes.append(_pass(n_rows, row_bytes, n_piles, n_left, n_members))
+        n_left = -(-n_left // n_members)
+    n_final = n_piles * -(-n_final // n_piles)  # ranges nest: no task reads from two ranges of the pass before
+    passes.append(_pass(n_rows, row_bytes, n_final, n_left, n_left))
+    return ShufflePlan(n_rows, row_bytes, tuple(passes), limits)
+
+
+def _levels_needed(n_rows: int, row_bytes: int, n_runs: int, n_final: int, limits: Limits) -> int:
+    for levels in range(8):
+        plan = plan_shuffle(n_rows, row_bytes, n_runs, limits, levels=levels)
+        if all(
+            step.segment_bytes >= limits.segment_bytes or step.n_segments <= SEGMENTS_FOR_FREE for step in plan.passes
+        ):
+            return levels
+    raise ConfigError(
+        f"memory: {n_rows} rows of {row_bytes} bytes in {n_runs} runs cannot be brought into order with "
+        f"{limits.memory_bytes / MIB:.0f} MiB for each worker; give more memory, or larger runs (harvest.shard_tokens)"
+    )
+
+
+def _pass(n_rows: int, row_bytes: int, n_piles: int, n_runs: int, n_members: int) -> Pass:
+    segment = n_rows * row_bytes / (n_piles * n_runs)
+    return Pass(n_piles, n_runs, n_members, int(segment), int(segment * n_members))

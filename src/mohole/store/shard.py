@@ -1,0 +1,337 @@
+"""One shard: a file of rows of one hookpoint in ascending order of (key, token), that any safetensors reader opens.
+
+    header | key_token u64 [row, 2] | rows [row, d] | cell_starts | cell_checksums | cell_fingerprints
+
+Both columns begin at multiples of 4096 bytes. Cells (rows whose keys share leading bits) are what is read and checked: each
+has a checksum of its part of either column, so any range of keys can be read and proved alone.
+"""
+
+import json
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from mohole.errors import ArtifactError, DamageError
+from mohole.storage import Storage
+from mohole.store.cells import Cells
+from mohole.store.columns import SAFETENSORS_NAMES, RowFormat
+from mohole.store.fingerprint import Fingerprint, row_hashes
+
+Int64 = NDArray[np.int64]
+UInt64 = NDArray[np.uint64]
+Bytes = NDArray[np.uint8]
+
+ALIGNMENT_BYTES = 4096
+KEY_TOKEN_BYTES = 16
+_HEADER_BYTES = ALIGNMENT_BYTES  # always: so that opening is one read of known size
+_BLOCK_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class ShardFacts:
+    """What is known of a shard without opening it."""
+
+    name: str
+    n_bytes: int
+    digest: str
+    """xxh3-128 of the header and of the tables at the end, which hold the checksums of everything between."""
+    cells: Cells
+    fingerprint: Fingerprint
+    first_token: int
+    last_token: int
+    n_clipped: int = 0
+    """Values that int8 could not hold."""
+
+    @property
+    def n_rows(self) -> int:
+        return self.fingerprint.n_rows
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"fingerprint": self.fingerprint.as_json()}
+
+    @classmethod
+    def from_json(cls, facts: dict[str, Any]) -> "ShardFacts":
+        nested = {"cells": Cells(**facts["cells"]), "fingerprint": Fingerprint.from_json(facts["fingerprint"])}
+        return cls(**(facts | nested))
+
+
+class Rows(NamedTuple):
+    """Rows as they are stored, with what they are sorted by."""
+
+    key_token: UInt64
+    """[row, 2]: each row's key and its token's index in the corpus."""
+    stored: Bytes
+    """[row, row_bytes]"""
+
+
+def sorted_places(key_token: UInt64) -> Int64:
+    """The permutation that sorts by key, equal keys (chance n^2 / 2^65) by token."""
+    keys = np.ascontiguousarray(key_token[:, 0])
+    order = np.argsort(keys)
+    ordered = keys[order]
+    if (ordered[1:] == ordered[:-1]).any():
+        order = np.lexsort((key_token[:, 1], keys))
+    return order
+
+
+def write_shard(
+    storage: Storage,
+    name: str,
+    row_format: RowFormat,
+    cells: Cells,
+    key_token: UInt64,
+    rows: Callable[[int, int], Bytes],
+    *,
+    n_clipped: int = 0,
+) -> ShardFacts:
+    """Write a shard whole or not at all, in one pass over its rows.
+
+    Args:
+        key_token: sorted by (key, token), within `cells`.
+        rows: gives the stored rows [start, stop) of the sorted order; asked for in order, a few megabytes at a time.
+    """
+    n_rows = len(key_token)
+    starts = cells.starts(np.ascontiguousarray(key_token[:, 0]))
+    layout = _Layout(row_format, n_rows, cells)
+    checksums = np.zeros((cells.count, 2), dtype=np.uint64)
+    fingerprints = np.zeros((cells.count, 2), dtype=np.uint64)
+    tokens = np.ascontiguousarray(key_token[:, 1]).astype(np.int64)
+    with storage.writer(name, layout.n_bytes) as writer:
+        writer.write(layout.header)
+        ids = np.ascontiguousarray(key_token)
+        for cell, (start, stop) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
+            checksums[cell, 0] = _checksum(ids[start:stop])
+        writer.write(_raw(ids))
+        writer.write(bytes(layout.pad_after_ids))
+        for first, last in _blocks(starts, row_format.row_bytes):
+            start, stop = int(starts[first]), int(starts[last])
+            block = rows(start, stop)
+            hashes = row_hashes(tokens[start:stop], block)
+            for cell in range(first, last):
+                low, high = int(starts[cell]) - start, int(starts[cell + 1]) - start
+                checksums[cell, 1] = _checksum(block[low:high])
+                mark = Fingerprint.of(hashes[low:high])
+                fingerprints[cell] = mark.sum, mark.xor
+            writer.write(_raw(block))
+        writer.write(bytes(layout.pad_after_rows))
+        tables = b"".join(table.tobytes() for table in (starts, checksums, fingerprints))
+        writer.write(tables)
+    whole = Fingerprint(
+        n_rows, int(fingerprints[:, 0].sum(dtype=np.uint64)), int(np.bitwise_xor.reduce(fingerprints[:, 1]))
+    )
+    return ShardFacts(
+        name=name,
+        n_bytes=layout.n_bytes,
+        digest=xxhash.xxh3_128_hexdigest(layout.header + tables),
+        cells=cells,
+        fingerprint=whole,
+        first_token=int(tokens.min()) if n_rows else 0,
+        last_token=int(tokens.max()) if n_rows else -1,
+        n_clipped=n_clipped,
+    )
+
+
+def _blocks(starts: Int64, row_bytes: int) -> Iterator[tuple[int, int]]:
+    """Neighbouring cells, a few megabytes together: (first, one past the last)."""
+    room = max(_BLOCK_BYTES // max(row_bytes, 1), 1)
+    first = 0
+    while first < len(starts) - 1:
+        last = max(int(np.searchsorted(starts, starts[first] + room, side="right")) - 1, first + 1)
+        yield first, last
+        first = last
+
+
+def _raw(part: NDArray[Any]) -> memoryview:
+    """The bytes of an array."""
+    return np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
+
+
+def _checksum(part: NDArray[Any]) -> int:
+    return xxhash.xxh3_64_intdigest(_raw(part))
+
+
+class _Layout:
+    """Where everything stands in the file; known before a row is."""
+
+    def __init__(self, row_format: RowFormat, n_rows: int, cells: Cells) -> None:
+        ids_bytes, row_bytes = n_rows * KEY_TOKEN_BYTES, n_rows * row_format.row_bytes
+        self.pad_after_ids, self.pad_after_rows = -ids_bytes % ALIGNMENT_BYTES, -row_bytes % ALIGNMENT_BYTES
+        self.ids_at = _HEADER_BYTES
+        self.rows_at = self.ids_at + ids_bytes + self.pad_after_ids
+        self.tables_at = self.rows_at + row_bytes + self.pad_after_rows
+        self.tables_bytes = 8 * (cells.count + 1) + 32 * cells.count
+        self.n_bytes = self.tables_at + self.tables_bytes
+        columns = (  # padding is a tensor too: the format allows no holes
+            ("key_token", "U64", [n_rows, 2], ids_bytes),
+            ("pad_0", "U8", [self.pad_after_ids], self.pad_after_ids),
+            ("rows", SAFETENSORS_NAMES[row_format.dtype], [n_rows, row_format.width], row_bytes),
+            ("pad_1", "U8", [self.pad_after_rows], self.pad_after_rows),
+            ("cell_starts", "I64", [cells.count + 1], 8 * (cells.count + 1)),
+            ("cell_checksums", "U64", [cells.count, 2], 16 * cells.count),
+            ("cell_fingerprints", "U64", [cells.count, 2], 16 * cells.count),
+        )
+        header: dict[str, Any] = {
+            "__metadata__": {"mohole": "shard 1", "bits": str(cells.bits), "first": str(cells.first)}
+        }
+        offset = 0
+        for name, dtype, shape, n_bytes in columns:
+            header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, offset + n_bytes]}
+            offset += n_bytes
+        text = json.dumps(header).encode()
+        self.header = struct.pack("<Q", _HEADER_BYTES - 8) + text.ljust(_HEADER_BYTES - 8)
+        assert len(self.header) == _HEADER_BYTES
+
+
+class Shard:
+    """A shard opened for reading: two small reads; rows are read when asked for."""
+
+    def __init__(self, storage: Storage, facts: ShardFacts, row_format: RowFormat) -> None:
+        """Raises:
+        DamageError: its header or tables are not those that were written.
+        """
+        self.facts, self._storage, self._format = facts, storage, row_format
+        self._layout = _Layout(row_format, facts.n_rows, facts.cells)
+        header, tables = bytearray(_HEADER_BYTES), bytearray(self._layout.tables_bytes)
+        self._read(0, memoryview(header))
+        self._read(self._layout.tables_at, memoryview(tables))
+        if xxhash.xxh3_128_hexdigest(bytes(header + tables)) != facts.digest:
+            raise self._damaged("its header or its tables have changed")
+        numbers = np.frombuffer(tables, dtype="<u8")
+        n_cells = facts.cells.count
+        self.starts: Int64 = numbers[: n_cells + 1].astype(np.int64)
+        self._checksums: UInt64 = numbers[n_cells + 1 : 3 * n_cells + 1].reshape(n_cells, 2)
+        self._fingerprints: UInt64 = numbers[3 * n_cells + 1 :].reshape(n_cells, 2)
+        self._proved = np.zeros((2, n_cells), dtype=np.bool_)
+
+    @property
+    def n_rows(self) -> int:
+        return self.facts.n_rows
+
+    def cells_of(self, wanted: Cells) -> slice:
+        """Which of its own cells lie in this range of keys (whose cells are not smaller than its own)."""
+        finer = wanted.finer(self.facts.cells.bits)
+        low = max(finer.first - self.facts.cells.first, 0)
+        high = min(finer.first + finer.count - self.facts.cells.first, self.facts.cells.count)
+        return slice(low, max(high, low))
+
+    def rows_of(self, wanted: Cells) -> slice:
+        """Which of its rows have keys in this range."""
+        cells = self.cells_of(wanted)
+        return slice(int(self.starts[cells.start]), int(self.starts[cells.stop]))
+
+    def fingerprint_of(self, wanted: Cells) -> Fingerprint:
+        """Fingerprint of its rows with keys in this range, as it was when they were written."""
+        cells, rows = self.cells_of(wanted), self.rows_of(wanted)
+        marks = self._fingerprints[cells]
+        return Fingerprint(
+            rows.stop - rows.start, int(marks[:, 0].sum(dtype=np.uint64)), int(np.bitwise_xor.reduce(marks[:, 1]))
+        )
+
+    def read_into(self, wanted: Cells, target: Rows) -> None:
+        """Read the rows with keys in this range, and check them.
+
+        Raises:
+            DamageError: a cell's checksum is wrong, or the file is gone or cut short.
+        """
+        cells, rows = self.cells_of(wanted), self.rows_of(wanted)
+        if rows.stop == rows.start:
+            return
+        layout, row_bytes = self._layout, self._format.row_bytes
+        places: tuple[tuple[int, int, NDArray[Any]], ...] = (
+            (layout.ids_at, KEY_TOKEN_BYTES, target.key_token),
+            (layout.rows_at, row_bytes, target.stored),
+        )
+        for column, (at, size, part) in enumerate(places):
+            self._read(at + rows.start * size, part.reshape(-1).view(np.uint8).data)
+            for cell in range(cells.start, cells.stop):
+                low, high = int(self.starts[cell]) - rows.start, int(self.starts[cell + 1]) - rows.start
+                if _checksum(part[low:high]) != int(self._checksums[cell, column]):
+                    raise self._damaged(f"the checksum of cell {cell} is wrong, so its bytes have changed")
+
+    def read(self, wanted: Cells) -> Rows:
+        """As `read_into`, into new memory."""
+        rows = self.rows_of(wanted)
+        target = empty_rows(rows.stop - rows.start, self._format)
+        self.read_into(wanted, target)
+        return target
+
+    def key_token(self) -> UInt64:
+        """[row, 2]: key and token of every row, in order."""
+        return self._checked(0, np.arange(self.facts.cells.count)).view("<u8").reshape(-1, 2)
+
+    def places_of(self, keys: UInt64, tokens: Int64) -> tuple[Int64, NDArray[np.bool_]]:
+        """Where the rows with these keys and tokens stand; and for each whether it is here at all."""
+        if self.n_rows == 0:
+            return np.zeros(len(keys), dtype=np.int64), np.zeros(len(keys), dtype=np.bool_)
+        own_keys, own_tokens = self._keys
+        places = np.minimum(np.searchsorted(own_keys, keys), self.n_rows - 1)
+        found = own_tokens[places] == tokens
+        while True:  # equal keys stand by token: go on to the next, while there is one
+            further = ~found & (own_keys[places] == keys) & (places + 1 < self.n_rows)
+            if not further.any():
+                return places, found
+            places = places + further
+            found = own_tokens[places] == tokens
+
+    def stored_at(self, places: Int64) -> Bytes:
+        """The stored rows at these places. Of a file of this machine only their cells are read, and checked the first time."""
+        cells = np.unique(np.searchsorted(self.starts, places, side="right") - 1)
+        return self._checked(1, cells)[places]
+
+    @cached_property
+    def _keys(self) -> tuple[UInt64, Int64]:
+        own = self.key_token()
+        return np.ascontiguousarray(own[:, 0]), np.ascontiguousarray(own[:, 1]).astype(np.int64)
+
+    @cached_property
+    def _columns(self) -> tuple[Bytes, Bytes]:
+        """Both columns as bytes [row, item]: mapped from a file of this machine, else read whole."""
+        layout, sizes = self._layout, (KEY_TOKEN_BYTES, self._format.row_bytes)
+        if self.n_rows == 0:
+            return np.zeros((0, sizes[0]), np.uint8), np.zeros((0, sizes[1]), np.uint8)
+        if self._storage.local is not None:
+            path = self._storage.local / self.facts.name
+            ids, rows = (
+                np.memmap(path, mode="r", dtype=np.uint8, offset=at, shape=(self.n_rows, size))
+                for at, size in zip((layout.ids_at, layout.rows_at), sizes, strict=True)
+            )
+            return ids, rows
+        whole = self.read(self.facts.cells)
+        return whole.key_token.view(np.uint8).reshape(self.n_rows, -1), whole.stored
+
+    def _checked(self, column: int, cells: Int64) -> Bytes:
+        """A column of which at least these cells are known to be right."""
+        content = self._columns[column]
+        for cell in cells[~self._proved[column, cells]].tolist():
+            if _checksum(content[self.starts[cell] : self.starts[cell + 1]]) != int(self._checksums[cell, column]):
+                raise self._damaged(f"the checksum of cell {cell} is wrong, so its bytes have changed")
+            self._proved[column, cell] = True
+        return content
+
+    def _read(self, offset: int, target: memoryview) -> None:
+        try:
+            self._storage.read_into(self.facts.name, offset, target)
+        except ArtifactError as error:
+            raise DamageError(str(error), self.facts.name) from None
+
+    def _damaged(self, how: str) -> DamageError:
+        return DamageError(f"{self._storage.url}/{self.facts.name}: {how}", self.facts.name)
+
+
+def empty_rows(n_rows: int, row_format: RowFormat) -> Rows:
+    """Room for rows."""
+    return Rows(np.empty((n_rows, 2), dtype=np.uint64), np.empty((n_rows, row_format.row_bytes), dtype=np.uint8))
+
+
+def total(facts: Sequence[ShardFacts]) -> Fingerprint:
+    """The fingerprint of all these shards together."""
+    whole = Fingerprint()
+    for shard in facts:
+        whole += shard.fingerprint
+    return whole

@@ -1,0 +1,144 @@
+"""The rows of one hookpoint in the shuffled order, as batches for training: the last sort of a shuffle, in memory.
+
+The place in the stream is one integer, the row's rank in the order; the same integer is the same row for any number of ranks,
+any memory and any layout of the store. A pile of rows is sorted while the one before it is used up.
+"""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mohole.errors import NumericsError, StageError
+from mohole.store.cells import Cells
+from mohole.store.merge import read_range
+from mohole.store.plan import Limits
+from mohole.store.shard import Rows, sorted_places
+from mohole.store.shuffle import grouped
+from mohole.store.store import Store
+
+Int64 = NDArray[np.int64]
+
+DEFAULT_MEMORY = 2 << 30
+
+
+@dataclass(frozen=True)
+class _Pile:
+    """Rows in memory, with the permutation that sorts them."""
+
+    first: int
+    """Rank of its first row in the whole order."""
+    rows: Rows
+    places: Int64
+
+    @property
+    def end(self) -> int:
+        return self.first + len(self.places)
+
+
+class Stream:
+    """The training rows of one hookpoint, in the order of their keys; from the start again at their end."""
+
+    def __init__(self, store: Store, hookpoint: str, *, memory_bytes: int = DEFAULT_MEMORY) -> None:
+        """Args:
+            memory_bytes: for two piles of rows, the one in use and the next.
+
+        Raises:
+            StageError: the store is not in the shuffled order, or has fewer than two training rows.
+            ConfigError: too little memory.
+        """
+        if store.facts.order.kind != "random":
+            raise StageError(
+                f"{store.url}: its rows are in the order of the text; mohole shuffle {store.url} mixes them"
+            )
+        self.hookpoint, self.d_model = hookpoint, store.d_model(hookpoint)
+        self.n_rows = store.facts.n_training
+        """Rows that are not held out."""
+        if self.n_rows < 2:
+            raise StageError(
+                f"{store.url}: {self.n_rows} rows that are not held out, and training needs two at least; "
+                "give more text, or a smaller windows.held_out"
+            )
+        self._store, self._format = store, store.facts.formats[hookpoint]
+        self._shards = store.shards(hookpoint)
+        room = Limits(memory_bytes // 2, process_bytes=0).pile_rows(self._format.row_bytes)
+        self._ranges, self._firsts = self._cut(room)
+        self._pile: _Pile | None = None
+        self._next: tuple[int, Future[_Pile]] | None = None
+
+    def _cut(self, room: int) -> tuple[list[Cells], Int64]:
+        """Ranges of keys that fit the memory, and the rank at which each begins."""
+        grid = min(shard.facts.cells.bits for shard in self._shards)
+        counts = np.zeros(1 << grid, dtype=np.int64)
+        for shard in self._shards:
+            cells = shard.facts.cells
+            np.add.at(
+                counts, np.arange(cells.first, cells.first + cells.count) >> (cells.bits - grid), np.diff(shard.starts)
+            )
+        ranges = grouped(counts, grid, room)
+        sizes = [int(counts[part.first : part.first + part.count].sum()) for part in ranges]
+        return ranges, np.cumsum([0, *sizes])
+
+    @cached_property
+    def _reader(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, thread_name_prefix="mohole-stream")
+
+    def batch(self, step: int, n_rows: int, *, rank: int = 0, world: int = 1) -> Float[Tensor, "row d"]:
+        """The rows of a step, in the model's units: of `n_rows` rows, the part of one of `world` ranks.
+
+        Raises:
+            NumericsError: a value that is not finite.
+            ValueError: ranks that do not divide the batch.
+        """
+        if n_rows % world:
+            raise ValueError(f"{n_rows} rows cannot be shared by {world} ranks")
+        mine = n_rows // world
+        return self.rows(step * n_rows + rank * mine, mine)
+
+    def rows(self, first: int, n_rows: int) -> Float[Tensor, "row d"]:
+        """`n_rows` rows from rank `first` on, in float32. Ranks go on after the last row with the first one again."""
+        found = np.empty((n_rows, self.d_model), dtype=np.float32)
+        tokens = np.empty(n_rows, dtype=np.int64)
+        done = 0
+        while done < n_rows:
+            rank = (first + done) % self.n_rows
+            pile = self._at(rank)
+            places = pile.places[rank - pile.first : min(rank - pile.first + n_rows - done, self.n_rows - pile.first)]
+            found[done : done + len(places)] = self._format.decode(
+                np.take(pile.rows.stored, places, axis=0, mode="clip")
+            )
+            tokens[done : done + len(places)] = pile.rows.key_token[places, 1]
+            done += len(places)
+        if not np.isfinite(found.sum(dtype=np.float64)) and not np.isfinite(found).all():
+            wrong = int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])
+            raise NumericsError(
+                f"{self.hookpoint}: not a finite number in the row of token {tokens[wrong]} of {self._store.url}, row "
+                f"{first + wrong} of the stream; the model overflows there: harvest with model.dtype and harvest.dtype "
+                "float32, or leave that document out"
+            )
+        return torch.from_numpy(found)
+
+    def _at(self, rank: int) -> _Pile:
+        """The pile that holds this rank; the next one is begun in the background."""
+        if self._pile is None or not self._pile.first <= rank < self._pile.end:
+            number = int(np.searchsorted(self._firsts, rank, side="right")) - 1
+            ahead, self._next = self._next, None
+            self._pile = None  # let go of it first: memory is for two piles
+            self._pile = ahead[1].result() if ahead is not None and ahead[0] == number else self._load(number)
+            following = self._following(number)
+            if following != number:
+                self._next = following, self._reader.submit(self._load, following)
+        return self._pile
+
+    def _following(self, number: int) -> int:
+        """The pile after this one, of those with training rows."""
+        return (number + 1) % int(np.searchsorted(self._firsts, self.n_rows, side="left"))
+
+    def _load(self, number: int) -> _Pile:
+        rows, _ = read_range(self._shards, self._ranges[number], self._format)
+        return _Pile(int(self._firsts[number]), rows, sorted_places(rows.key_token))

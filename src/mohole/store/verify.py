@@ -1,0 +1,137 @@
+"""Proof of a store: every shard alone (bytes, keys, range, fingerprint), and the whole (nothing lost, doubled or changed)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import xxhash
+
+from mohole.errors import DamageError
+from mohole.progress import track
+from mohole.storage import Storage
+from mohole.store.cells import Cells
+from mohole.store.columns import RowFormat
+from mohole.store.fingerprint import Fingerprint, row_hashes
+from mohole.store.order import Documents, Order
+from mohole.store.shard import Rows, Shard, ShardFacts
+from mohole.store.store import Store
+
+_PIECE_BYTES = 32 << 20
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What was proved, or what was found wrong."""
+
+    n_shards: int
+    n_rows: int
+    """Rows of one hookpoint."""
+    order_hash: str | None
+    """xxh3-128 of the tokens in order: the same for every layout of the same rows. None where shards are runs."""
+    damaged: tuple[DamageError, ...] = ()
+    wrong: tuple[str, ...] = field(default=())
+    """What is not right about the whole, one line each."""
+
+    @property
+    def holds(self) -> bool:
+        return not self.damaged and not self.wrong
+
+
+def verify(store: Store) -> Certificate:
+    """Read everything, recompute every key, and compare. Damage is collected, not raised."""
+    damaged: list[DamageError] = []
+    wrong: list[str] = []
+    order_hash: str | None = None
+    n_bytes = sum(shard.n_bytes for shards in store.layout.shards.values() for shard in shards)
+    with track("verify", n_bytes, "bytes") as tracker:
+        for hookpoint, shards in store.layout.shards.items():
+            row_format = store.facts.formats[hookpoint]
+            state = xxhash.xxh3_128()
+            found = Fingerprint()
+            for facts in shards:
+                try:
+                    for piece in _proved(store.shard_storage, facts, row_format, store.facts.order, store.documents):
+                        state.update(np.ascontiguousarray(piece.key_token[:, 1]).data)
+                except DamageError as error:
+                    damaged.append(error)
+                found += facts.fingerprint
+                tracker.advance(facts.n_bytes)
+            wrong += _whole(store, hookpoint, shards, found)
+            order_hash = state.hexdigest() if store.facts.is_sorted else None
+    n_shards = sum(len(shards) for shards in store.layout.shards.values())
+    return Certificate(n_shards, store.n_rows, None if damaged else order_hash, tuple(damaged), tuple(wrong))
+
+
+def verify_bytes(store: Store) -> None:
+    """Compare every byte with its checksum.
+
+    Raises:
+        DamageError: the first shard that is not what was written.
+    """
+    for hookpoint, shards in store.layout.shards.items():
+        for facts in shards:
+            for _ in _pieces(Shard(store.shard_storage, facts, store.facts.formats[hookpoint])):
+                pass
+
+
+def verify_shard(
+    storage: Storage, facts: ShardFacts, row_format: RowFormat, order: Order, documents: Documents
+) -> None:
+    """Prove one shard alone: its bytes, the key of every row, their order, their range, their fingerprint.
+
+    Raises:
+        DamageError: what is wrong.
+    """
+    for _ in _proved(storage, facts, row_format, order, documents):
+        pass
+
+
+def _proved(
+    storage: Storage, facts: ShardFacts, row_format: RowFormat, order: Order, documents: Documents
+) -> Iterator[Rows]:
+    where = f"{storage.url}/{facts.name}"
+    shard = Shard(storage, facts, row_format)
+    found = Fingerprint()
+    last: tuple[int, int] = (-1, -1)
+    for cells, piece in _pieces(shard):
+        keys, tokens = piece.key_token[:, 0], piece.key_token[:, 1].astype(np.int64)
+        if (order.keys(tokens, documents) != keys).any():
+            raise DamageError(f"{where}: keys are not those of its tokens under seed {order.seed}", facts.name)
+        same = keys[1:] == keys[:-1]
+        ascending = (keys[1:] > keys[:-1]) | (same & (tokens[1:] > tokens[:-1]))
+        if not ascending.all() or (len(keys) and (int(keys[0]), int(tokens[0])) <= last):
+            raise DamageError(f"{where}: its rows are not in order", facts.name)
+        if not cells.holds(keys):
+            raise DamageError(f"{where}: a row is outside its range of keys", facts.name)
+        if len(keys):
+            last = (int(keys[-1]), int(tokens[-1]))
+        found += Fingerprint.of(row_hashes(tokens, piece.stored))
+        yield piece
+    if found != facts.fingerprint:
+        raise DamageError(f"{where}: its fingerprint is not that of its rows", facts.name)
+
+
+def _pieces(shard: Shard) -> Iterator[tuple[Cells, Rows]]:
+    """The shard in stretches of whole cells that take little memory, each checked as it is read."""
+    cells = shard.facts.cells
+    row_bytes = max(shard.facts.n_bytes // max(shard.n_rows, 1), 1)
+    room = max(_PIECE_BYTES // row_bytes, 1)
+    first = 0
+    while first < cells.count:
+        last = max(int(np.searchsorted(shard.starts, shard.starts[first] + room, side="right")) - 1, first + 1)
+        part = Cells(cells.bits, cells.first + first, last - first)
+        yield part, shard.read(part)
+        first = last
+
+
+def _whole(store: Store, hookpoint: str, shards: Sequence[ShardFacts], found: Fingerprint) -> Iterator[str]:
+    expected = store.facts.fingerprints[hookpoint]
+    if found != expected:
+        yield f"{hookpoint}: {found.n_rows} rows with another fingerprint than the {expected.n_rows} that were harvested"
+    if store.facts.is_sorted:
+        end = 0.0
+        for facts in shards:
+            start = facts.cells.first / 2.0**facts.cells.bits
+            if start < end:
+                yield f"{hookpoint}: {facts.name} overlaps the shard before it"
+            end = start + facts.cells.count / 2.0**facts.cells.bits

@@ -3,5 +3,6 @@
 from mohole.store.columns import RowFormat
 from mohole.store.order import Documents, Order
 from mohole.store.store import Store
+from mohole.store.write import write_store
 
-__all__ = ["Documents", "Order", "RowFormat", "Store"]
+__all__ = ["Documents", "Order", "RowFormat", "Store", "write_store"]

@@ -1,0 +1,88 @@
+"""A store from rows that are in memory already: for notebooks, for activations from elsewhere, for tests."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mohole import artifact
+from mohole.artifact import Inputs
+from mohole.storage import open_storage
+from mohole.store.cells import Cells
+from mohole.store.columns import RowFormat, RowType, calibrated_scales
+from mohole.store.listing import BULK, SHARDS, Layout, StoreFacts, write_documents, write_facts, write_layout
+from mohole.store.order import Documents, Order
+from mohole.store.plan import CELL_BYTES, cells_of_pile
+from mohole.store.shard import ShardFacts, sorted_places, write_shard
+
+Int64 = NDArray[np.int64]
+Float32 = NDArray[np.float32]
+
+
+def write_store(
+    out: Path | str,
+    rows: Mapping[str, Float32],
+    documents: Documents,
+    *,
+    tokens: Int64 | None = None,
+    seed: int = 0,
+    epoch: int = 0,
+    dtype: RowType = "bfloat16",
+    shard_rows: int = 131_072,
+    cell_bytes: int = CELL_BYTES,
+    inputs: Inputs | None = None,
+) -> None:
+    """Write rows [row, d] of each hookpoint as a finished store of runs at `out`.
+
+    Args:
+        tokens: each row's token, counted over all documents; None: every token has a row, in order.
+        inputs: what the artifact says it was made from; None: nothing but the seed.
+
+    Raises:
+        ArtifactError: `out` is taken. NumericsError: a value does not fit `dtype`.
+    """
+    chosen = np.arange(int(documents.starts[-1])) if tokens is None else tokens
+    order = Order.random(documents, seed=seed, epoch=epoch)
+    inputs = inputs or Inputs(kind="activations", config={"epoch": epoch, "dtype": dtype}, seed=seed)
+    with artifact.create(out, inputs, bulk=BULK) as draft:
+        storage = open_storage(draft)
+        shards: dict[str, tuple[ShardFacts, ...]] = {}
+        formats: dict[str, RowFormat] = {}
+        for hookpoint, values in rows.items():
+            if len(values) != len(chosen):
+                raise ValueError(f"{hookpoint}: {len(values)} rows for {len(chosen)} tokens")
+            scales = calibrated_scales(values[:16_384]) if dtype == "int8" else None
+            formats[hookpoint] = RowFormat(dtype, values.shape[1], scales)
+            made = []
+            for number, start in enumerate(range(0, len(chosen), shard_rows)):
+                part = chosen[start : start + shard_rows]
+                key_token = np.stack([order.keys(part, documents), part.astype(np.uint64)], axis=1)
+                places = sorted_places(key_token)
+                stored, n_clipped = formats[hookpoint].encode(values[start : start + shard_rows][places])
+                bits = (cells_of_pile(stored.nbytes, cell_bytes) - 1).bit_length()
+                made.append(
+                    write_shard(
+                        storage,
+                        f"{SHARDS}/runs/{hookpoint}/{number:06}.safetensors",
+                        formats[hookpoint],
+                        Cells.everything(bits),
+                        key_token[places],
+                        lambda first, last, stored=stored: stored[first:last],  # type: ignore[misc]
+                        n_clipped=n_clipped,
+                    )
+                )
+            shards[hookpoint] = tuple(made)
+        layout = Layout(shards)
+        write_documents(draft, documents)
+        write_layout(storage, layout)
+        write_facts(
+            storage,
+            StoreFacts(
+                order=order,
+                formats=formats,
+                fingerprints={hookpoint: layout.fingerprint(hookpoint) for hookpoint in rows},
+                n_training=int((~documents.held_out[documents.of(chosen)]).sum()),
+                n_clipped={hookpoint: sum(shard.n_clipped for shard in part) for hookpoint, part in shards.items()},
+            ),
+        )

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from mohole import __version__
+from mohole.cli import stores
 from mohole.config import Recipe, read_recipe
 from mohole.errors import ConfigError, MoholeError
 from mohole.visible import visible
@@ -99,16 +100,36 @@ def _stage_command(verb: Any, summary: str) -> Callable[..., None]:
 
 
 _STAGES = {
-    "harvest": "Tokenize the corpus and collect the model's activations at the recipe's hookpoints.",
-    "shuffle": "Put the rows into the keyed pseudo-random order that training reads.",
     "train": "Learn a dictionary for each hookpoint.",
     "evaluate": "Measure each dictionary on held-out documents, in the model, and against the corpus's truth.",
     "catalogue": "Collect what each latent fires on.",
     "label": "Name the latents by rule, and score every name on documents the rule has not seen.",
     "steer": "Continue a prompt with and without a latent clamped.",
 }
+
+
+@app.command()
+def harvest(
+    recipe: RecipePath,
+    override: Overrides = [],  # noqa: B006
+    replace: Replace = False,
+    executor: stores.ExecutorName = None,
+    address: stores.Address = None,
+) -> None:
+    """Tokenize the corpus and collect the model's activations at the recipe's hookpoints, sorted for the shuffle."""
+    from mohole import job
+
+    extra = [f"machine.executor={executor}"] if executor else []
+    extra += [f"machine.address={address}"] if address else []
+    if not job.run_verb(read_recipe(recipe, [*override, *extra]), "harvest", replace=replace, say=_say):
+        typer.echo("harvest: there already, made from the same settings; nothing to do")
+
+
+app.command()(stores.shuffle)
 for _verb, _summary in _STAGES.items():
     app.command(_verb)(_stage_command(_verb, _summary))
+for _store_verb in (stores.plan, stores.verify, stores.export):
+    app.command()(_store_verb)
 
 
 @app.command()

@@ -1,5 +1,5 @@
 """Run the model over the corpus and keep its activations."""
 
-from mohole.harvest.harvest import harvest, slices
+from mohole.harvest.harvest import harvest
 
-__all__ = ["harvest", "slices"]
+__all__ = ["harvest"]

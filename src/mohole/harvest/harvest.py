@@ -10,6 +10,7 @@ import numpy as np
 
 from mohole import config
 from mohole.corpus import Corpus
+from mohole.corpus.slices import slices
 from mohole.execute import Executor, Task
 from mohole.harvest.slice import RUNS, SliceTask, activations, documents_of, run_slice
 from mohole.model import LanguageModel
@@ -96,18 +97,6 @@ def harvest(
     write_facts(here, facts)
     write_layout(here, layout)
     (out / _SCALES_FILE).unlink(missing_ok=True)
-
-
-def slices(corpus: Corpus, shard_tokens: int) -> list[tuple[int, int]]:
-    """Neighbouring windows of about `shard_tokens` tokens together: (first, one past the last), at least one each."""
-    ends = corpus.windows.start + corpus.windows.length
-    found, first = [], 0
-    while first < len(ends):
-        last = int(np.searchsorted(ends, corpus.windows.start[first] + shard_tokens, side="right"))
-        last = max(last, first + 1)
-        found.append((first, last))
-        first = last
-    return found
 
 
 def _formats(

@@ -53,7 +53,8 @@ class Workshop:
             case "corpus":
                 self._make_corpus(out)
             case "harvest":
-                from mohole.harvest import harvest, slices
+                from mohole.corpus.slices import slices
+                from mohole.harvest import harvest
 
                 n_slices = len(slices(self.corpus, recipe.harvest.shard_tokens))
                 place = None if recipe.harvest.place is None else open_storage(recipe.harvest.place)

@@ -157,6 +157,17 @@ def in_order(shards: Sequence[ShardFacts]) -> tuple[ShardFacts, ...]:
     return tuple(sorted(shards, key=lambda shard: (shard.cells.first / 2.0**shard.cells.bits, shard.name)))
 
 
+def overlapping(shards: Sequence[ShardFacts]) -> ShardFacts | None:
+    """The first shard whose keys do not all come after those of the shard before it. None: they are in order."""
+    end = 0.0
+    for shard in shards:
+        start = shard.cells.first / 2.0**shard.cells.bits
+        if start < end:
+            return shard
+        end = start + shard.cells.count / 2.0**shard.cells.bits
+    return None
+
+
 def _sealed(body: Mapping[str, Any]) -> bytes:
     text = json.dumps(body, sort_keys=True)
     return (

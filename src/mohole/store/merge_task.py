@@ -68,7 +68,7 @@ def run_merge(task: MergeTask) -> None:
         cells=task.cells,
         rekey=rekey,
     )
-    traffic = Traffic(
+    traffic = Traffic(  # of rows and their tables; listings and the commit itself are not counted
         bytes_read=source.traffic.bytes_read,
         bytes_written=out.traffic.bytes_written,
         n_reads=source.traffic.n_reads,

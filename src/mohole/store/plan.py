@@ -112,22 +112,50 @@ class ShufflePlan:
     passes: tuple[Pass, ...]
     limits: Limits
 
-    def traffic(self, *, into_memory: bool = False) -> Traffic:
-        """What the passes read and write. `into_memory`: the last one is the loader's, which writes nothing."""
-        whole = Traffic()
-        for number, step in enumerate(self.passes):
-            is_last = number + 1 == len(self.passes)
-            n_cells = step.n_piles * cells_of_pile(step.pile_bytes, self.limits.cell_bytes)
-            data = self.n_rows * (self.row_bytes + KEY_TOKEN_BYTES)
-            tables = step.n_segments * ALIGNMENT_BYTES + n_cells * 40
-            written = 0 if is_last and into_memory else data + step.n_tasks * (2 * ALIGNMENT_BYTES) + n_cells * 40
-            whole += Traffic(
-                bytes_read=data + tables,
-                bytes_written=written,
-                n_reads=step.n_segments * (_READS_PER_SEGMENT + _READS_PER_OPEN),
-                n_writes=0 if is_last and into_memory else 2 * step.n_tasks,
+    def traffic(self) -> tuple[Traffic, ...]:
+        """What each pass reads and writes: rows and the tables of their shards. Listings and commits are not counted."""
+        data = self.n_rows * (self.row_bytes + KEY_TOKEN_BYTES)
+        found = []
+        run_bytes = self.n_rows * self.row_bytes // max(self.passes[0].n_runs, 1)
+        for step in self.passes:
+            opened = ALIGNMENT_BYTES + table_bytes(cells_of_pile(run_bytes, self.limits.cell_bytes))
+            found.append(
+                Traffic(
+                    bytes_read=data + step.n_segments * opened,
+                    bytes_written=data + step.n_tasks * shard_overhead(step.pile_bytes, self.limits.cell_bytes),
+                    n_reads=step.n_segments * (_READS_PER_SEGMENT + _READS_PER_OPEN),
+                    n_writes=step.n_tasks,
+                )
             )
-        return whole
+            run_bytes = step.pile_bytes
+        return tuple(found)
+
+
+def plan_loader(n_rows: int, row_bytes: int, n_runs: int, memory_bytes: int, cell_bytes: int = CELL_BYTES) -> Traffic:
+    """What reading all rows in order costs a training's loader, which holds two piles."""
+    room = Limits(memory_bytes // 2, process_bytes=0).pile_rows(row_bytes)
+    n_piles = -(-n_rows // room) or 1
+    opened = ALIGNMENT_BYTES + table_bytes(cells_of_pile(n_rows * row_bytes // max(n_runs, 1), cell_bytes))
+    return Traffic(
+        bytes_read=n_rows * (row_bytes + KEY_TOKEN_BYTES) + n_runs * opened,
+        n_reads=n_runs * (_READS_PER_OPEN + n_piles * _READS_PER_SEGMENT),
+    )
+
+
+def plan_harvest(n_rows: int, row_bytes: int, n_runs: int, cell_bytes: int = CELL_BYTES) -> Traffic:
+    """What writing the runs of one hookpoint costs."""
+    overhead = shard_overhead(n_rows * row_bytes // max(n_runs, 1), cell_bytes)
+    return Traffic(bytes_written=n_rows * (row_bytes + KEY_TOKEN_BYTES) + n_runs * overhead, n_writes=n_runs)
+
+
+def table_bytes(n_cells: int) -> int:
+    """The tables at the end of a shard: where cells start, two checksums and a fingerprint of two words each."""
+    return 8 * (n_cells + 1) + 32 * n_cells
+
+
+def shard_overhead(pile_bytes: int, cell_bytes: int) -> int:
+    """Bytes of a shard beside its rows and their keys: header, padding of two columns (half a page each), tables."""
+    return 2 * ALIGNMENT_BYTES + table_bytes(cells_of_pile(pile_bytes, cell_bytes))
 
 
 def cells_of_pile(pile_bytes: int, cell_bytes: int) -> int:

@@ -15,8 +15,9 @@ from mohole.execute import Executor, Task
 from mohole.progress import Tracker, track
 from mohole.storage import Storage
 from mohole.store.cells import Cells
+from mohole.store.columns import RowFormat
 from mohole.store.commits import run_missing
-from mohole.store.listing import TASKS, Layout, StoreFacts, in_order, write_layout
+from mohole.store.listing import TASKS, Layout, StoreFacts, in_order, overlapping, write_layout
 from mohole.store.merge_task import Listing, MergeTask, run_merge
 from mohole.store.order import Order
 from mohole.store.plan import Limits, Pass, ShufflePlan, cells_within, plan_shuffle
@@ -58,7 +59,7 @@ def shuffle(
         ArtifactError: a shard of the source is damaged (it is named), or rows were lost on the way.
         ConfigError: too little memory.
     """
-    work = _Work(source, out, executor, limits, order, _plans(source, limits, levels))
+    work = _Work(source, out, executor, limits, order, _plans(source, limits, levels, order))
     for _ in range(_ATTEMPTS):
         try:
             shards = work.run()
@@ -74,13 +75,19 @@ def shuffle(
     raise StageError(f"{damage}; mohole verify --mend takes it away, and what made it makes it again")
 
 
-def _plans(source: Source, limits: Limits, levels: int | None) -> dict[str, ShufflePlan]:
+def _plans(source: Source, limits: Limits, levels: int | None, order: Order | None) -> dict[str, ShufflePlan]:
     """One for each hookpoint; all with as many passes as the one that needs most."""
+
+    def n_runs(hookpoint: str, row_format: RowFormat) -> int:
+        shards = source.layout.shards[hookpoint]
+        if order is None:
+            return len(shards)
+        return sum(_n_parts(shard, row_format, limits) for shard in shards)
 
     def plans(depth: int | None) -> dict[str, ShufflePlan]:
         return {
             hookpoint: plan_shuffle(
-                source.facts.n_rows, row_format.row_bytes, len(source.layout.shards[hookpoint]), limits, levels=depth
+                source.facts.n_rows, row_format.row_bytes, n_runs(hookpoint, row_format), limits, levels=depth
             )
             for hookpoint, row_format in source.facts.formats.items()
         }
@@ -109,6 +116,9 @@ class _Work:
             for number in range(depth):
                 next_level = "sorted" if number + 1 == depth else f"pass-{number}"
                 shards, level = self._pass(next_level, level, shards, number, tracker), next_level
+        for part in shards.values():
+            if (twice := overlapping(part)) is not None:
+                raise ArtifactError(f"{self.out.url}: {twice.name} overlaps the shard before it; please report this")
         self.out.delete(self.out.names(f"{_LISTINGS}/"))
         return shards
 
@@ -146,10 +156,9 @@ class _Work:
     def _rekeying(self, hookpoint: str, shards: Sequence[ShardFacts], listing: Listing, level: str) -> list[MergeTask]:
         """New keys: one task for each shard, more where it does not fit the memory. What they make are runs again."""
         row_format = self.source.facts.formats[hookpoint]
-        room = self.limits.pile_rows(row_format.row_bytes)
         tasks = []
         for index, shard in enumerate(shards):
-            n_parts = -(-shard.n_rows // room) or 1
+            n_parts = _n_parts(shard, row_format, self.limits)
             pile_bytes = shard.n_rows // n_parts * row_format.row_bytes
             cells = cells_within(Cells.everything(), pile_bytes, self.limits.cell_bytes)
             for number, part in enumerate(shard.cells.split(n_parts)):
@@ -179,8 +188,9 @@ class _Work:
         for pile, wanted in enumerate(self._ranges(hookpoint, shards, listing, step)):
             members = [index for index, shard in enumerate(shards) if overlap(shard.cells, wanted)]
             cells = cells_within(wanted, step.pile_bytes, self.limits.cell_bytes)
-            for first in range(0, len(members), step.n_members):
-                chosen = members[first : first + step.n_members]
+            n_members = len(members) if level == "sorted" else step.n_members
+            for first in range(0, len(members), n_members):
+                chosen = members[first : first + n_members]
                 name = f"{hookpoint}/{pile:06}-{first:06}"
                 tasks.append(
                     MergeTask(
@@ -210,6 +220,11 @@ class _Work:
             cells = np.arange(facts.cells.first, facts.cells.first + facts.cells.count)
             np.add.at(counts, cells >> (facts.cells.bits - grid), per_cell)
         return grouped(counts, grid, self.source.facts.n_rows // step.n_piles + 1)
+
+
+def _n_parts(shard: ShardFacts, row_format: RowFormat, limits: Limits) -> int:
+    """Into how many a shard is cut to be given new keys within the memory."""
+    return -(-shard.n_rows // limits.pile_rows(row_format.row_bytes)) or 1
 
 
 def grouped(counts: NDArray[np.int64], bits: int, room: int) -> list[Cells]:

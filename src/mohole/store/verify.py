@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from mohole.errors import DamageError
 from mohole.progress import track
@@ -12,8 +13,9 @@ from mohole.storage import Storage
 from mohole.store.cells import Cells
 from mohole.store.columns import RowFormat
 from mohole.store.fingerprint import Fingerprint, row_hashes
+from mohole.store.listing import overlapping
 from mohole.store.order import Documents, Order
-from mohole.store.shard import Rows, Shard, ShardFacts
+from mohole.store.shard import Rows, Shard, ShardFacts, sorted_places
 from mohole.store.store import Store
 
 _PIECE_BYTES = 32 << 20
@@ -128,10 +130,13 @@ def _whole(store: Store, hookpoint: str, shards: Sequence[ShardFacts], found: Fi
     expected = store.facts.fingerprints[hookpoint]
     if found != expected:
         yield f"{hookpoint}: {found.n_rows} rows with another fingerprint than the {expected.n_rows} that were harvested"
-    if store.facts.is_sorted:
-        end = 0.0
-        for facts in shards:
-            start = facts.cells.first / 2.0**facts.cells.bits
-            if start < end:
-                yield f"{hookpoint}: {facts.name} overlaps the shard before it"
-            end = start + facts.cells.count / 2.0**facts.cells.bits
+    if store.facts.is_sorted and (shard := overlapping(shards)) is not None:
+        yield f"{hookpoint}: {shard.name} overlaps the shard before it"
+
+
+def tokens_in_order(store: Store) -> NDArray[np.int64]:
+    """The tokens of all rows in the order of their keys, whether shards are sorted or runs."""
+    parts = [shard.key_token() for shard in store.shards(store.hookpoints[0])]
+    whole = np.concatenate(parts) if parts else np.zeros((0, 2), dtype=np.uint64)
+    tokens: NDArray[np.int64] = whole[sorted_places(whole), 1].astype(np.int64)
+    return tokens

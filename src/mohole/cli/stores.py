@@ -1,0 +1,177 @@
+"""The verbs about stores of rows: plan, shuffle, verify, export. Each reads its arguments and calls one function."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from mohole.config import Machine, Recipe, n_bytes, read_recipe
+from mohole.errors import ArtifactError, ConfigError
+
+Place = Annotated[str, typer.Argument(metavar="STORE", help="A store of activations: a folder or a URL.")]
+Memory = Annotated[str | None, typer.Option(metavar="SIZE", help="What all workers together may hold, such as 512MiB.")]
+ExecutorName = Annotated[
+    Literal["auto", "inline", "process", "ray"] | None, typer.Option("--executor", help="What runs the tasks.")
+]
+Address = Annotated[str | None, typer.Option(help="Of a Ray cluster that runs already.")]
+Processes = Annotated[int, typer.Option(min=0, help="Worker processes. 0: as many as there are cores.")]
+
+
+def plan(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML recipe.")],
+    override: Annotated[
+        list[str],
+        typer.Option("-o", "--override", metavar="KEY=VALUE", help="Change one value of the recipe; repeatable."),
+    ] = [],  # noqa: B006
+    tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of the corpus, where it is not there yet.")] = None,
+    d_model: Annotated[int | None, typer.Option(min=1, help="Width of a row, where the model is not at hand.")] = None,
+    hosts: Annotated[int, typer.Option(min=1, help="Machines with that memory and that speed.")] = 1,
+    gbps: Annotated[float, typer.Option(help="What a machine reads, and writes, in GB/s.")] = 0.5,
+    get_dollars: Annotated[float, typer.Option(help="Price of a million reads.")] = 0.4,
+    put_dollars: Annotated[float, typer.Option(help="Price of a million writes.")] = 5.0,
+    segment: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Shortest reads worth their while; 256KiB on a disk, 8MB on S3.")
+    ] = None,
+) -> None:
+    """Show what harvesting and shuffling a recipe's rows takes, before anything runs."""
+    from rich.console import Console
+
+    from mohole.cli.tables import print_forecast
+    from mohole.job.forecast import Prices, forecast
+
+    settings = read_recipe(recipe, override)
+    prices = Prices(hosts, gbps, get_dollars, put_dollars)
+    segment_bytes = None if segment is None else n_bytes(segment)
+    print_forecast(forecast(settings, prices, n_tokens=tokens, d_model=d_model, segment_bytes=segment_bytes), Console())
+
+
+def shuffle(
+    what: Annotated[str, typer.Argument(metavar="STORE|RECIPE", help="A store (folder or URL), or a recipe.")],
+    out: Annotated[str | None, typer.Argument(metavar="[OUT]", help="Of a store: where the sorted one goes.")] = None,
+    override: Annotated[
+        list[str],
+        typer.Option("-o", "--override", metavar="KEY=VALUE", help="Of a recipe: change one value; repeatable."),
+    ] = [],  # noqa: B006
+    memory: Memory = None,
+    levels: Annotated[str, typer.Option(help="Passes before the last one, or auto.")] = "auto",
+    order: Annotated[
+        Literal["random", "text"] | None, typer.Option(help="Another order: text brings documents together.")
+    ] = None,
+    epoch: Annotated[int | None, typer.Option(min=0, max=2**16 - 1, help="Another random order.")] = None,
+    executor: ExecutorName = None,
+    address: Address = None,
+    processes: Processes = 0,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Make it again where it was made with other settings.")
+    ] = False,
+) -> None:
+    """Write the rows of a store in the order of their keys: a radix sort in as many passes as the memory asks for.
+
+    A recipe needs none: its rows are sorted as they are harvested, and merged by the loader of the training.
+    """
+    if what.endswith(".toml"):
+        _shuffle_recipe(Path(what), override, memory, levels, executor, address, replace)
+        return
+    from mohole.job.rows import shuffle_store
+    from mohole.store.store import Store
+
+    if override:
+        raise ConfigError(
+            "-o: goes with a recipe; a store's shuffle is told by --memory, --levels, --order and --epoch"
+        )
+    machine = Machine(executor=executor or "auto", address=address, processes=processes, memory=memory or "2GiB")
+    store = Store.open(what)
+    target = out or _beside(what)
+    shuffle_store(store, target, machine, levels=_levels(levels), order_kind=order, epoch=epoch, replace=replace)
+    done = Store.open(target)
+    n_shards = sum(len(shards) for shards in done.layout.shards.values())
+    typer.echo(f"{target}: {done.n_rows:,} rows of {', '.join(done.hookpoints)} in order, in {n_shards} shards")
+
+
+def verify(
+    store: Place,
+    mend: Annotated[
+        bool,
+        typer.Option("--mend", help="Take damaged shards away, so that the stage that made them makes them again."),
+    ] = False,
+    statistics: Annotated[
+        bool, typer.Option("--statistics", help="Test the order of a sorted store against chance, too.")
+    ] = False,
+) -> None:
+    """Prove a store: every byte, every key, the order, and that nothing was lost, doubled or changed."""
+    from rich.console import Console
+
+    from mohole.cli.tables import print_battery, print_certificate
+    from mohole.store import seal
+    from mohole.store.store import Store
+    from mohole.store.verify import tokens_in_order, verify
+
+    opened = Store.open(store)
+    certificate = verify(opened)
+    print_certificate(opened, certificate, Console())
+    if certificate.damaged and mend:
+        seal.mend(opened, certificate.damaged)
+        typer.echo("taken away; the command that made the store makes these shards again, and no others")
+        return
+    if not certificate.holds:
+        raise ArtifactError(f"{store}: {len(certificate.damaged) + len(certificate.wrong)} faults, listed above")
+    if statistics:
+        from mohole.store.uniformity import uniformity
+
+        if opened.facts.order.kind != "random":
+            raise ConfigError(
+                f"{store}: its rows are in the order of the text; --statistics asks whether an order is random"
+            )
+        tokens = tokens_in_order(opened)[: opened.facts.n_training]  # held-out rows come after all others
+        battery = uniformity(tokens, documents=opened.documents.of(tokens))
+        print_battery(battery, Console())
+        if battery.suspicious():
+            raise ArtifactError(f"{store}: its order is not a uniform shuffle; see the statistics above")
+
+
+def export(
+    store: Place,
+    to: Annotated[Literal["parquet", "safetensors"], typer.Option(help="The format.")],
+    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the files go: one for each shard.")],
+) -> None:
+    """Write a store's rows as plain tables for other tools: token, document, position, held_out and the row."""
+    from mohole.store.export import export
+    from mohole.store.store import Store
+
+    n_files = export(Store.open(store), out, to)
+    typer.echo(f"{out}: {n_files} {to} files")
+
+
+def _shuffle_recipe(
+    path: Path,
+    override: list[str],
+    memory: str | None,
+    levels: str,
+    executor: str | None,
+    address: str | None,
+    replace: bool,
+) -> None:
+    from mohole import job
+
+    extra = [f"machine.memory={memory}"] if memory else []
+    extra += [f"machine.executor={executor}"] if executor else []
+    extra += [f"machine.address={address}"] if address else []
+    if (n_levels := _levels(levels)) is not None:
+        extra.append(f"shuffle.levels={n_levels}")
+    settings: Recipe = read_recipe(path, [*override, *extra, "shuffle.stored=true"])
+    if not job.run_verb(settings, "shuffle", replace=replace, say=lambda line: typer.echo(line, err=True)):
+        typer.echo("shuffle: there already, made from the same settings; nothing to do")
+
+
+def _levels(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) > 8:
+        raise ConfigError(f"--levels {text}: a number from 0 to 8, or auto")
+    return int(text)
+
+
+def _beside(store: str) -> str:
+    """`runs/x/activations` is shuffled into `runs/x/shuffled`."""
+    head, slash, _ = store.rstrip("/").rpartition("/")
+    return f"{head}{slash}shuffled"

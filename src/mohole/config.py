@@ -177,6 +177,9 @@ class Train(Table):
     """Rows of a step."""
     steps: Count = 900
     """Optimiser steps. The rows are read again from the start when they run out."""
+    live_rows: Annotated[int, Field(strict=True, ge=0, le=2**40)] = 0
+    """0: rows come from the store, in the shuffled order. More: the model is run as training goes on, and so many rows are held
+    in memory and mixed at a time: nothing is read from the disk, and the mixing is weaker (docs/stores.md)."""
     # Built-in model, resid_post.1, 1024 latents, k 16, 900 steps of 1024 rows: held-out FVU 0.030 at 2e-3, 0.024 at 4e-3,
     # 0.022 at 8e-3 (17 dead). Long trainings and wide dictionaries want less (Gao et al. 2024: in proportion to width^-1/2).
     lr: Annotated[float, Field(strict=True, gt=0.0, le=1e30)] = 5e-3

@@ -36,6 +36,8 @@ class Use(IntEnum):
     EXAMPLE_TOKEN = 13
     LABEL_DOCUMENTS = 14
     FINGERPRINT = 15
+    LIVE_WINDOWS = 16
+    LIVE_ROWS = 17
 
 
 def philox(first: UInt64, second: UInt64, key: int) -> tuple[UInt64, UInt64]:

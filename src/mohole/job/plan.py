@@ -204,9 +204,19 @@ def plan(recipe: Recipe) -> Plan:
 def _stages_of_hookpoint(recipe: Recipe, hookpoint: str, folder: Path, corpus: Path, rows: Path) -> list[Stage]:
     dictionary, catalogue = folder / "dictionary", folder / "catalogue"
     place = {"hookpoint": hookpoint}
+    live = recipe.train.live_rows > 0
+    train_parents, train_config = ({"corpus": corpus}, _live_config(recipe)) if live else ({"rows": rows}, {})
     sources = {"dictionary": dictionary, "rows": rows, "corpus": corpus}
     return [
-        Stage("train", "dictionary", dictionary, hookpoint, _dump(recipe, "train") | place, {"rows": rows}),
+        Stage(
+            "train",
+            "dictionary",
+            dictionary,
+            hookpoint,
+            _dump(recipe, "train") | place | train_config,
+            train_parents,
+            needs_model=live,
+        ),
         Stage("evaluate", "evaluation", folder / "evaluation", hookpoint, _dump(recipe, "evaluate"), sources, True),
         Stage("catalogue", "catalogue", catalogue, hookpoint, _dump(recipe, "catalogue"), sources, True),
         Stage(
@@ -251,6 +261,12 @@ def _harvest_config(recipe: Recipe) -> dict[str, Any]:
     config = _dump(recipe, "harvest")
     del config["harvest"]["place"]
     return config | {"epoch": recipe.shuffle.epoch}
+
+
+def _live_config(recipe: Recipe) -> dict[str, Any]:
+    """What decides the rows of a training that runs the model itself."""
+    model = recipe.model.model_dump(mode="json", include={"dtype", "device"})
+    return {"model": model, "epoch": recipe.shuffle.epoch, "batch_tokens": recipe.harvest.batch_tokens}
 
 
 def _dump(recipe: Recipe, *tables: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from mohole.artifact import Inputs
 from mohole.config import DatasetCorpus, PlantedCorpus, Recipe, TextCorpus, n_bytes
@@ -19,6 +19,9 @@ from mohole.model.shared import shared_model
 from mohole.storage import Storage, lease, open_storage
 from mohole.store import Store
 from mohole.store.seal import claim, publish
+
+if TYPE_CHECKING:
+    from mohole.store.stream import RowStream
 
 _WORLD = 1 << 40
 """Added to the seed of planted text, so that no job ever reads a document that the built-in model was trained on."""
@@ -78,11 +81,9 @@ class Workshop:
                 store = Store.open(self.run / "activations")
                 fill_shuffled(store, open_storage(out), recipe.machine, levels=recipe.shuffle.levels)
             case "train":
-                from mohole.store.stream import Stream
                 from mohole.train import train
 
-                stream = Stream(self.rows, _hookpoint(stage), memory_bytes=n_bytes(recipe.machine.memory))
-                train(out, stream, recipe.train, seed=seed)
+                train(out, self._stream(_hookpoint(stage)), recipe.train, seed=seed)
             case "evaluate":
                 from mohole.evaluate import evaluate
 
@@ -103,6 +104,25 @@ class Workshop:
                 steer(out, self.model, self.corpus, recipe, stage.parents)
             case _:
                 assert_never(stage.verb)
+
+    def _stream(self, hookpoint: str) -> "RowStream":
+        """What a training reads: the store, or the model itself."""
+        recipe = self.recipe
+        if not recipe.train.live_rows:
+            from mohole.store.stream import Stream
+
+            return Stream(self.rows, hookpoint, memory_bytes=n_bytes(recipe.machine.memory))
+        from mohole.harvest import LiveStream
+
+        return LiveStream(
+            self.model,
+            self.corpus,
+            hookpoint,
+            buffer_rows=recipe.train.live_rows,
+            batch_tokens=recipe.harvest.batch_tokens,
+            seed=recipe.seed,
+            epoch=recipe.shuffle.epoch,
+        )
 
     def _make_corpus(self, out: Path) -> None:
         settings, windows = self.recipe.corpus, self.recipe.windows

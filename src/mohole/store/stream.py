@@ -7,6 +7,7 @@ any memory and any layout of the store. A pile of rows is sorted while the one b
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,6 +26,27 @@ from mohole.store.store import Store
 Int64 = NDArray[np.int64]
 
 DEFAULT_MEMORY = 2 << 30
+
+
+@runtime_checkable
+class RowStream(Protocol):
+    """What training reads: rows by rank. The same rank is always the same row, so a place in the stream is one integer."""
+
+    @property
+    def hookpoint(self) -> str: ...
+
+    @property
+    def d_model(self) -> int: ...
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of one pass."""
+
+    def rows(self, first: int, n_rows: int) -> Float[Tensor, "row d"]:
+        """`n_rows` rows from rank `first` on; after the last one the first one again."""
+
+    def batch(self, step: int, n_rows: int, *, rank: int = 0, world: int = 1) -> Float[Tensor, "row d"]:
+        """The part of one of `world` ranks of the rows of a step."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from mohole.errors import NumericsError
 from mohole.metrics import fvu
 from mohole.progress import track
 from mohole.record import Recorder
-from mohole.store.stream import Stream
+from mohole.store.stream import RowStream
 from mohole.train.objective import Forward, Outcome, Silence, forward, objective
 from mohole.train.optimiser import Optimiser, learning_rate
 from mohole.train.weights import Units, initial_weights
@@ -22,7 +22,7 @@ SAMPLE_ROWS = 8192
 RECORD_FILE = "record.jsonl"
 
 
-def train(out: Path, stream: Stream, settings: Train, *, seed: int) -> None:
+def train(out: Path, stream: RowStream, settings: Train, *, seed: int) -> None:
     """Train a sparse autoencoder on the rows of `stream`, and write it into `out`.
 
     `record.jsonl` gets a line every `log_every` steps and at the last: step (counted from 1), rows seen, loss, aux_loss, fvu of

@@ -37,10 +37,9 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def die_first(path: Path) -> None:
+def die_always(path: Path) -> None:
     add_line(path)
-    if len(lines(path)) == 1:
-        die()
+    die()
 
 
 def linger_first(path: Path, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -167,7 +168,8 @@ def test_a_straggler_runs_a_second_time_and_its_first_worker_is_stopped(tmp_path
     assert sorted(task.name for task in done) == ["0", "1", "slow"]
 
 
-def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_when_their_parent_is_killed_or_interrupted(tmp_path: Path, how: signal.Signals) -> None:
     """They take away what they were writing; else they would go on for hours and hold their locks."""
     waiting = tmp_path / "waiting"
     code = (
@@ -178,11 +180,20 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
         f"        executor.run([Task(str(i), wait_and_clean, (Path({str(waiting)!r} + str(i)),)) for i in range(2)])\n"
     )
     (tmp_path / "parent.py").write_text(code)
-    parent = subprocess.Popen([sys.executable, str(tmp_path / "parent.py")], env=os.environ | {"PYTHONPATH": str(ROOT)})
+    errors = tmp_path / "errors"
+    with errors.open("w") as file:
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        parent = subprocess.Popen(
+            [sys.executable, str(tmp_path / "parent.py")], env=environment, stderr=file, start_new_session=True
+        )
     files = [Path(f"{waiting}{i}") for i in range(2)]
     assert tasks.happens(lambda: all(len(tasks.lines(file)) == 1 for file in files), 60)
     pids = [int(file.read_text()) for file in files]
-    parent.kill()
+    if how == signal.SIGINT:
+        os.killpg(parent.pid, how)  # Ctrl-C reaches the workers too, and they leave it to the parent
+    else:
+        parent.send_signal(how)
     parent.wait()
     assert tasks.happens(lambda: not any(file.exists() for file in files), 20)
     assert tasks.happens(lambda: not any(tasks.is_alive(pid) for pid in pids), 20)
+    assert errors.read_text().count("Traceback") == (how == signal.SIGINT)

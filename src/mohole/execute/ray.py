@@ -82,7 +82,8 @@ def _connect(cores: Cores, address: str) -> None:
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(
-            f"machine.address: no Ray cluster answers at {address} ({reason}); `ray status` on its head says what runs"
+            f"machine.address: no Ray cluster answers at {address} ({reason}); `ray status` on its head says what runs, "
+            "and one with tokens needs RAY_AUTH_MODE=token here"
         ) from None
 
 

@@ -1,0 +1,161 @@
+"""Ray Core: the same laws as worker processes. One Ray is started for all of these tests, which costs 10 seconds once."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.execute import tasks
+
+from mohole.errors import ConfigError, StageError
+from mohole.execute import Cores, Executor, Task, open_executor
+
+ray = pytest.importorskip("ray", reason="ray is not installed; pip install 'mohole[ray]'")
+pytestmark = pytest.mark.xdist_group("ray")  # one process runs them all, and starts Ray once
+
+TWO = Cores(processes=2, threads=1)
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def executor() -> Iterator[Executor]:
+    before, on_terminate = dict(os.environ), signal.getsignal(signal.SIGTERM)
+    with open_executor("ray", TWO) as executor:
+        assert dict(os.environ) == before
+        assert signal.getsignal(signal.SIGTERM) is on_terminate
+        yield executor
+    assert not ray.is_initialized()
+
+
+def test_without_ray_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with (
+        pytest.raises(ConfigError, match=r"machine\.executor: ray is not installed; pip install 'mohole\[ray\]'"),
+        open_executor("ray", TWO),
+    ):
+        pass
+
+
+def test_every_task_runs_once_elsewhere_and_is_told_once(executor: Executor, tmp_path: Path) -> None:
+    paths = [tmp_path / str(i) for i in range(12)]
+    done: list[Task] = []
+    todo = [Task(path.name, tasks.add_line, (path,)) for path in paths]
+    executor.run(todo, on_done=done.append)
+    assert [len(tasks.lines(path)) for path in paths] == [1] * 12
+    assert sorted(done, key=todo.index) == todo
+    assert str(os.getpid()) not in {pid for path in paths for pid in tasks.lines(path)}
+
+
+def test_a_straggler_runs_a_second_time_and_its_first_attempt_is_stopped(executor: Executor, tmp_path: Path) -> None:
+    slow = tmp_path / "slow"
+    done: list[Task] = []
+    others = [Task(str(i), tasks.add_line, (tmp_path / str(i),)) for i in range(2)]
+    executor.run([Task("slow", tasks.linger_first, (slow, 60.0)), *others], on_done=done.append)
+    assert slow.with_suffix(".stopped").exists()
+    assert len(tasks.lines(slow)) == 2
+    assert sorted(task.name for task in done) == ["0", "1", "slow"]
+
+
+def test_workers_see_their_own_environment_and_report_to_nobody(executor: Executor, tmp_path: Path) -> None:
+    names = ["OMP_NUM_THREADS", "OMP_WAIT_POLICY", "TOKENIZERS_PARALLELISM", "RAY_USAGE_STATS_ENABLED"]
+    executor.run([Task("look", tasks.write_environment, (tmp_path / "x", names))])
+    assert tasks.lines(tmp_path / "x") == ["1", "PASSIVE", "false", "0"]
+
+
+def test_an_error_keeps_its_kind_and_words_and_stops_the_others(executor: Executor, tmp_path: Path) -> None:
+    waiting = tmp_path / "waiting"
+    with pytest.raises(ConfigError, match=r"^train\.k: 0 is too small$"):
+        executor.run(
+            [Task("slow", tasks.wait_and_clean, (waiting,)), Task("bad", tasks.fail, ("train.k: 0 is too small",))]
+        )
+    assert not waiting.exists()
+    with pytest.raises(FileNotFoundError) as caught:
+        executor.run([Task("bad", tasks.open_missing, (tmp_path / "nowhere",))])
+    assert (caught.value.errno, caught.value.filename) == (2, str(tmp_path / "nowhere"))
+    with pytest.raises(StageError, match=r"buggy: failed with ZeroDivisionError, which mohole did not foresee"):
+        executor.run([Task("buggy", tasks.divide, (0,))])
+
+
+def test_a_task_that_a_machine_cannot_load_is_named(executor: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "only_here", tasks.die, raising=False)
+    monkeypatch.setattr(tasks.die, "__qualname__", "only_here")
+    monkeypatch.setattr(tasks.die, "__name__", "only_here")
+    with pytest.raises(StageError, match=r"^odd: could not be run by Ray \(.*only_here.*\); has every machine mohole"):
+        executor.run([Task("odd", tasks.die)])
+
+
+def test_a_killed_worker_costs_its_task_another_attempt(executor: Executor, tmp_path: Path) -> None:
+    path = tmp_path / "pids"
+
+    def kill_first() -> None:
+        tasks.happens(lambda: len(tasks.lines(path)) == 1, 20)
+        os.kill(int(tasks.lines(path)[0]), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_first)
+    killer.start()
+    executor.run([Task("victim", tasks.linger_first, (path, 60.0))])
+    killer.join()
+    assert len(tasks.lines(path)) == 2
+
+
+def test_a_task_that_always_kills_its_worker_is_named(executor: Executor, tmp_path: Path) -> None:
+    path = tmp_path / "pids"
+    with pytest.raises(
+        StageError, match=r"victim: tried 3 times: its process was ended or crashed, perhaps because mem"
+    ):
+        executor.run([Task("victim", tasks.die_always, (path,))])
+    assert len(tasks.lines(path)) == 3
+
+
+def test_nothing_goes_through_the_object_store(executor: Executor, tmp_path: Path) -> None:
+    executor.run([Task(str(i), tasks.add_line, (tmp_path / "x",)) for i in range(20)])
+    free, total = (
+        resources().get("object_store_memory") for resources in (ray.available_resources, ray.cluster_resources)
+    )
+    assert free == total
+
+
+def test_a_cluster_that_runs_already_is_used_and_left_running(executor: Executor, tmp_path: Path) -> None:
+    """From another process, as a driver on the head of a cluster would; its worker ends when it is killed."""
+    look, waiting = tmp_path / "look", tmp_path / "waiting"
+    code = (
+        "from pathlib import Path\nfrom mohole.execute import Cores, Task, open_executor\n"
+        "from tests.execute import tasks\n"
+        f"with open_executor('ray', Cores(1, 2), address={ray.get_runtime_context().gcs_address!r}) as executor:\n"
+        f"    executor.run([Task('look', tasks.write_environment, (Path({str(look)!r}), ['OMP_NUM_THREADS']))])\n"
+        f"    executor.run([Task('wait', tasks.wait_and_clean, (Path({str(waiting)!r}),))])\n"
+    )
+    token = {"RAY_AUTH_MODE": "token"}  # a Ray of one's own asks for the token that it has put into the home folder
+    driver = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=os.environ | token)
+    try:
+        assert tasks.happens(lambda: len(tasks.lines(waiting)) == 1, 60)
+        worker = int(waiting.read_text())
+    finally:
+        driver.kill()
+        driver.wait()
+    assert tasks.lines(look) == ["2"]
+    assert tasks.happens(lambda: not tasks.is_alive(worker), 30)
+    executor.run([Task("after", tasks.add_line, (tmp_path / "x",))])
+
+
+def test_a_connection_of_the_callers_own_is_used_and_left_open(executor: Executor, tmp_path: Path) -> None:
+    with open_executor("ray", TWO) as again:
+        again.run([Task("one", tasks.add_line, (tmp_path / "x",))])
+    executor.run([Task("two", tasks.add_line, (tmp_path / "x",))])
+    assert len(tasks.lines(tmp_path / "x")) == 2
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense"])
+def test_a_cluster_that_is_not_there_is_named_at_once(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with (
+        pytest.raises(
+            ConfigError, match=rf"^machine\.address: no Ray cluster answers at {address} \(.*\); `ray status`"
+        ),
+        open_executor("ray", TWO, address=address),
+    ):
+        pass

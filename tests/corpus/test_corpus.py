@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mohole import artifact
 from mohole.artifact import Inputs
+from mohole.config import TextCorpus
 from mohole.corpus import Corpus, Document, Span, Windows, batches, build_corpus, read_documents
 from mohole.corpus.windows import cut
 from mohole.errors import CorpusError
@@ -132,7 +133,7 @@ def test_too_little_text_is_refused(tmp_path: Path, given: list[Document], messa
 
 
 def texts(path: Path | str, separator: str = "\n\n") -> Iterator[str]:
-    return (document.text for document in read_documents(str(path), separator))
+    return (document.text for document in read_documents(TextCorpus(path=str(path), separator=separator)))
 
 
 def test_files_folders_and_patterns_are_read_in_name_order(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ place in the corpus. A document never touches another: it is cut into windows, a
 
 from mohole.corpus.build import Tokenizer, build_corpus
 from mohole.corpus.corpus import Corpus
-from mohole.corpus.documents import Document, Span, Task, read_documents
+from mohole.corpus.documents import Document, Span, Task
 from mohole.corpus.sample import first_twins, keyed_order, within_budget
+from mohole.corpus.sources import read_documents
 from mohole.corpus.windows import Windows, batches
 
 __all__ = [

@@ -1,6 +1,10 @@
-"""Documents into the files of a corpus artifact: token ids, where documents start, which are held out, truth marks."""
+"""Documents into the files of a corpus artifact: token ids, where documents start, which are held out, truth marks.
 
-from collections.abc import Iterable, Iterator
+A stream: what has been tokenized goes to the disk, and a killed build goes on from its last commit.
+"""
+
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -9,14 +13,28 @@ from numpy.typing import NDArray
 
 from mohole import keys
 from mohole.corpus.documents import Document, Span
-from mohole.corpus.sample import first_twins
+from mohole.corpus.parts import BLOCK_ITEMS, Parts, remove_parts, settle
+from mohole.corpus.sample import first_equal, text_hash
 from mohole.errors import CorpusError
 from mohole.progress import track
 from mohole.record import write_json
-from mohole.tensors import write_tensors
+from mohole.tensors import tensor_writer
 
-Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
+
+COMMIT_SECONDS = 5.0
+"""What a killed build does again, at most. A commit costs some milliseconds: it waits for the disk."""
+
+_FACTS = "corpus.json"
+"""Written last: where it stands, the build is whole."""
+
+_PARTS = {
+    "tokens": "<i4",
+    "document_starts": "<i8",
+    "text_hashes": "<u8",  # two for each document
+    "truth_tokens": "<i8",
+    "truth_labels": "<i4",
+}
 
 
 @runtime_checkable
@@ -50,7 +68,12 @@ def build_corpus(
 ) -> None:
     """Tokenize documents and write the files of a corpus artifact into `out`.
 
+    Memory does not grow with the text: tokens and marks go to files as they come; only 16 bytes of each document are
+    collected, at the end, to know copies. A killed build is gone on with when it is called again with the same arguments
+    and the same `out`: documents that it had committed are read again, which is quick, but not tokenized again.
+
     Args:
+        documents: the same ones in the same order, should the build be gone on with.
         context: tokens of a window, a begin-of-text token included where the model has one.
         held_out: share of documents kept away from training; copies of one text go together.
         total: how many documents are coming, for the progress display; None when that is not known.
@@ -58,72 +81,125 @@ def build_corpus(
     Raises:
         CorpusError: nothing to read, or less than one whole window of text, or no document on one side of the split.
     """
-    tokens: list[Int32] = []
-    starts = [0]
-    marks: list[tuple[Int64, Int32]] = []
-    labels: dict[str, int] = {}
+    if not (out / _FACTS).exists():  # else it was killed while it took away its parts
+        with Parts(out, _PARTS) as parts:
+            if not parts.facts.get("is_whole"):
+                _append(parts, documents, tokenizer, max_tokens, total)
+            _check_size(parts, context)
+            mask = _held_out(parts, held_out, seed)
+            _assemble(out / "corpus.safetensors", parts, mask)
+            labels = parts.facts["labels"]
+        pieces = [tokenizer.piece(token) for token in range(len(tokenizer))]
+        facts = out / f"{_FACTS}.part"
+        write_json(facts, {"context": context, "has_bos": has_bos, "labels": labels, "pieces": pieces})
+        settle(facts)
+        facts.rename(out / _FACTS)
+    remove_parts(out)
+
+
+def _append(
+    parts: Parts, documents: Iterable[Document], tokenizer: Tokenizer, max_tokens: int | None, total: int | None
+) -> None:
+    """Tokens, ends, hashes and marks of the documents that are not among the parts yet."""
+    n_committed = parts.facts.get("n_documents", 0)
+    labels = {label: i for i, label in enumerate(parts.facts.get("labels", []))}
+    if not parts.length("document_starts"):
+        parts.append("document_starts", np.zeros(1, dtype=np.int64))
+    last_commit, n_read = time.monotonic(), 0
     with track("corpus", total, "documents") as tracker:
-        for document in documents:
-            ids, offsets = tokenizer.encode_with_offsets(document.text)
-            if not ids:
-                continue
-            marks.extend(_marks(document.spans, np.asarray(offsets).reshape(-1, 2), starts[-1], labels))
-            tokens.append(np.asarray(ids, dtype=np.int32))
-            starts.append(starts[-1] + len(ids))
+        for n_read, document in enumerate(documents, start=1):
             tracker.advance()
-            if max_tokens is not None and starts[-1] >= max_tokens:
+            if n_read <= n_committed:
+                continue
+            _append_document(parts, document, tokenizer, labels)
+            if max_tokens is not None and parts.length("tokens") >= max_tokens:
                 break
-    _check_size(starts, context)
-    all_tokens, document_starts = np.concatenate(tokens), np.asarray(starts, dtype=np.int64)
-    # Copies of one text are on one side: what training has read word for word is not held out.
-    mask = keys.held_out(seed, first_twins(all_tokens, document_starts), held_out)
+            if time.monotonic() - last_commit >= COMMIT_SECONDS:
+                parts.commit(n_documents=n_read, labels=list(labels), is_whole=False)
+                last_commit = time.monotonic()
+    parts.commit(n_documents=n_read, labels=list(labels), is_whole=True)
+
+
+def _append_document(parts: Parts, document: Document, tokenizer: Tokenizer, labels: dict[str, int]) -> None:
+    ids, offsets = tokenizer.encode_with_offsets(document.text)
+    if not ids:
+        return
+    tokens = np.asarray(ids, dtype=np.int32)
+    first = parts.length("tokens")
+    if document.spans:
+        marked, place = _marks(document.spans, np.asarray(offsets).reshape(-1, 2), labels)
+        parts.append("truth_tokens", first + place)
+        parts.append("truth_labels", marked)
+    parts.append("tokens", tokens)
+    parts.append("document_starts", np.asarray([first + len(tokens)]))
+    parts.append("text_hashes", np.frombuffer(text_hash(tokens), dtype="<u8"))
+
+
+def _marks(spans: tuple[Span, ...], offsets: Int64, labels: dict[str, int]) -> tuple[Int64, Int64]:
+    """(label, token of the document) by label, then by token, each pair once.
+
+    A token belongs to a span when it covers one of its characters.
+    """
+    n_tokens = len(offsets)
+    pairs = [np.zeros(0, dtype=np.int64)]
+    for span in spans:
+        inside = np.flatnonzero((offsets[:, 0] < span.end) & (offsets[:, 1] > span.start))
+        if len(inside) == 0:
+            continue
+        label = labels.setdefault(span.label, len(labels))
+        pairs.append(label * n_tokens + (inside if span.every else inside[-1:]))
+    chosen = np.unique(np.concatenate(pairs))
+    return chosen // n_tokens, chosen % n_tokens
+
+
+def _check_size(parts: Parts, context: int) -> None:
+    n_tokens = parts.length("tokens")
+    if n_tokens == 0:
+        raise CorpusError("corpus: no text in it; set corpus.path to a file with some")
+    if n_tokens < context:
+        longest = int(np.diff(parts.whole("document_starts")).max())
+        raise CorpusError(
+            f"corpus: {n_tokens} tokens in all, less than one window of {context}; give more text (two documents at least), "
+            f"or set windows.context to {longest} or less"
+        )
+
+
+def _held_out(parts: Parts, share: float, seed: int) -> NDArray[np.bool_]:
+    """Which documents are held out. Copies of one text are on one side: what training has read word for word is not held out."""
+    twins = first_equal(parts.whole("text_hashes").reshape(-1, 2))
+    cuts = range(0, len(twins), BLOCK_ITEMS)
+    mask = np.concatenate([keys.held_out(seed, twins[first : first + BLOCK_ITEMS], share) for first in cuts])
     if mask.all() or not mask.any():
         raise CorpusError(
             f"corpus: {len(mask)} documents, {mask.sum()} of them held out; both sides need some: "
             "give more text, set corpus.separator so that it has more documents, or change windows.held_out"
         )
-    truth_tokens, truth_labels = _sorted_marks(marks)
-    tensors: dict[str, NDArray[Any]] = {
-        "tokens": all_tokens,
-        "document_starts": document_starts,
-        "held_out": mask.astype(np.uint8),
-        "truth_tokens": truth_tokens,
-        "truth_labels": truth_labels,
-    }
-    write_tensors(out / "corpus.safetensors", tensors)
-    pieces = [tokenizer.piece(token) for token in range(len(tokenizer))]
-    write_json(out / "corpus.json", {"context": context, "has_bos": has_bos, "labels": list(labels), "pieces": pieces})
+    return mask
 
 
-def _check_size(starts: list[int], context: int) -> None:
-    if len(starts) == 1:
-        raise CorpusError("corpus: no text in it; set corpus.path to a file with some")
-    longest = int(np.diff(starts).max())
-    if starts[-1] < context:
-        raise CorpusError(
-            f"corpus: {starts[-1]} tokens in all, less than one window of {context}; give more text (two documents at least), "
-            f"or set windows.context to {longest} or less"
-        )
+def _assemble(path: Path, parts: Parts, mask: NDArray[np.bool_]) -> None:
+    """The parts as one file of tensors, a block in memory at a time."""
+    sizes = {name: parts.length(name) for name in ("tokens", "document_starts", "truth_tokens", "truth_labels")}
+    tensors = {name: (np.dtype(_PARTS[name]), (size,)) for name, size in sizes.items()}
+    with tensor_writer(path, {**tensors, "held_out": (np.dtype(np.uint8), mask.shape)}) as write:
+        for name in ("tokens", "document_starts"):
+            for number, block in enumerate(parts.blocks(name)):
+                write(name, number * BLOCK_ITEMS, block)
+        write("held_out", 0, mask.astype(np.uint8))
+        _write_by_label(write, parts)
+    settle(path)
 
 
-def _marks(
-    spans: tuple[Span, ...], offsets: Int64, first: int, labels: dict[str, int]
-) -> Iterator[tuple[Int64, Int32]]:
-    """(token indices, label ids) of each span. A token belongs to a span when it covers one of its characters."""
-    for span in spans:
-        inside = np.flatnonzero((offsets[:, 0] < span.end) & (offsets[:, 1] > span.start))
-        if len(inside) == 0:
-            continue
-        chosen = inside if span.every else inside[-1:]
-        label = labels.setdefault(span.label, len(labels))
-        yield first + chosen, np.full(len(chosen), label, dtype=np.int32)
-
-
-def _sorted_marks(marks: list[tuple[Int64, Int32]]) -> tuple[Int64, Int32]:
-    """Marks by label, then by token, each pair once."""
-    if not marks:
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int32)
-    tokens = np.concatenate([mark[0] for mark in marks]).astype(np.int64)
-    labels = np.concatenate([mark[1] for mark in marks])
-    pairs = np.unique(np.stack([labels.astype(np.int64), tokens]), axis=1)
-    return np.ascontiguousarray(pairs[1]), pairs[0].astype(np.int32)
+def _write_by_label(write: Callable[[str, int, NDArray[Any]], None], parts: Parts) -> None:
+    """Marks by label, then by token. Each label's tokens ascend already: a counting sort on disk."""
+    counts = np.zeros(len(parts.facts["labels"]), dtype=np.int64)
+    for labels in parts.blocks("truth_labels"):
+        counts += np.bincount(labels, minlength=len(counts))
+    places = np.cumsum(counts) - counts
+    for labels, tokens in zip(parts.blocks("truth_labels"), parts.blocks("truth_tokens"), strict=True):
+        order = np.argsort(labels, kind="stable")
+        label_ids, firsts = np.unique(labels[order], return_index=True)
+        for label, stretch in zip(label_ids, np.split(tokens[order], firsts[1:]), strict=True):
+            write("truth_tokens", int(places[label]), stretch)
+            write("truth_labels", int(places[label]), np.full(len(stretch), label, dtype=np.int32))
+            places[label] += len(stretch)

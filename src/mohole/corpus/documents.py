@@ -1,10 +1,7 @@
-"""Documents: texts with what is known about them, from files or from a generator. No tokens."""
+"""Documents: texts with what is known about them, and where a long text is cut. No files, no tokens."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-
-from mohole.errors import CorpusError
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,43 +32,21 @@ class Task:
     answers: tuple[str, ...]
 
 
-def read_documents(path: str, separator: str) -> Iterator[Document]:
-    """The documents of a UTF-8 file, of a folder's .txt files, or of files matching a pattern, in name order.
+def pieces_of(text: str, max_chars: int) -> Iterator[str]:
+    """A text in pieces of at most `max_chars` characters; together they are the text, but for pieces of white space alone."""
+    while len(text) > max_chars:
+        end = place_to_cut(text, max_chars)
+        if not text[:end].isspace():
+            yield text[:end]
+        text = text[end:]
+    if text and not text.isspace():
+        yield text
 
-    Raises:
-        CorpusError: no such file, or bytes that are not text.
+
+def place_to_cut(text: str, max_chars: int) -> int:
+    """Where a longer text is cut: after the last newline among its first `max_chars` characters, else the last space.
+
+    >>> place_to_cut("one two three", 9), place_to_cut("one\ntwo three", 9), place_to_cut("onetwothree", 9)
+    (8, 4, 9)
     """
-    for file in text_files(path):
-        yield from _documents_in(file, separator)
-
-
-def text_files(path: str) -> list[Path]:
-    """The files a corpus path stands for, in name order."""
-    place = Path(path)
-    if place.is_file():
-        return [place]
-    if place.is_dir():
-        files = sorted(place.glob("*.txt"))
-        if not files:
-            raise CorpusError(f"{path}: a folder without .txt files; name a file, or a pattern such as {path}/*.md")
-        return files
-    anchor = Path(place.anchor) if place.is_absolute() else Path()
-    pattern = str(place.relative_to(place.anchor)) if place.is_absolute() else path
-    files = sorted(file for file in anchor.glob(pattern) if file.is_file()) if any(c in path for c in "*?[") else []
-    if not files:
-        raise CorpusError(f"{path}: no such file, folder or pattern; set corpus.path to UTF-8 text")
-    return files
-
-
-def _documents_in(file: Path, separator: str) -> Iterator[Document]:
-    try:
-        data = file.read_bytes()
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{file}: not UTF-8 text (byte {error.start}); convert it, or name another file") from None
-    if "\x00" in text:
-        raise CorpusError(f"{file}: holds zero bytes, so it is binary, not text; name another file")
-    text = text.replace("\r\n", "\n")
-    for part in text.split(separator) if separator else [text]:
-        if part.strip():
-            yield Document(part)
+    return text.rfind("\n", 0, max_chars) + 1 or text.rfind(" ", 0, max_chars) + 1 or max_chars

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mohole import artifact, catalogue, config
 from mohole.corpus import Corpus, Document, build_corpus
 from mohole.dictionary import SparseAutoencoder
-from mohole.store import Store, StoreWriter
+from mohole.store import Documents, Store, write_store
 
 PIECES = ["<unused>", " the", " cat", " dog", "\x07", "<b>", '"', "\ufffd", "😀", "桥", "\u2028", " bridge"]
 
@@ -59,13 +59,15 @@ def make_corpus(tmp_path: Path) -> Callable[[Sequence[Sequence[int]]], Corpus]:
 
 @pytest.fixture
 def make_store(tmp_path: Path) -> Callable[..., Store]:
-    def make(rows: NDArray[np.float32], tokens: NDArray[np.int64] | None = None, name: str = "store") -> Store:
-        tokens = np.arange(len(rows)) if tokens is None else tokens
-        with (
-            artifact.create(tmp_path / name, artifact.Inputs(kind="activations", config={}, seed=0)) as out,
-            StoreWriter(out, tokens, np.zeros(len(rows), bool), {"resid_post.0": rows.shape[1]}, "float32") as writer,
-        ):
-            writer.write("resid_post.0", 0, rows)
+    def make(
+        rows: NDArray[np.float32],
+        tokens: NDArray[np.int64] | None = None,
+        name: str = "store",
+        hookpoint: str = "resid_post.0",
+    ) -> Store:
+        n_tokens = len(rows) if tokens is None else int(tokens.max()) + 1
+        documents = Documents(np.array([0, n_tokens]), np.array([False]))
+        write_store(tmp_path / name, {hookpoint: rows}, documents, tokens=tokens, dtype="float32")
         return Store.open(tmp_path / name)
 
     return make

@@ -14,10 +14,13 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from mohole import artifact, config
 from mohole.corpus import Corpus, Document, Span, build_corpus
 from mohole.dictionary import SparseAutoencoder
+from mohole.execute import Cores, open_executor
 from mohole.harvest import harvest
+from mohole.harvest.slice import documents_of
 from mohole.model import LanguageModel, Tokenizer, new_model
 from mohole.model.load import new_tokenizer
-from mohole.store import Store, StoreWriter
+from mohole.store import Store, write_store
+from mohole.store.listing import BULK
 
 HOOKPOINT = "resid_post.0"
 ANIMALS = ("fox", "dog", "cat", "owl", "cow", "bee")
@@ -127,13 +130,7 @@ class Rows:
 def make_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Store]:
     def make(corpus: Corpus, rows: np.ndarray) -> Store:
         place = tmp_path_factory.mktemp("store") / "store"
-        order = np.random.default_rng(5).permutation(corpus.n_tokens)  # as a shuffled store would have them
-        held_out = corpus.held_out[corpus.document_of(order)]
-        with (
-            artifact.create(place, artifact.Inputs(kind="shuffled", config={}, seed=0)) as out,
-            StoreWriter(out, order, held_out, {HOOKPOINT: rows.shape[1]}, "float32") as writer,
-        ):
-            writer.write(HOOKPOINT, 0, rows[order].astype(np.float32))
+        write_store(place, {HOOKPOINT: rows.astype(np.float32)}, documents_of(corpus), dtype="float32")
         return Store.open(place)
 
     return make
@@ -178,8 +175,14 @@ def identity() -> SparseAutoencoder:
 def harvested(tmp_path_factory: pytest.TempPathFactory, model: LanguageModel) -> Callable[[Corpus], Store]:
     def make(corpus: Corpus) -> Store:
         place = tmp_path_factory.mktemp("harvested") / "activations"
-        with artifact.create(place, artifact.Inputs(kind="activations", config={}, seed=0)) as out:
-            harvest(out, model, corpus, config.Harvest(hookpoints=(HOOKPOINT,)))
+        settings = config.Harvest(hookpoints=(HOOKPOINT,), dtype="float32")
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            artifact.create(place, artifact.Inputs(kind="activations", config={}, seed=0), bulk=BULK) as out,
+            open_executor("inline", Cores(1, 1)) as executor,
+        ):
+            patch.setattr("mohole.harvest.slice.shared_model", lambda _: model)  # it is in no folder to be loaded from
+            harvest(out, model, corpus, settings, executor, model_settings=config.Model(), seed=0)
         return Store.open(place)
 
     return make

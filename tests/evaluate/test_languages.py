@@ -44,8 +44,7 @@ def fox(selection: list[Fired], scoring: list[Fired]) -> ConceptLanguages:
     corpus = Words.__new__(Words)
     n_rows = len(GROUPS) * N
     chosen, judged = (
-        Marks(corpus, Rows(np.arange(n_rows), tokens, tokens))
-        for tokens in (np.arange(n_rows), np.arange(n_rows, 2 * n_rows))
+        Marks(corpus, Rows(tokens, tokens)) for tokens in (np.arange(n_rows), np.arange(n_rows, 2 * n_rows))
     )
     truth = Truth(list(Words.labels), chosen, judged, min_positives=10)
     found = measure_languages(truth, side(chosen, *selection), side(judged, *scoring), min_tokens=20)

@@ -22,7 +22,7 @@ SETTINGS = config.Evaluate()
 @pytest.fixture(scope="module")
 def mean(own_text: Corpus, model: LanguageModel, harvested: Callable) -> np.ndarray:
     store = harvested(own_text)
-    return store.rows(HOOKPOINT, 0, store.n_rows).double().mean(0).numpy()
+    return store.take(HOOKPOINT, store.tokens).astype(np.float64).mean(0)
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,9 @@ from mohole.catalogue import Catalogue
 from mohole.corpus import Corpus, Document, Span, build_corpus
 from mohole.dictionary import SparseAutoencoder
 from mohole.errors import ArtifactError
+from mohole.harvest.slice import documents_of
 from mohole.interpret import Labels
-from mohole.store import Store, StoreWriter
+from mohole.store import Store, write_store
 
 WORDS = [
     " the",
@@ -79,13 +80,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = np.zeros((corpus.n_tokens, N_LATENTS), np.float32)
     for latent, word in enumerate(words):
         rows[:, latent] = (corpus.tokens == word) * 2.0 + 0.1 * (rng.random(corpus.n_tokens) < 0.2)
-    with (
-        artifact.create(root / "store", artifact.Inputs(kind="activations", config={}, seed=0)) as out,
-        StoreWriter(
-            out, np.arange(len(rows)), np.zeros(len(rows), bool), {"resid_post.0": N_LATENTS}, "float32"
-        ) as writer,
-    ):
-        writer.write("resid_post.0", 0, rows)
+    write_store(root / "store", {"resid_post.0": rows}, documents_of(corpus), dtype="float32")
     eye, zeros = torch.eye(N_LATENTS), torch.zeros(N_LATENTS)
     dictionary = SparseAutoencoder("resid_post.0", config.TopK(k=N_LATENTS), eye, zeros, eye, zeros)
     with artifact.create(root / "catalogue", artifact.Inputs(kind="catalogue", config={}, seed=0)) as out:

@@ -31,11 +31,11 @@ from mohole.evaluate.results import (
     TaskResult,
     Unscored,
 )
+from mohole.harvest.slice import documents_of
 from mohole.interpret.labels import FACTS_FILE, LABELS_FILE, Label, write_labels
 from mohole.metrics import DensityHistogram, Masks, Measure
 from mohole.record import Recorder, write_json
-from mohole.store import Store
-from mohole.store.store import StoreWriter
+from mohole.store import Store, write_store
 
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\"><b>\u202etxt.exe\x1b[31m\u2028&lt;"
 HOOKPOINTS = ("resid_post.0", "resid_post.1")
@@ -165,11 +165,7 @@ def _store(path: Path, hookpoint: str, corpus: Corpus, d: int) -> Store:
     draw = np.random.default_rng(3)
     rows = np.zeros((corpus.n_tokens, d), dtype=np.float32)
     rows[np.arange(corpus.n_tokens), corpus.tokens] = draw.uniform(2, 8, corpus.n_tokens).astype(np.float32)
-    tokens = np.arange(corpus.n_tokens, dtype=np.int64)
-    with finished(path, "activations") as out:
-        held_out = corpus.held_out[corpus.document_of(tokens)]
-        with StoreWriter(out, tokens, held_out, {hookpoint: d}, "float32") as writer:
-            writer.write(hookpoint, 0, rows)
+    write_store(path, {hookpoint: rows}, documents_of(corpus), dtype="float32")
     return Store.open(path)
 
 

@@ -10,7 +10,7 @@ from mohole import artifact
 from mohole.errors import ArtifactError, HookpointError
 from mohole.storage import Storage, open_storage
 from mohole.store.columns import RowFormat
-from mohole.store.listing import FACTS_FILE, Layout, StoreFacts, read_documents, read_facts, read_layout
+from mohole.store.listing import DOCUMENTS_FILE, FACTS_FILE, Layout, StoreFacts, read_documents, read_facts, read_layout
 from mohole.store.order import Documents
 from mohole.store.shard import Shard
 
@@ -29,8 +29,7 @@ class Store:
         self.manifest = artifact.parse_manifest(_manifest_of(storage), storage.url)
         if self.manifest.kind not in KINDS:
             raise ArtifactError(f"{storage.url}: holds {self.manifest.kind!r}, not activations")
-        if artifact.data_digest(storage.read(FACTS_FILE)) != self.manifest.files.get(FACTS_FILE, (0, ""))[1]:
-            raise ArtifactError(f"{storage.url}/{FACTS_FILE}: checksum is wrong; delete the store and make it again")
+        self._check_file(FACTS_FILE)
         self.facts: StoreFacts = read_facts(storage)
         self.layout: Layout = read_layout(storage)
         self.shard_storage = storage if self.layout.place is None else open_storage(self.layout.place)
@@ -67,7 +66,12 @@ class Store:
 
     @cached_property
     def documents(self) -> Documents:
-        """Where documents start among the tokens, and which are held out."""
+        """Where documents start among the tokens, and which are held out.
+
+        Raises:
+            ArtifactError: the file that says it is missing or damaged.
+        """
+        self._check_file(DOCUMENTS_FILE)
         return read_documents(self.storage)
 
     @cached_property
@@ -101,9 +105,10 @@ class Store:
             ArtifactError: a token has no row, or the part of a shard that holds it is damaged.
         """
         row_format = self._format_of(hookpoint)
-        keys = self.facts.order.keys(tokens, self.documents)
         rows = np.empty((len(tokens), row_format.width), dtype=np.float32)
         n_found = 0
+        is_known = (tokens >= 0) & (tokens < self.documents.starts[-1])  # no others have a document, and so a key
+        keys = self.facts.order.keys(np.where(is_known, tokens, 0), self.documents)
         for shard in self.shards(hookpoint):
             chosen = np.flatnonzero((tokens >= shard.facts.first_token) & (tokens <= shard.facts.last_token))
             places, found = shard.places_of(keys[chosen], tokens[chosen])
@@ -130,6 +135,13 @@ class Store:
                 raise ArtifactError(
                     f"{where}: {n_bytes} bytes, {facts.n_bytes} expected; mohole verify {self.url} --mend, then make it again"
                 )
+
+    def _check_file(self, name: str) -> None:
+        """What the manifest vouches for must be what was written: wrong documents would make every key look wrong."""
+        if artifact.data_digest(self.storage.read(name)) != self.manifest.files.get(name, (0, ""))[1]:
+            raise ArtifactError(
+                f"{self.storage.url}/{name}: its checksum is wrong, its bytes have changed; delete the store and make it again"
+            )
 
     def _format_of(self, hookpoint: str) -> RowFormat:
         if hookpoint not in self.facts.formats:

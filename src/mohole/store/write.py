@@ -41,8 +41,11 @@ def write_store(
 
     Raises:
         ArtifactError: `out` is taken. NumericsError: a value does not fit `dtype`.
+        ValueError: a token that is in no document, or that has two rows.
     """
-    chosen = np.arange(int(documents.starts[-1])) if tokens is None else tokens
+    n_tokens = int(documents.starts[-1])
+    chosen = np.arange(n_tokens) if tokens is None else tokens
+    _check(chosen, n_tokens)
     order = Order.random(documents, seed=seed, epoch=epoch)
     inputs = inputs or Inputs(kind="activations", config={"epoch": epoch, "dtype": dtype}, seed=seed)
     with artifact.create(out, inputs, bulk=BULK) as draft:
@@ -86,3 +89,13 @@ def write_store(
                 n_clipped={hookpoint: sum(shard.n_clipped for shard in part) for hookpoint, part in shards.items()},
             ),
         )
+
+
+def _check(tokens: Int64, n_tokens: int) -> None:
+    ordered = np.sort(tokens)
+    if len(ordered) and not 0 <= ordered[0] <= ordered[-1] < n_tokens:
+        raise ValueError(
+            f"token {ordered[-1] if ordered[0] >= 0 else ordered[0]}: the documents have {n_tokens} tokens"
+        )
+    if len(twice := ordered[1:][ordered[1:] == ordered[:-1]]):
+        raise ValueError(f"token {twice[0]} has two rows; a token has one at most")

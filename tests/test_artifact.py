@@ -133,7 +133,7 @@ def test_damage_is_found_and_the_file_is_named(tmp_path: Path, damage: str) -> N
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"schema": 1}', '{"schema": 1, "kind": "x", "inputs": [], "files": {}}', "\xff"]
+    "text", ["", "{", "[]", '{"schema": 2}', '{"schema": 2, "kind": "x", "inputs": [], "files": {}}', "\xff"]
 )
 def test_a_damaged_manifest_is_named(tmp_path: Path, text: str) -> None:
     make(tmp_path / "x")

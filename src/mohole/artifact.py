@@ -21,7 +21,7 @@ from mohole.errors import ArtifactError
 from mohole.version import __version__
 
 MANIFEST = "manifest.json"
-SCHEMA = 1
+SCHEMA = 2
 _DRAFT_OF = "draft-of"
 """In an unfinished artifact that can be gone on with: the digest of its inputs."""
 _BLOCK_BYTES = 1 << 22
@@ -131,7 +131,12 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         raw = json.loads(data)
         if raw["schema"] != SCHEMA:
             raise ArtifactError(
-                f"{where}: written in artifact format {raw['schema']}; this mohole reads format {SCHEMA}"
+                f"{where}/{MANIFEST}: written in artifact format {raw['schema']}; this mohole reads format {SCHEMA}"
+            )
+        sealed = raw["xxh3"]
+        if _manifest_bytes({key: value for key, value in raw.items() if key != "xxh3"}) != data:
+            raise ArtifactError(
+                f"{where}/{MANIFEST}: damaged (its checksum is not {sealed}); delete {where} and make it again"
             )
         return Manifest(
             kind=raw["kind"],
@@ -141,7 +146,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
             digest=_digest(data),
             bulk=tuple(raw.get("bulk", ())),
         )
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArtifactError(f"{where}/{MANIFEST}: damaged ({error}); delete {where} and make it again") from None
 
 
@@ -299,7 +304,13 @@ def manifest_bytes(inputs: Inputs, files: Mapping[str, tuple[int, str]], bulk: t
     }
     if bulk:
         manifest["bulk"] = list(bulk)
-    return (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
+    return _manifest_bytes(manifest)
+
+
+def _manifest_bytes(manifest: Mapping[str, Any]) -> bytes:
+    """As it stands on disk: with a checksum of itself, so that a changed byte of it is found too."""
+    whole = {**manifest, "xxh3": digest_of(manifest)}
+    return (json.dumps(whole, indent=1, sort_keys=True) + "\n").encode()
 
 
 def data_digest(data: bytes) -> str:

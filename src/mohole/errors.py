@@ -25,11 +25,11 @@ class ArtifactError(MoholeError):
 
 
 class DamageError(ArtifactError):
-    """A file whose bytes are not what was written. `name` is its place in the artifact."""
+    """A file whose bytes are not what was written. `name` is its place in the storage at `url`."""
 
-    def __init__(self, message: str, name: str) -> None:
-        super().__init__(message, name)  # both, so that it survives the way from a worker
-        self.name = name
+    def __init__(self, message: str, name: str, url: str) -> None:
+        super().__init__(message, name, url)  # all, so that it survives the way from a worker
+        self.name, self.url = name, url
 
     def __str__(self) -> str:
         return str(self.args[0])

@@ -4,7 +4,6 @@ A task writes its shards, then creates `tasks/LEVEL/NAME.json`, which only the f
 makes follows from its arguments, so a second copy has written the same bytes. Resuming is listing the commits.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from mohole.errors import ArtifactError
 from mohole.execute import Executor, Task
 from mohole.progress import Tracker
 from mohole.storage import Storage, Traffic
-from mohole.store.listing import TASKS
+from mohole.store.listing import TASKS, sealed, unsealed
 from mohole.store.shard import ShardFacts
 
 
@@ -41,7 +40,7 @@ def commit_name(level: str, task: str) -> str:
 
 def commit(storage: Storage, level: str, task: str, made: Commit) -> None:
     """Say that a task is done. Of several copies the first is believed; the others have made the same."""
-    storage.put_once(commit_name(level, task), json.dumps(made.as_json(), sort_keys=True).encode())
+    storage.put_once(commit_name(level, task), sealed(made.as_json()))
 
 
 def is_committed(storage: Storage, level: str, task: str) -> bool:
@@ -50,13 +49,15 @@ def is_committed(storage: Storage, level: str, task: str) -> bool:
 
 def read_commit(storage: Storage, level: str, task: str) -> Commit:
     """Raises:
-    ArtifactError: missing or damaged.
+    ArtifactError: missing; or damaged, and then it has been taken away, so that its task runs again.
     """
     name = commit_name(level, task)
+    data = storage.read(name)
     try:
-        return Commit.from_json(json.loads(storage.read(name)))
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{storage.url}/{name}: damaged ({error}); delete it and run again") from None
+        return Commit.from_json(unsealed(data, f"{storage.url}/{name}", "it was taken away, and its task runs again"))
+    except ArtifactError:
+        storage.delete([name])
+        raise
 
 
 def run_missing(

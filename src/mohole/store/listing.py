@@ -94,7 +94,7 @@ class Layout:
 def write_layout(storage: Storage, layout: Layout, name: str = LAYOUT_FILE) -> str:
     """Write it, and return its digest."""
     shards = {hookpoint: [shard.as_json() for shard in shards] for hookpoint, shards in layout.shards.items()}
-    data = _sealed({"place": layout.place, "shards": shards})
+    data = sealed({"place": layout.place, "shards": shards})
     storage.put(name, data)
     return xxhash.xxh3_128_hexdigest(data)
 
@@ -103,7 +103,7 @@ def read_layout(storage: Storage, name: str = LAYOUT_FILE) -> Layout:
     """Raises:
     ArtifactError: missing or changed.
     """
-    body = _unsealed(storage.read(name), f"{storage.url}/{name}")
+    body = unsealed(storage.read(name), f"{storage.url}/{name}")
     shards = {
         hookpoint: tuple(ShardFacts.from_json(entry) for entry in entries)
         for hookpoint, entries in body["shards"].items()
@@ -123,7 +123,7 @@ def layout_at(url: str, name: str, digest: str) -> Layout:
 
 
 def write_facts(storage: Storage, facts: StoreFacts) -> None:
-    storage.put(FACTS_FILE, _sealed(facts.as_json()))
+    storage.put(FACTS_FILE, sealed(facts.as_json()))
 
 
 def read_facts(storage: Storage) -> StoreFacts:
@@ -131,7 +131,7 @@ def read_facts(storage: Storage) -> StoreFacts:
     ArtifactError: not a store, or changed.
     """
     where = f"{storage.url}/{FACTS_FILE}"
-    body = _unsealed(storage.read(FACTS_FILE), where)
+    body = unsealed(storage.read(FACTS_FILE), where)
     if body.get("format") != "store 2":
         raise ArtifactError(f"{where}: store format {body.get('format')!r}; this mohole reads 'store 2'; harvest again")
     return StoreFacts.from_json(body)
@@ -168,20 +168,22 @@ def overlapping(shards: Sequence[ShardFacts]) -> ShardFacts | None:
     return None
 
 
-def _sealed(body: Mapping[str, Any]) -> bytes:
+def sealed(body: Mapping[str, Any]) -> bytes:
+    """A small JSON file with its own checksum."""
     text = json.dumps(body, sort_keys=True)
     return (
         json.dumps({"body": body, "xxh3": xxhash.xxh3_128_hexdigest(text.encode())}, sort_keys=True) + "\n"
     ).encode()
 
 
-def _unsealed(data: bytes, where: str) -> dict[str, Any]:
+def unsealed(data: bytes, where: str, remedy: str = "make the store again") -> dict[str, Any]:
+    """Raises:
+    ArtifactError: not byte for byte what `sealed` gave.
+    """
     try:
-        raw = json.loads(data)
-        text = json.dumps(raw["body"], sort_keys=True)
-        if xxhash.xxh3_128_hexdigest(text.encode()) != raw["xxh3"]:
-            raise ArtifactError(f"{where}: its checksum is wrong, its bytes have changed; make the store again")
-        body: dict[str, Any] = raw["body"]
-        return body
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{where}: damaged ({error}); make the store again") from None
+        body: dict[str, Any] = json.loads(data)["body"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ArtifactError(f"{where}: damaged ({error}); {remedy}") from None
+    if sealed(body) != data:
+        raise ArtifactError(f"{where}: its checksum is wrong, its bytes have changed; {remedy}")
+    return body

@@ -201,7 +201,7 @@ class Shard:
         self._read(0, memoryview(header))
         self._read(self._layout.tables_at, memoryview(tables))
         if xxhash.xxh3_128_hexdigest(bytes(header + tables)) != facts.digest:
-            raise self._damaged("its header or its tables have changed")
+            raise self.damaged("its header or its tables have changed")
         numbers = np.frombuffer(tables, dtype="<u8")
         n_cells = facts.cells.count
         self.starts: Int64 = numbers[: n_cells + 1].astype(np.int64)
@@ -252,7 +252,7 @@ class Shard:
             for cell in range(cells.start, cells.stop):
                 low, high = int(self.starts[cell]) - rows.start, int(self.starts[cell + 1]) - rows.start
                 if _checksum(part[low:high]) != int(self._checksums[cell, column]):
-                    raise self._damaged(f"the checksum of cell {cell} is wrong, so its bytes have changed")
+                    raise self.damaged(f"the checksum of cell {cell} is wrong, so its bytes have changed")
 
     def read(self, wanted: Cells) -> Rows:
         """As `read_into`, into new memory."""
@@ -310,7 +310,7 @@ class Shard:
         content = self._columns[column]
         for cell in cells[~self._proved[column, cells]].tolist():
             if _checksum(content[self.starts[cell] : self.starts[cell + 1]]) != int(self._checksums[cell, column]):
-                raise self._damaged(f"the checksum of cell {cell} is wrong, so its bytes have changed")
+                raise self.damaged(f"the checksum of cell {cell} is wrong, so its bytes have changed")
             self._proved[column, cell] = True
         return content
 
@@ -318,10 +318,15 @@ class Shard:
         try:
             self._storage.read_into(self.facts.name, offset, target)
         except ArtifactError as error:
-            raise DamageError(str(error), self.facts.name) from None
+            name, n_bytes = self.facts.name, self.facts.n_bytes
+            if self._storage.exists(name) and self._storage.size(name) == n_bytes:
+                raise  # whole, but not for us to read: nothing to be made again
+            raise DamageError(str(error), name, self._storage.url) from None
 
-    def _damaged(self, how: str) -> DamageError:
-        return DamageError(f"{self._storage.url}/{self.facts.name}: {how}", self.facts.name)
+    def damaged(self, how: str) -> DamageError:
+        """The error to raise where its content is not what it should be."""
+        url, name = self._storage.url, self.facts.name
+        return DamageError(f"{url}/{name}: {how}", name, url)
 
 
 def empty_rows(n_rows: int, row_format: RowFormat) -> Rows:

@@ -91,26 +91,25 @@ def verify_shard(
 def _proved(
     storage: Storage, facts: ShardFacts, row_format: RowFormat, order: Order, documents: Documents
 ) -> Iterator[Rows]:
-    where = f"{storage.url}/{facts.name}"
     shard = Shard(storage, facts, row_format)
     found = Fingerprint()
     last: tuple[int, int] = (-1, -1)
     for cells, piece in _pieces(shard):
         keys, tokens = piece.key_token[:, 0], piece.key_token[:, 1].astype(np.int64)
         if (order.keys(tokens, documents) != keys).any():
-            raise DamageError(f"{where}: keys are not those of its tokens under seed {order.seed}", facts.name)
+            raise shard.damaged(f"keys are not those of its tokens under seed {order.seed}")
         same = keys[1:] == keys[:-1]
         ascending = (keys[1:] > keys[:-1]) | (same & (tokens[1:] > tokens[:-1]))
         if not ascending.all() or (len(keys) and (int(keys[0]), int(tokens[0])) <= last):
-            raise DamageError(f"{where}: its rows are not in order", facts.name)
+            raise shard.damaged("its rows are not in order")
         if not cells.holds(keys):
-            raise DamageError(f"{where}: a row is outside its range of keys", facts.name)
+            raise shard.damaged("a row is outside its range of keys")
         if len(keys):
             last = (int(keys[-1]), int(tokens[-1]))
         found += Fingerprint.of(row_hashes(tokens, piece.stored))
         yield piece
     if found != facts.fingerprint:
-        raise DamageError(f"{where}: its fingerprint is not that of its rows", facts.name)
+        raise shard.damaged("its fingerprint is not that of its rows")
 
 
 def _pieces(shard: Shard) -> Iterator[tuple[Cells, Rows]]:

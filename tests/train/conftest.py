@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from mohole import artifact
-from mohole.store import Store, StoreWriter
+from mohole.store import Documents, Store, write_store
 
 HOOKPOINT = "resid_post.1"
 
@@ -43,17 +43,15 @@ def make_store(tmp_path: Path) -> Callable[..., Store]:
         *,
         held_out: np.ndarray | None = None,
         tokens: np.ndarray | None = None,
-        kind: str = "shuffled",
         name: str = "store",
+        **settings: Any,
     ) -> Store:
-        n = len(rows)
-        mask = np.zeros(n, dtype=bool) if held_out is None else held_out
-        token = np.arange(n) if tokens is None else tokens
-        with (
-            artifact.create(tmp_path / name, artifact.Inputs(kind=kind, config={}, seed=0)) as draft,
-            StoreWriter(draft, token, mask, {HOOKPOINT: rows.shape[1]}, "float32") as writer,
-        ):
-            writer.write(HOOKPOINT, 0, rows)
+        """Every token is a document of its own; those without a row are held out."""
+        token = np.arange(len(rows)) if tokens is None else tokens
+        mask = np.ones(token.max() + 1, dtype=bool)
+        mask[token] = False if held_out is None else held_out
+        documents = Documents(np.arange(len(mask) + 1), mask)
+        write_store(tmp_path / name, {HOOKPOINT: rows}, documents, tokens=token, dtype="float32", **settings)
         return Store.open(tmp_path / name)
 
     return make

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from mohole import artifact, store
-from mohole.config import TopK, Train
+from mohole import artifact
+from mohole.config import Machine, TopK, Train
 from mohole.dictionary import SparseAutoencoder
 from mohole.errors import HookpointError, NumericsError, StageError
+from mohole.job.rows import shuffle_store
 from mohole.metrics import fvu
 from mohole.record import read_record
 from mohole.store import Store
+from mohole.store.stream import Stream
 from mohole.train import loop, train
-from mohole.train.batches import Batches
 from mohole.train.objective import forward
 from mohole.train.weights import Units, Weights, decoder_directions, initial_weights
 
@@ -30,8 +31,13 @@ StoreMaker = Callable[..., Store]
 
 def trained(folder: Path, rows: Store, *, seed: int = 7, **settings: Any) -> SparseAutoencoder:
     with artifact.create(folder, artifact.Inputs(kind="dictionary", config={}, seed=seed)) as draft:
-        train(draft, rows, HOOKPOINT, Train(**(SHORT | settings)), seed=seed)
+        train(draft, Stream(rows, HOOKPOINT), Train(**(SHORT | settings)), seed=seed)
     return SparseAutoencoder.open(folder)
+
+
+def order_of(rows: Store) -> np.ndarray:
+    """The key of each of its tokens."""
+    return rows.facts.order.keys(rows.tokens, rows.documents)
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
@@ -148,19 +154,16 @@ def test_training_twice_gives_the_same_bytes_with_one_thread_or_two(
 def test_the_order_in_which_rows_were_harvested_does_not_matter(
     planted: Planter, make_store: StoreMaker, tmp_path: Path
 ) -> None:
-    rows, n = planted(900).rows, 900
-    document, position = np.arange(n) // 30, np.arange(n) % 30
-    held_out = document % 5 == 0
-    for name, order in (("a", np.arange(n)), ("b", np.random.default_rng(0).permutation(n))):
-        harvested = make_store(
-            rows[order], tokens=order, held_out=held_out[order], kind="activations", name=f"harvested {name}"
-        )
-        with artifact.create(
-            tmp_path / f"shuffled {name}", artifact.Inputs(kind="shuffled", config={}, seed=0)
-        ) as draft:
-            store.shuffle(draft, harvested, document[order], position[order], seed=5)
-        trained(tmp_path / name, Store.open(tmp_path / f"shuffled {name}"))
-    assert bytes_of(tmp_path / "a") == bytes_of(tmp_path / "b")
+    rows, order = planted(900).rows, np.random.default_rng(0).permutation(900)
+    held_out = np.arange(900) % 5 == 0
+    trained(tmp_path / "a", make_store(rows, held_out=held_out, name="in order"))
+    mixed = make_store(
+        rows[order], tokens=order, held_out=held_out[order], name="mixed", shard_rows=200, cell_bytes=700
+    )
+    trained(tmp_path / "b", mixed)
+    shuffle_store(mixed, str(tmp_path / "shuffled"), Machine(processes=1), levels=1)
+    trained(tmp_path / "c", Store.open(tmp_path / "shuffled"))
+    assert bytes_of(tmp_path / "a") == bytes_of(tmp_path / "b") == bytes_of(tmp_path / "c")
 
 
 def test_held_out_rows_are_never_looked_at(planted: Planter, make_store: StoreMaker, tmp_path: Path) -> None:
@@ -170,19 +173,6 @@ def test_held_out_rows_are_never_looked_at(planted: Planter, make_store: StoreMa
     poisoned = np.where(held_out[:, None], np.float32("nan"), rows)
     trained(tmp_path / "b", make_store(poisoned, held_out=held_out, name="poisoned"))
     assert bytes_of(tmp_path / "a") == bytes_of(tmp_path / "b")
-
-
-def test_rows_are_read_in_the_stores_order_without_held_out_ones_and_again_from_the_start(
-    make_store: StoreMaker,
-) -> None:
-    rows = np.arange(10, dtype=np.float32)[:, None] * np.ones((1, 3), dtype=np.float32)
-    held_out = np.isin(np.arange(10), [0, 4, 5])
-    batches = Batches(make_store(rows, held_out=held_out), HOOKPOINT)
-    seen = [batches.batch(step, 4)[:, 0].tolist() for step in range(3)]
-    assert seen == [[1, 2, 3, 6], [7, 8, 9, 1], [2, 3, 6, 7]]
-    assert batches.batch(0, 16)[:, 0].tolist() == [1, 2, 3, 6, 7, 8, 9] * 2 + [1, 2]  # more than there are
-    assert sorted(batches.sample(100, seed=0)[:, 0].tolist()) == [1, 2, 3, 6, 7, 8, 9]
-    assert batches.sample(3, seed=0).tolist() == batches.sample(100, seed=0)[:3].tolist()
 
 
 # AuxK
@@ -244,9 +234,12 @@ def test_a_bad_row_is_named_with_its_token_and_nothing_is_left(
 ) -> None:
     monkeypatch.setattr(loop, "SAMPLE_ROWS", 50)
     rows = planted(1000).rows
-    rows[333, 4] = bad  # batch 5 of 64 rows
     tokens = np.arange(1000) + 50_000
-    with pytest.raises(NumericsError, match=rf"^{HOOKPOINT}: .*row 333 .*token 50333.*step 5; .*float32") as caught:
+    place = int(np.argsort(order_of(make_store(rows, tokens=tokens, name="good")))[333])  # in batch 5 of 64 rows
+    rows[place, 4] = bad
+    with pytest.raises(
+        NumericsError, match=rf"^{HOOKPOINT}: .*token {50_000 + place} of .*, row 333 of the stream; .*float32"
+    ) as caught:
         trained(tmp_path / "sae", make_store(rows, tokens=tokens))
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.glob("*sae*/*"))
@@ -256,7 +249,7 @@ def test_a_bad_row_is_named_with_its_token_and_nothing_is_left(
 def test_a_bad_row_in_the_sample_is_named_too(planted: Planter, make_store: StoreMaker, tmp_path: Path) -> None:
     rows = planted(100).rows
     rows[99, 0] = np.nan
-    with pytest.raises(NumericsError, match=r"row 99 .*sample before step 0"):
+    with pytest.raises(NumericsError, match=r"token 99 of"):
         trained(tmp_path / "sae", make_store(rows))
 
 
@@ -270,11 +263,12 @@ def test_a_divergence_names_the_step_and_the_rate(planted: Planter, make_store: 
 
 def test_rows_that_cannot_be_trained_on_are_refused(planted: Planter, make_store: StoreMaker, tmp_path: Path) -> None:
     rows = planted(50).rows
+    shuffle_store(make_store(rows, name="plain"), str(tmp_path / "text"), Machine(processes=1), order_kind="text")
     with pytest.raises(StageError, match="order of the text"):
-        trained(tmp_path / "sae", make_store(rows, kind="activations", name="unshuffled"))
+        trained(tmp_path / "sae", Store.open(tmp_path / "text"))
     with pytest.raises(StageError, match="0 rows that are not held out"):
         trained(tmp_path / "sae", make_store(rows, held_out=np.ones(50, dtype=bool), name="all held out"))
     with pytest.raises(NumericsError, match="all 50 sampled rows are the same"):
         trained(tmp_path / "sae", make_store(np.ones((50, 4), dtype=np.float32), name="constant"))
     with pytest.raises(HookpointError, match=f"resid_post.9: not in .*; it has {HOOKPOINT}"):
-        train(tmp_path, make_store(rows), "resid_post.9", Train(**SHORT), seed=0)
+        Stream(make_store(rows), "resid_post.9")

@@ -75,7 +75,7 @@ def python(code: str) -> str:
 
 
 def test_importing_mohole_and_asking_for_help_load_no_heavy_library() -> None:
-    heavy = "{'torch', 'transformers', 'ray', 'sklearn', 'scipy', 'numba'} & set(sys.modules)"
+    heavy = "{'torch', 'transformers', 'ray', 'sklearn', 'scipy', 'numba', 'pyarrow', 'datasets', 'fsspec'} & set(sys.modules)"
     assert python(f"import sys, mohole; print({heavy})") == "set()\n"
     code = (
         "import sys\nfrom mohole.cli import main\nsys.argv = ['mohole', '--help']\n"

@@ -1,5 +1,6 @@
 """The corpus: every token once, windows that never cross a document, truth at the right token, and clear refusals."""
 
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.corpus.killed import Letters
 
 from mohole import artifact
 from mohole.artifact import Inputs
@@ -14,20 +16,6 @@ from mohole.config import TextCorpus
 from mohole.corpus import Corpus, Document, Span, Windows, batches, build_corpus, read_documents
 from mohole.corpus.windows import cut
 from mohole.errors import CorpusError
-
-
-class Letters:
-    """Two characters make a token; an odd one at the end stands alone."""
-
-    def __len__(self) -> int:
-        return 256
-
-    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        offsets = [(start, min(start + 2, len(text))) for start in range(0, len(text), 2)]
-        return [ord(text[start]) % 256 for start, _ in offsets], offsets
-
-    def piece(self, token: int) -> str:
-        return chr(token)
 
 
 def build(out: Path, documents: list[Document], *, context: int = 4, has_bos: bool = True, **options: object) -> Corpus:
@@ -168,3 +156,32 @@ def test_copies_of_one_text_are_all_held_out_or_none(tmp_path: Path) -> None:
     sides = corpus.held_out.reshape(3, len(texts))
     assert (sides == sides[0]).all()
     assert 0 < sides[0].sum() < len(texts)
+
+
+class Numbered:
+    """Any text is 20 000 tokens, the first of which is its number."""
+
+    rest, offsets = [1] * 19_999, [(0, 1)] * 20_000
+
+    def __len__(self) -> int:
+        return 3
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        return [int(text), *self.rest], self.offsets
+
+    def piece(self, token: int) -> str:
+        return str(token)
+
+
+def test_memory_does_not_grow_with_the_text(tmp_path: Path) -> None:
+    marked = (Span(0, 1, "all", every=True),)
+    texts = (Document(str(i), marked if i % 20 == 0 else ()) for i in range(700))
+    tracemalloc.start()
+    try:
+        build_corpus(tmp_path, texts, Numbered(), context=8, has_bos=False, held_out=0.2, seed=0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    n_bytes = (tmp_path / "corpus.safetensors").stat().st_size
+    assert n_bytes > 700 * 20_000 * 4
+    assert peak < n_bytes / 3

@@ -183,8 +183,10 @@ def _assemble(path: Path, parts: Parts, mask: NDArray[np.bool_]) -> None:
     tensors = {name: (np.dtype(_PARTS[name]), (size,)) for name, size in sizes.items()}
     with tensor_writer(path, {**tensors, "held_out": (np.dtype(np.uint8), mask.shape)}) as write:
         for name in ("tokens", "document_starts"):
-            for number, block in enumerate(parts.blocks(name)):
-                write(name, number * BLOCK_ITEMS, block)
+            first = 0
+            for block in parts.blocks(name):
+                write(name, first, block)
+                first += len(block)
         write("held_out", 0, mask.astype(np.uint8))
         _write_by_label(write, parts)
     settle(path)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, Protocol, runtime_checkable
 from urllib.parse import unquote, urlsplit
 
 from mohole import artifact
@@ -26,6 +26,15 @@ _STAMPS = (
     "LastModified", "last_modified", "Last-Modified", "updated", "mtime", "modified", "created",
 )  # fmt: skip
 """What file systems call the thing that changes with a file's bytes, best first."""
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """Bytes that come in order. Files of this machine and of fsspec, and what unpacks them, have more; Parquet seeks in it."""
+
+    def read(self, n_bytes: int = -1, /) -> bytes:
+        """The next bytes, at most so many; none at the end."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,7 @@ class File:
         return (urlsplit(name).path if name.startswith(("http://", "https://")) else name).lower()
 
     @contextmanager
-    def open(self) -> Iterator[IO[bytes]]:
+    def open(self) -> Iterator[Readable]:
         """The file's bytes, unpacked where its name says that they are packed.
 
         Raises:
@@ -64,16 +73,16 @@ class File:
                 raise
             raise unreadable(self.name, error) from error
 
-    def _raw(self) -> IO[bytes]:
-        if self.filesystem is None:
-            return Path(self.name).open("rb")
-        raw: IO[bytes] = self.filesystem.open(self.path, "rb")
-        return raw
+    def _raw(self) -> Any:
+        return Path(self.name).open("rb") if self.filesystem is None else self.filesystem.open(self.path, "rb")
 
-    def _unpacked(self, raw: IO[bytes]) -> IO[bytes]:
+    def _unpacked(self, raw: Any) -> Readable:
         if self.format_name.endswith(".gz"):
-            return cast(IO[bytes], gzip.GzipFile(fileobj=raw))
-        return _unpack_zstd(raw, self.name) if self.format_name.endswith(".zst") else raw
+            return gzip.GzipFile(fileobj=raw)
+        if self.format_name.endswith(".zst"):
+            return _unpack_zstd(raw, self.name)
+        assert isinstance(raw, Readable)
+        return raw
 
     def identity(self) -> str | dict[str, Any]:
         """What changes when the file does: the checksum of a local one; what its place says of it, for a remote one."""
@@ -100,7 +109,7 @@ def find_files(path: str) -> list[File]:
     return [File(str(file)) for file in _local_files(path)]
 
 
-def blocks(file: IO[bytes], n_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:
+def blocks(file: Readable, n_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:
     """The file's bytes, a block at a time."""
     while block := file.read(n_bytes):
         yield block
@@ -165,10 +174,10 @@ def _remote_paths(filesystem: Any, path: str, *, is_web: bool) -> list[str]:
     return [file for file in files if file.endswith(".txt")] or [file for file in files if file.endswith(_SUFFIXES)]
 
 
-def _unpack_zstd(raw: IO[bytes], name: str) -> IO[bytes]:
+def _unpack_zstd(raw: Any, name: str) -> Readable:
     try:
         import zstandard
     except ImportError:
         raise CorpusError(f"{name}: to unpack .zst needs the package zstandard; pip install zstandard") from None
-    reader: IO[bytes] = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+    reader: Readable = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
     return reader

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 PROGRESS = "progress.json"
-BLOCK_ITEMS = 1 << 20
+BLOCK_ITEMS = 1 << 18
 
 
 class Parts:

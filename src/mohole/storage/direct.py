@@ -14,10 +14,12 @@ from mohole.storage.files import named
 from mohole.storage.storage import Buffer, as_bytes
 
 BLOCK_BYTES = 8 << 20
-"""One direct transfer."""
+"""One direct write."""
+READ_BYTES = 4 << 20
+"""One direct read; two are under way at once."""
 DIRECT_FROM_BYTES = 256 << 10
 """Below it the cache's own read-ahead is as fast, and small things are read again."""
-_ALIGNMENT_BYTES = 4096  # of memory, offset and length in direct transfers; every disk in use is content with it
+ALIGNMENT_BYTES = 4096  # of memory, offset and length in direct transfers; every disk in use is content with it
 
 
 class OpenFile:
@@ -132,7 +134,7 @@ def read_direct(file: OpenFile, offset: int, target: memoryview, scratch: mmap.m
     """Whole blocks around the range are read into the scratch memory, the range is copied out. Returns the bytes read."""
     n_read = 0
     while n_read < target.nbytes:
-        skip = (offset + n_read) % _ALIGNMENT_BYTES
+        skip = (offset + n_read) % ALIGNMENT_BYTES
         asked = min(_round_up(skip + target.nbytes - n_read), len(scratch))
         with memoryview(scratch)[:asked] as block:
             got = file.read_at(block, offset + n_read - skip) - skip
@@ -162,4 +164,4 @@ def _go_cached(descriptor: int) -> None:
 
 
 def _round_up(n_bytes: int) -> int:
-    return -(-n_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+    return -(-n_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES

@@ -5,16 +5,26 @@ import os
 import stat
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 
 from mohole.errors import ArtifactError
-from mohole.storage.direct import BLOCK_BYTES, DIRECT_FROM_BYTES, BlockWriter, OpenFile, read_cached, read_direct
+from mohole.storage.direct import (
+    ALIGNMENT_BYTES,
+    DIRECT_FROM_BYTES,
+    READ_BYTES,
+    BlockWriter,
+    OpenFile,
+    read_cached,
+    read_direct,
+)
 from mohole.storage.files import files_below, is_unfinished, link, named, sync_folder, unfinished, write_all
 from mohole.storage.storage import Buffer, Traffic, as_bytes, check_name, is_listed
 
 _N_OPEN_FILES = 64
+_N_READERS = 2
 
 
 class LocalStorage:
@@ -30,6 +40,7 @@ class LocalStorage:
         self._lock = Lock()  # of the counters and of the two collections below
         self._open_files: OrderedDict[tuple[str, bool], OpenFile] = OrderedDict()
         self._scratch: list[mmap.mmap] = []
+        self._readers = ThreadPoolExecutor(_N_READERS, thread_name_prefix="mohole-read")  # they start at first use
 
     @property
     def url(self) -> str:
@@ -170,9 +181,19 @@ class LocalStorage:
         return file
 
     def _read_direct(self, file: OpenFile, offset: int, target: memoryview) -> int:
+        """Two blocks at a time: while one is copied out, the disk is at the other."""
+        starts = range(-(offset % ALIGNMENT_BYTES), target.nbytes, READ_BYTES)
+        parts = [(max(start, 0), min(start + READ_BYTES, target.nbytes)) for start in starts]
+        if len(parts) == 1:
+            return self._read_block(file, offset, target)
+        return sum(
+            self._readers.map(lambda part: self._read_block(file, offset + part[0], target[slice(*part)]), parts)
+        )
+
+    def _read_block(self, file: OpenFile, offset: int, target: memoryview) -> int:
         """With scratch memory kept from read to read, not faulted in afresh for each."""
         with self._lock:
-            scratch = self._scratch.pop() if self._scratch else mmap.mmap(-1, BLOCK_BYTES)
+            scratch = self._scratch.pop() if self._scratch else mmap.mmap(-1, READ_BYTES)
         n_read = read_direct(file, offset, target, scratch)
         with self._lock:
             self._scratch.append(scratch)

@@ -48,6 +48,12 @@ class Cells:
         lowest, highest = self.first << (64 - self.bits), (self.first + self.count) << (64 - self.bits)
         return lowest <= int(sorted_keys[0]) and int(sorted_keys[-1]) < highest
 
+    def between(self, low: int, high: int) -> "Cells | None":
+        """Those of these cells that keys from `low` to before `high` can be in; None: none of them."""
+        width = 64 - self.bits
+        first, last = max(low >> width, self.first), min((high - 1) >> width, self.first + self.count - 1)
+        return Cells(self.bits, first, last - first + 1) if first <= last else None
+
     def split(self, n_parts: int) -> list["Cells"]:
         """Cut into at most `n_parts` neighbouring ranges of nearly equal length, none empty."""
         edges = [self.count * part // n_parts for part in range(n_parts + 1)]

@@ -105,12 +105,3 @@ def _part(words: UInt64, parts: int) -> UInt64:
     low = words & np.uint64((1 << _SPLIT_BITS) - 1)
     high = words >> np.uint64(_SPLIT_BITS)
     return high * np.uint64(parts) + ((low * np.uint64(parts)) >> np.uint64(_SPLIT_BITS))
-
-
-def latent_keys(latents: NDArray[np.integer], tokens: Int64, *, n_latents: int, n_tokens: int) -> UInt64:
-    """Keys that bring together all entries of a latent, latents ascending, tokens ascending within each: an inverted index."""
-    token_bits = max(n_tokens - 1, 1).bit_length()
-    shift = 64 - max(n_latents - 1, 1).bit_length()
-    if shift < token_bits:
-        raise ValueError(f"{n_latents} latents and {n_tokens} tokens do not fit 64-bit keys")
-    return (latents.astype(np.uint64) << np.uint64(shift)) | (tokens.astype(np.uint64) << np.uint64(shift - token_bits))

@@ -178,26 +178,34 @@ def plan_shuffle(n_rows: int, row_bytes: int, n_runs: int, limits: Limits, *, le
     Raises:
         ConfigError: memory too small for the rows.
     """
-    pile_rows = min(limits.pile_rows(row_bytes), max(n_rows, 1))
-    n_final = -(-n_rows // pile_rows) or 1
     if levels is None:
-        levels = _levels_needed(n_rows, row_bytes, n_runs, n_final, limits)
+        levels = _levels_needed(n_rows, row_bytes, n_runs, limits)
+    room = min(limits.pile_rows(row_bytes), max(n_rows, 1))
     passes: list[Pass] = []
     n_piles, n_left = 1, max(n_runs, 1)
+    n_cells = cells_of_pile(n_rows * row_bytes // n_left, limits.cell_bytes)
     for level in range(levels):
-        # the fan-outs of all levels together bring the piles of the last pass down to what it can read from one range
-        fan_out = max(2, math.ceil((n_final / n_piles) ** (1 / (levels + 1 - level))))
-        n_piles *= fan_out
-        in_pile = n_rows / n_piles / n_left
-        n_members = min(max(int(pile_rows / max(in_pile, 1e-9)), 1), n_left)
+        # the fan-outs of all passes together bring the piles down to what the last pass can hold
+        more = max(2, math.ceil((n_rows / n_piles / room) ** (1 / (levels + 1 - level))))
+        n_piles *= more
+        # ranges are whole cells, so some have one more than others
+        largest = n_rows * -(-n_cells // n_piles) / n_cells / n_left
+        n_members = min(max(int(room / max(largest, 1e-9)), 1), n_left)
         passes.append(_pass(n_rows, row_bytes, n_piles, n_left, n_members))
+        n_cells = n_piles * max(n_cells // n_piles, cells_of_pile(passes[-1].pile_bytes, limits.cell_bytes))
         n_left = -(-n_left // n_members)
-    n_final = n_piles * -(-n_final // n_piles)  # ranges nest: no task reads from two ranges of the pass before
-    passes.append(_pass(n_rows, row_bytes, n_final, n_left, n_left))
+    n_piles *= _cuts(n_rows / n_piles, max(n_cells // n_piles, 1), room)
+    passes.append(_pass(n_rows, row_bytes, n_piles, n_left, n_left))
     return ShufflePlan(n_rows, row_bytes, tuple(passes), limits)
 
 
-def _levels_needed(n_rows: int, row_bytes: int, n_runs: int, n_final: int, limits: Limits) -> int:
+def _cuts(n_rows: float, n_cells: int, room: int) -> int:
+    """Into how many a range of so many rows in so many cells is cut, so that no part is larger than the room."""
+    cells_in_pile = max(int(room * n_cells / max(n_rows, 1)), 1)
+    return -(-n_cells // cells_in_pile)
+
+
+def _levels_needed(n_rows: int, row_bytes: int, n_runs: int, limits: Limits) -> int:
     for levels in range(8):
         plan = plan_shuffle(n_rows, row_bytes, n_runs, limits, levels=levels)
         if all(

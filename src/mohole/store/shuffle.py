@@ -1,11 +1,12 @@
 """A shuffle in any number of passes: run the merges of each pass, prove the pass, let go of the one before.
 
-What stays is a sorted store. A killed shuffle goes on from its commits; where a shard that it wrote itself turns out damaged,
-it begins again from its source.
+What stays is a sorted store. A killed shuffle goes on from its commits; where a shard that it wrote itself turns out damaged
+or lost, or where its plan is another one than before (other memory, other cores), it begins again from its source.
 """
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +18,21 @@ from mohole.storage import Storage
 from mohole.store.cells import Cells
 from mohole.store.columns import RowFormat
 from mohole.store.commits import run_missing
-from mohole.store.listing import TASKS, Layout, StoreFacts, in_order, overlapping, write_layout
+from mohole.store.listing import (
+    SHARDS,
+    TASKS,
+    Layout,
+    StoreFacts,
+    in_order,
+    overlapping,
+    sealed,
+    unsealed,
+    write_layout,
+)
 from mohole.store.merge_task import Listing, MergeTask, run_merge
 from mohole.store.order import Order
-from mohole.store.plan import Limits, Pass, ShufflePlan, cells_within, plan_shuffle
+from mohole.store.passes import Target, merges, n_parts, rekeyings
+from mohole.store.plan import Limits, Pass, ShufflePlan, plan_shuffle
 from mohole.store.shard import Shard, ShardFacts
 
 Shards = Mapping[str, tuple[ShardFacts, ...]]
@@ -28,6 +40,8 @@ Shards = Mapping[str, tuple[ShardFacts, ...]]
 _ATTEMPTS = 3
 """Beginnings, before the disk is given up."""
 _LISTINGS = "listings"
+_PLAN_FILE = f"{TASKS}/plan.json"
+"""What the commits are about: of another plan, a task of the same name makes another shard."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +79,9 @@ def shuffle(
             shards = work.run()
         except DamageError as error:
             damage = error
-            if not out.exists(error.name):
-                break
-            out.delete(out.names(f"{TASKS}/"))  # commits first: none may stand for a shard that is gone
-            out.delete(out.names())
+            if error.url != out.url:
+                break  # not ours: it is for the maker of the source
+            work.begin_again()
         else:
             made = replace(source.facts, order=order or source.facts.order, is_sorted=True)
             return made, Layout(shards)
@@ -82,7 +95,7 @@ def _plans(source: Source, limits: Limits, levels: int | None, order: Order | No
         shards = source.layout.shards[hookpoint]
         if order is None:
             return len(shards)
-        return sum(_n_parts(shard, row_format, limits) for shard in shards)
+        return sum(n_parts(shard, row_format, limits) for shard in shards)
 
     def plans(depth: int | None) -> dict[str, ShufflePlan]:
         return {
@@ -106,6 +119,7 @@ class _Work:
 
     def run(self) -> Shards:
         facts = self.source.facts
+        self._keep_to_one_plan()
         depth = len(next(iter(self.plans.values())).passes)
         shards: Shards = self.source.layout.shards
         total = (depth + int(self.order is not None)) * len(shards) * facts.n_rows
@@ -119,24 +133,36 @@ class _Work:
         for part in shards.values():
             if (twice := overlapping(part)) is not None:
                 raise ArtifactError(f"{self.out.url}: {twice.name} overlaps the shard before it; please report this")
-        self.out.delete(self.out.names(f"{_LISTINGS}/"))
+        kept = {shard.name for part in shards.values() for shard in part}
+        left = [name for name in self.out.names(f"{SHARDS}/") if name not in kept]  # of workers that outlived a driver
+        self.out.delete([*left, *self.out.names(f"{_LISTINGS}/")])
         return shards
+
+    def begin_again(self) -> None:
+        """Take away what was made so far, and nothing else."""
+        for folder in (TASKS, _LISTINGS, SHARDS):  # commits first: none may stand for a shard that is gone
+            self.out.delete(self.out.names(f"{folder}/"))
+
+    def _keep_to_one_plan(self) -> None:
+        plans = {
+            hookpoint: [[asdict(step) for step in plan.passes], plan.limits.cell_bytes]
+            for hookpoint, plan in self.plans.items()
+        }
+        data = json.dumps(plans, sort_keys=True).encode()
+        if not self.out.put_once(_PLAN_FILE, data) and self.out.read(_PLAN_FILE) != data:
+            self.begin_again()
+            self.out.put(_PLAN_FILE, data)
 
     def _pass(self, level: str, before: str, shards: Shards, number: int | None, tracker: Tracker) -> Shards:
         """Run a pass, prove that its rows are those of the source, and only then let the pass before go."""
         name = f"{_LISTINGS}/{level}.json"
         digest = write_layout(self.out, Layout(shards), name)
         listing = Listing(self.out.url, name, digest, self.out.url if before else self.source.storage.url)
-        merges = [
-            task
-            for hookpoint, part in shards.items()
-            for task in (
-                self._rekeying(hookpoint, part, listing, level)
-                if number is None
-                else self._merges(hookpoint, part, listing, level, self.plans[hookpoint].passes[number])
-            )
+        target = Target(self.out.url, level, self.limits)
+        calls = [
+            task for hookpoint, part in shards.items() for task in self._tasks(hookpoint, part, listing, target, number)
         ]
-        tasks = [Task(merge.name, run_merge, (merge,)) for merge in merges]
+        tasks = [Task(call.name, run_merge, (call,)) for call in calls]
         units = [self.source.facts.n_rows * len(shards) // len(tasks)] * len(tasks)
         commits = run_missing(self.executor, self.out, level, tasks, tracker, units)
         made = {
@@ -153,78 +179,39 @@ class _Work:
             self.out.delete([shard.name for part in shards.values() for shard in part])
         return made
 
-    def _rekeying(self, hookpoint: str, shards: Sequence[ShardFacts], listing: Listing, level: str) -> list[MergeTask]:
-        """New keys: one task for each shard, more where it does not fit the memory. What they make are runs again."""
-        row_format = self.source.facts.formats[hookpoint]
-        tasks = []
-        for index, shard in enumerate(shards):
-            n_parts = _n_parts(shard, row_format, self.limits)
-            pile_bytes = shard.n_rows // n_parts * row_format.row_bytes
-            cells = cells_within(Cells.everything(), pile_bytes, self.limits.cell_bytes)
-            for number, part in enumerate(shard.cells.split(n_parts)):
-                name = f"{hookpoint}/{index:06}-{number:04}"
-                tasks.append(
-                    MergeTask(
-                        listing,
-                        hookpoint,
-                        index,
-                        index + 1,
-                        part,
-                        row_format,
-                        self.out.url,
-                        level,
-                        name,
-                        cells,
-                        self.order,
-                    )
-                )
-        return tasks
-
-    def _merges(
-        self, hookpoint: str, shards: Sequence[ShardFacts], listing: Listing, level: str, step: Pass
+    def _tasks(
+        self, hookpoint: str, shards: Sequence[ShardFacts], listing: Listing, target: Target, number: int | None
     ) -> list[MergeTask]:
         row_format = self.source.facts.formats[hookpoint]
-        tasks = []
-        for pile, wanted in enumerate(self._ranges(hookpoint, shards, listing, step)):
-            members = [index for index, shard in enumerate(shards) if overlap(shard.cells, wanted)]
-            cells = cells_within(wanted, step.pile_bytes, self.limits.cell_bytes)
-            n_members = len(members) if level == "sorted" else step.n_members
-            for first in range(0, len(members), n_members):
-                chosen = members[first : first + n_members]
-                name = f"{hookpoint}/{pile:06}-{first:06}"
-                tasks.append(
-                    MergeTask(
-                        listing,
-                        hookpoint,
-                        chosen[0],
-                        chosen[-1] + 1,
-                        wanted,
-                        row_format,
-                        self.out.url,
-                        level,
-                        name,
-                        cells,
-                    )
-                )
-        return tasks
+        if number is None:
+            assert self.order is not None
+            return rekeyings(hookpoint, shards, listing, target, row_format, self.order)
+        step = self.plans[hookpoint].passes[number]
+        ranges = self._ranges(hookpoint, shards, listing, target.level, step)
+        is_last = number + 1 == len(self.plans[hookpoint].passes)
+        return merges(hookpoint, shards, listing, target, row_format, ranges, step, is_last=is_last)
 
-    def _ranges(self, hookpoint: str, shards: Sequence[ShardFacts], listing: Listing, step: Pass) -> list[Cells]:
-        """The piles of a pass. Random keys fill equal ranges evenly; other keys are counted first."""
+    def _ranges(
+        self, hookpoint: str, shards: Sequence[ShardFacts], listing: Listing, level: str, step: Pass
+    ) -> list[Cells]:
+        """The piles of a pass. Random keys fill equal ranges evenly; other keys are counted first, and once: when the pass is
+        done, its sources are gone."""
         grid = min((shard.cells.bits for shard in shards), default=0)
         if (self.order or self.source.facts.order).kind == "random":
             return Cells.everything(grid).split(step.n_piles)
+        name = f"{_LISTINGS}/{level}-{hookpoint}-ranges.json"
+        if self.out.exists(name):
+            found = unsealed(self.out.read(name), f"{self.out.url}/{name}", "delete it, and run again")
+            return [Cells(**cells) for cells in found["ranges"]]
         counts = np.zeros(1 << grid, dtype=np.int64)
         storage = self.source.storage if listing.shards_url == self.source.storage.url else self.out
         for facts in shards:
             per_cell = np.diff(Shard(storage, facts, self.source.facts.formats[hookpoint]).starts)
             cells = np.arange(facts.cells.first, facts.cells.first + facts.cells.count)
             np.add.at(counts, cells >> (facts.cells.bits - grid), per_cell)
-        return grouped(counts, grid, self.source.facts.n_rows // step.n_piles + 1)
-
-
-def _n_parts(shard: ShardFacts, row_format: RowFormat, limits: Limits) -> int:
-    """Into how many a shard is cut to be given new keys within the memory."""
-    return -(-shard.n_rows // limits.pile_rows(row_format.row_bytes)) or 1
+        ranges = grouped(counts, grid, self.source.facts.n_rows // step.n_piles + 1)
+        self.out.put(name, sealed({"ranges": [asdict(cells) for cells in ranges]}))
+        return ranges
 
 
 def grouped(counts: NDArray[np.int64], bits: int, room: int) -> list[Cells]:
@@ -237,10 +224,3 @@ def grouped(counts: NDArray[np.int64], bits: int, room: int) -> list[Cells]:
             first, held = cell, 0
         held += count
     return [*ranges, Cells(bits, first, len(counts) - first)]
-
-
-def overlap(one: Cells, other: Cells) -> bool:
-    """Do the two ranges share keys?"""
-    bits = max(one.bits, other.bits)
-    one, other = one.finer(bits), other.finer(bits)
-    return one.first < other.first + other.count and other.first < one.first + one.count

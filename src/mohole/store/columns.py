@@ -101,13 +101,13 @@ def _to_bfloat16(rows: Float32) -> NDArray[np.uint16]:
         held[wild] = (bits[wild] >> np.uint32(16)).astype(np.uint16) | np.where(np.isnan(rows[wild]), 0x40, 0).astype(
             np.uint16
         )
-    elif ((held & np.uint16(0x7F80)) == np.uint16(0x7F80)).any():
+    if (((held & np.uint16(0x7F80)) == np.uint16(0x7F80)) & ~wild).any():
         raise NumericsError(_does_not_fit(rows, "bfloat16", 3.3895314e38))
     return held
 
 
 def _as_bytes(held: NDArray[Any]) -> Bytes:
-    return np.ascontiguousarray(held).view(np.uint8).reshape(len(held), -1)
+    return np.ascontiguousarray(held).view(np.uint8).reshape(len(held), held.shape[1] * held.itemsize)
 
 
 def _does_not_fit(rows: Float32, dtype: str, limit: float) -> str:

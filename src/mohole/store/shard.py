@@ -216,7 +216,7 @@ class Shard:
     def cells_of(self, wanted: Cells) -> slice:
         """Which of its own cells lie in this range of keys (whose cells are not smaller than its own)."""
         finer = wanted.finer(self.facts.cells.bits)
-        low = max(finer.first - self.facts.cells.first, 0)
+        low = min(max(finer.first - self.facts.cells.first, 0), self.facts.cells.count)
         high = min(finer.first + finer.count - self.facts.cells.first, self.facts.cells.count)
         return slice(low, max(high, low))
 

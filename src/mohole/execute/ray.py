@@ -24,7 +24,7 @@ from mohole.version import __version__
 if TYPE_CHECKING:
     from ray import ObjectRef
 
-_SECONDS_TO_UNWIND = 5.0
+_SECONDS_TO_UNWIND = 10.0
 _SECONDS_BETWEEN_COUNTS = 5.0
 _SECONDS_TO_KNOCK = 10.0
 _SMALLEST_OBJECT_STORE = 75 << 20  # bytes; Ray takes no less, and would take 30 % of the memory

@@ -23,8 +23,8 @@ def print_forecast(forecast: Forecast, console: Console) -> None:
         f"{_bytes(forecast.payload_bytes)} with their keys",
         highlight=False,
     )
-    table = Table(box=SIMPLE_HEAD, border_style="dim", padding=(0, 1, 0, 0))
-    for name in ("step", "tasks", "piles", "memory", "read", "written", "time", "$"):
+    table = Table(box=SIMPLE_HEAD, border_style="dim", padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("step", "tasks", "piles", "memory", "read", "written", "time"):
         table.add_column(name, justify="left" if name == "step" else "right", no_wrap=True)
     for step in forecast.steps:
         traffic = step.traffic
@@ -36,15 +36,19 @@ def print_forecast(forecast: Forecast, console: Console) -> None:
             _moved(traffic.bytes_read, traffic.n_reads),
             _moved(traffic.bytes_written, traffic.n_writes),
             _time(prices.seconds(traffic)),
-            f"{prices.dollars(traffic):,.2f}",
         )
     whole = forecast.total()
     table.add_section()
     read, written = _moved(whole.bytes_read, whole.n_reads), _moved(whole.bytes_written, whole.n_writes)
-    table.add_row("all", "", "", "", read, written, "", f"{prices.dollars(whole):,.2f}")
+    table.add_row("all", "", "", "", read, written, "")
     console.print(table)
     reads = [f"{step.name} {_bytes(step.segment_bytes)}" for step in forecast.steps if step.segment_bytes]
-    console.print(f"one read is on average: {', '.join(reads)}", style="dim", highlight=False)
+    console.print(
+        f"one read is on average: {', '.join(reads)}; requests cost ${prices.dollars(whole):,.2f} at ${prices.get_dollars:g} and "
+        f"${prices.put_dollars:g} a million",
+        style="dim",
+        highlight=False,
+    )
     moved = (whole.bytes_read + whole.bytes_written) / max(forecast.payload_bytes, 1)
     console.print(
         f"each byte is moved {moved:.1f} times; times are those of the disk or network at {prices.gbps:g} GB/s each way on "

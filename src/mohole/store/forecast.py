@@ -103,7 +103,7 @@ def forecast_rows(
 
 def _passes(plan: ShufflePlan, times: int) -> Iterator[Step]:
     for number, (step, traffic) in enumerate(zip(plan.passes, plan.traffic(), strict=True)):
-        name = "shuffle" if len(plan.passes) == 1 else f"shuffle pass {number + 1}"
+        name = "shuffle" if len(plan.passes) == 1 else f"shuffle {number + 1}"
         yield Step(
             name,
             step.n_tasks * times,

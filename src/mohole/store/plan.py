@@ -25,6 +25,8 @@ _WORK_BYTES = 64
 """Of a merge task for each row, beside the row: keys and tokens twice, places, hashes."""
 _PROCESS_BYTES = 80 * MIB
 """A worker before it reads a row: interpreter, numpy, the buffers of reader and writer."""
+_MOST_CELL_BITS = 14
+"""Every task reads the tables of every shard it opens. At 100 TB, tables of 256 KiB cells would be a third of all reading."""
 _READS_PER_SEGMENT = 2
 _READS_PER_OPEN = 2
 
@@ -160,12 +162,12 @@ def shard_overhead(pile_bytes: int, cell_bytes: int) -> int:
 
 def cells_of_pile(pile_bytes: int, cell_bytes: int) -> int:
     """Into how many cells a shard of this size is cut: a power of two."""
-    return 1 << min(max(round(math.log2(max(pile_bytes, 1) / cell_bytes)), 0), 24)
+    return 1 << min(max(round(math.log2(max(pile_bytes, 1) / cell_bytes)), 0), _MOST_CELL_BITS)
 
 
 def cells_within(wanted: Cells, pile_bytes: int, cell_bytes: int) -> Cells:
     """The range `wanted` in cells of about `cell_bytes`, for a shard of `pile_bytes` that fills it evenly."""
-    more = max(round(math.log2(max(pile_bytes, 1) / cell_bytes / wanted.count)), 0)
+    more = max(round(math.log2(cells_of_pile(pile_bytes, cell_bytes) / wanted.count)), 0)
     return wanted.finer(min(wanted.bits + more, max(MAX_BITS, wanted.bits)))
 
 
@@ -183,18 +185,18 @@ def plan_shuffle(n_rows: int, row_bytes: int, n_runs: int, limits: Limits, *, le
     room = min(limits.pile_rows(row_bytes), max(n_rows, 1))
     passes: list[Pass] = []
     n_piles, n_left = 1, max(n_runs, 1)
-    n_cells = cells_of_pile(n_rows * row_bytes // n_left, limits.cell_bytes)
+    # Ranges are whole cells, so some have one more than others: the largest has to fit.
+    range_rows, range_cells = float(n_rows), cells_of_pile(n_rows * row_bytes // n_left, limits.cell_bytes)
     for level in range(levels):
         # the fan-outs of all passes together bring the piles down to what the last pass can hold
-        more = max(2, math.ceil((n_rows / n_piles / room) ** (1 / (levels + 1 - level))))
-        n_piles *= more
-        # ranges are whole cells, so some have one more than others
-        largest = n_rows * -(-n_cells // n_piles) / n_cells / n_left
-        n_members = min(max(int(room / max(largest, 1e-9)), 1), n_left)
+        fan_out = max(2, math.ceil((n_rows / n_piles / room) ** (1 / (levels + 1 - level))))
+        n_piles *= fan_out
+        range_rows *= -(-range_cells // fan_out) / range_cells
+        n_members = min(max(int(room * n_left / max(range_rows, 1)), 1), n_left)
         passes.append(_pass(n_rows, row_bytes, n_piles, n_left, n_members))
-        n_cells = n_piles * max(n_cells // n_piles, cells_of_pile(passes[-1].pile_bytes, limits.cell_bytes))
+        range_cells = max(range_cells // fan_out, cells_of_pile(passes[-1].pile_bytes, limits.cell_bytes))
         n_left = -(-n_left // n_members)
-    n_piles *= _cuts(n_rows / n_piles, max(n_cells // n_piles, 1), room)
+    n_piles *= _cuts(range_rows, range_cells, room)
     passes.append(_pass(n_rows, row_bytes, n_piles, n_left, n_left))
     return ShufflePlan(n_rows, row_bytes, tuple(passes), limits)
 

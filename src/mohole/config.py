@@ -61,7 +61,7 @@ class Model(Table):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """What the model computes in. float32 is fastest on most CPUs: bfloat16 products measured 4x slower without AMX."""
     device: str = "cpu"
-    """Any torch device."""
+    """Any torch device. `cuda` gives each worker of a harvest a GPU of its own (machine.processes as many as there are)."""
     allow_download: Flag = False
     """May the hub be asked for a model that is not on this machine? Nothing touches the network otherwise."""
 

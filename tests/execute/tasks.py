@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mohole.errors import ConfigError
+from mohole.execute import worker_number
 
 
 def add_line(path: Path) -> None:
@@ -112,3 +113,11 @@ def happens(condition: Callable[[], bool], seconds: float) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def write_number_when_both_are_here(folder: Path, i: int) -> None:
+    """Two workers wait for each other, then each writes its number."""
+    (folder / f"{i}.here").touch()
+    while not (folder / f"{1 - i}.here").exists():
+        time.sleep(0.01)
+    (folder / str(i)).write_text(str(worker_number()))

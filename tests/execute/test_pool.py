@@ -198,3 +198,10 @@ def test_workers_end_when_their_parent_is_killed_or_interrupted(tmp_path: Path, 
     assert tasks.happens(lambda: not any(file.exists() for file in files), 20)
     assert tasks.happens(lambda: not any(tasks.is_alive(pid) for pid in pids), 20)
     assert errors.read_text().count("Traceback") == (how == signal.SIGINT)
+
+
+def test_living_workers_have_numbers_of_their_own(tmp_path: Path) -> None:
+    """So that each can take a GPU of its own."""
+    with open_executor("process", TWO) as executor:
+        executor.run([Task(str(i), tasks.write_number_when_both_are_here, (tmp_path, i), alone=True) for i in range(2)])
+    assert {(tmp_path / str(i)).read_text() for i in range(2)} == {"0", "1"}

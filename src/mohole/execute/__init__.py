@@ -8,13 +8,23 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Literal, assert_never
 
-from mohole.execute.cores import Cores, environment, own_cores, share_cores
+from mohole.execute.cores import Cores, environment, own_cores, share_cores, worker_number
 from mohole.execute.inline import Inline
 from mohole.execute.pool import Pool
 from mohole.execute.schedule import MAX_ATTEMPTS
 from mohole.execute.task import Executor, Task
 
-__all__ = ["Cores", "Executor", "Kind", "Task", "environment", "open_executor", "own_cores", "share_cores"]
+__all__ = [
+    "Cores",
+    "Executor",
+    "Kind",
+    "Task",
+    "environment",
+    "open_executor",
+    "own_cores",
+    "share_cores",
+    "worker_number",
+]
 
 Kind = Literal["inline", "process", "ray"]
 

@@ -24,6 +24,15 @@ class Cores:
         }
 
 
+WORKER = "MOHOLE_WORKER"
+"""The environment variable that tells a worker process its number."""
+
+
+def worker_number() -> int:
+    """Of this worker process among those of its pool, from 0: which of several GPUs is its own. 0 in a driver."""
+    return int(os.environ.get(WORKER, "0"))
+
+
 def share_cores(n_tasks: int, *, processes: int = 0, threads: int = 0, cores: int | None = None) -> Cores:
     """Divide the cores this process may use. Zeros mean "as fits"; a request that does not fit is cut down.
 

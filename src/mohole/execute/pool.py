@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection, wait
 
 from mohole import progress
 from mohole.errors import StageError
-from mohole.execute.cores import Cores, environment
+from mohole.execute.cores import WORKER, Cores, environment
 from mohole.execute.schedule import WorkerLostError, run_all
 from mohole.execute.task import OnDone, Task, ignore, run_in_worker
 
@@ -48,8 +48,10 @@ class Pool:
                 break
             worker.end()  # it died with nothing to do: nobody's loss
         else:
-            with environment(self._cores.environment()):
-                worker = _Worker()
+            taken = {other.number for other in self._busy}
+            number = next(n for n in range(len(taken) + 1) if n not in taken)
+            with environment(self._cores.environment() | {WORKER: str(number)}):
+                worker = _Worker(number)
         self._busy.add(worker)
         worker.task = task.name
         with suppress(BrokenPipeError, ConnectionResetError):  # it has just died; `outcome` will find that
@@ -83,7 +85,9 @@ class Pool:
 class _Worker:
     """One process, and this end of the pipe to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        self.number = number
+        """No other worker of the pool that lives has the same one."""
         self.task = ""
         """The name of the one that it runs, or ran last."""
         context = multiprocessing.get_context("spawn")

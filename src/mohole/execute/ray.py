@@ -137,7 +137,7 @@ class RayWorkers:
         return self._slots
 
     def start(self, task: Task) -> "ObjectRef[Any]":
-        attempt: ObjectRef[Any] = self._remote.remote(task)
+        attempt: ObjectRef[Any] = self._remote.options(num_gpus=task.n_gpus).remote(task)
         self._names[attempt] = task.name
         return attempt
 

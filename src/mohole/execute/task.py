@@ -17,6 +17,8 @@ class Task:
     run: Callable[..., None]
     """A function that a worker can import by its name: no lambda, none defined inside another."""
     arguments: tuple[object, ...] = ()
+    n_gpus: int = 0
+    """GPUs that a cluster gives it for its own. On one machine a worker's number says which is its own."""
     alone: bool = False
     """It holds a lock while it runs and would refuse a second copy of itself, so none is started beside it."""
 

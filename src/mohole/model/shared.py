@@ -2,7 +2,10 @@
 
 from functools import lru_cache
 
+import torch
+
 from mohole import config
+from mohole.execute import worker_number
 from mohole.model.language_model import LanguageModel
 from mohole.model.load import load_model
 
@@ -18,6 +21,13 @@ def shared_model(settings: config.Model) -> LanguageModel:
         settings.path,
         revision=settings.revision,
         dtype=settings.dtype,
-        device=settings.device,
+        device=own_device(settings.device),
         allow_download=settings.allow_download,
     )
+
+
+def own_device(device: str) -> str:
+    """`cuda` without a number is a GPU for each worker process, in turn. Ray shows it no other than its own."""
+    if device != "cuda" or torch.cuda.device_count() < 2:
+        return device
+    return f"cuda:{worker_number() % torch.cuda.device_count()}"

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mohole import artifact
+from mohole.corpus.elsewhere import local_copy
 from mohole.corpus.windows import Windows, cut
 from mohole.record import read_json
 from mohole.tensors import open_tensors
@@ -42,12 +43,12 @@ class Corpus:
 
     @classmethod
     def open(cls, path: Path | str) -> "Corpus":
-        """Open the corpus at `path`.
+        """Open the corpus in a folder, or at a URL, from which it is copied for the time of this process.
 
         Raises:
             ArtifactError: missing, unfinished or damaged.
         """
-        return cls(Path(path))
+        return cls(local_copy(path) if isinstance(path, str) and "://" in path else Path(path))
 
     @property
     def n_tokens(self) -> int:

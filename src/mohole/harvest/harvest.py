@@ -10,13 +10,14 @@ import numpy as np
 
 from mohole import config
 from mohole.corpus import Corpus
+from mohole.corpus.elsewhere import put_corpus
 from mohole.corpus.slices import slices
 from mohole.execute import Executor, Task
 from mohole.harvest.slice import RUNS, SliceTask, activations, documents_of, run_slice
 from mohole.model import LanguageModel
 from mohole.progress import track
 from mohole.record import read_json, write_json
-from mohole.storage import open_storage
+from mohole.storage import Storage, open_storage
 from mohole.store.columns import RowFormat, calibrated_scales
 from mohole.store.commits import run_missing
 from mohole.store.listing import Layout, StoreFacts, write_documents, write_facts, write_layout
@@ -53,11 +54,13 @@ def harvest(
     documents = documents_of(corpus)
     order = Order.random(documents, seed=seed, epoch=epoch)
     place = open_storage(settings.place or out)
+    place.sweep()
     formats = _formats(out, model, corpus, hookpoints, settings)
+    corpus_at = _corpus_place(corpus, place)
     tasks = [
         SliceTask(
             name=f"{number:06}",
-            corpus=str(corpus.path),
+            corpus=corpus_at,
             corpus_digest=corpus.manifest.digest,
             model=model_settings,
             first=first,
@@ -77,12 +80,12 @@ def harvest(
             executor,
             place,
             RUNS,
-            [Task(task.name, run_slice, (task,)) for task in tasks],
+            [Task(task.name, run_slice, (task,), n_gpus=int(model_settings.device == "cuda")) for task in tasks],
             tracker,
             [int(ends[task.last] - ends[task.first]) for task in tasks],
         )
     shards = {hookpoint: tuple(done.shards[hookpoint] for done in commits.values()) for hookpoint in hookpoints}
-    layout = Layout(shards, settings.place)
+    layout = Layout(shards, None if settings.place is None else place.url)
     special = np.isin(corpus.tokens, list(model.special_ids))
     n_training = int((~special & ~np.repeat(corpus.held_out, np.diff(corpus.document_starts))).sum())
     facts = StoreFacts(
@@ -97,6 +100,16 @@ def harvest(
     write_facts(here, facts)
     write_layout(here, layout)
     (out / _SCALES_FILE).unlink(missing_ok=True)
+    place.sweep()
+
+
+def _corpus_place(corpus: Corpus, place: Storage) -> str:
+    """Where a worker finds the corpus: in its folder; beside rows that go to a URL, where every machine can read it."""
+    if place.local is not None:
+        return str(corpus.path.resolve())
+    beside = place.folder("corpus")
+    put_corpus(corpus.path, beside)
+    return beside.url
 
 
 def _formats(

@@ -210,7 +210,9 @@ def _cuts(n_rows: float, n_cells: int, room: int) -> int:
 def _levels_needed(n_rows: int, row_bytes: int, n_runs: int, limits: Limits) -> int:
     for levels in range(8):
         plan = plan_shuffle(n_rows, row_bytes, n_runs, limits, levels=levels)
-        if all(
+        # a pile is whole cells of all runs together: where that is too much, a pass between makes finer ones
+        fits = n_rows <= plan.passes[-1].n_piles * limits.pile_rows(row_bytes)
+        if fits and all(
             step.segment_bytes >= limits.segment_bytes or step.n_segments <= SEGMENTS_FOR_FREE for step in plan.passes
         ):
             return levels

@@ -1,5 +1,6 @@
 """How one row is stored: float32, bfloat16, float16, or int8 with a scale for each dimension. Arrays in, bytes out; no files."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -92,17 +93,19 @@ def calibrated_scales(rows: Float32) -> tuple[float, ...]:
 
 
 def _to_bfloat16(rows: Float32) -> NDArray[np.uint16]:
-    """Round to nearest, ties to even: add half of what is cut off, and the last kept bit when it is exactly half."""
+    """Round to nearest, ties to even. A NaN stays one, with its sign and its first bits."""
+    import torch  # rounds in one pass, where numpy takes six; who only moves rows does without it
+
     bits = np.ascontiguousarray(rows).view(np.uint32)
-    rounded = bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))
-    held = (rounded >> np.uint32(16)).astype(np.uint16)
+    with warnings.catch_warnings(action="ignore"):  # rows that may not be written to are only read here
+        held = torch.from_numpy(bits.view(np.float32)).to(torch.bfloat16).view(torch.uint16).numpy()
+    if not ((held & np.uint16(0x7F80)) == np.uint16(0x7F80)).any():
+        return held
     wild = ~np.isfinite(rows)
-    if wild.any():  # the carry would turn a NaN into another number
-        held[wild] = (bits[wild] >> np.uint32(16)).astype(np.uint16) | np.where(np.isnan(rows[wild]), 0x40, 0).astype(
-            np.uint16
-        )
-    if (((held & np.uint16(0x7F80)) == np.uint16(0x7F80)) & ~wild).any():
+    if not wild.any():
         raise NumericsError(_does_not_fit(rows, "bfloat16", 3.3895314e38))
+    cut = (bits[wild] >> np.uint32(16)).astype(np.uint16)
+    held[wild] = cut | np.where(np.isnan(rows[wild]), 0x40, 0).astype(np.uint16)
     return held
 
 

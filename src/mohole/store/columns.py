@@ -99,10 +99,11 @@ def _to_bfloat16(rows: Float32) -> NDArray[np.uint16]:
     bits = np.ascontiguousarray(rows).view(np.uint32)
     with warnings.catch_warnings(action="ignore"):  # rows that may not be written to are only read here
         held = torch.from_numpy(bits.view(np.float32)).to(torch.bfloat16).view(torch.uint16).numpy()
-    if not ((held & np.uint16(0x7F80)) == np.uint16(0x7F80)).any():
+    no_number = (held & np.uint16(0x7F80)) == np.uint16(0x7F80)
+    if not no_number.any():
         return held
     wild = ~np.isfinite(rows)
-    if not wild.any():
+    if (no_number & ~wild).any():
         raise NumericsError(_does_not_fit(rows, "bfloat16", 3.3895314e38))
     cut = (bits[wild] >> np.uint32(16)).astype(np.uint16)
     held[wild] = cut | np.where(np.isnan(rows[wild]), 0x40, 0).astype(np.uint16)

@@ -19,6 +19,7 @@ from mohole.store.order import Documents, Order
 from mohole.store.shard import Rows, Shard, ShardFacts, empty_rows, sorted_places, write_shard
 
 Bytes = NDArray[np.uint8]
+Int64 = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -70,14 +71,24 @@ def merge(
     places = sorted_places(found.key_token)
     key_token = np.take(found.key_token, places, axis=0)
 
-    def rows(start: int, stop: int) -> Bytes:
-        # mode="clip" lets numpy copy straight into the result: 7 GB/s where the default's checks leave 2.3
-        return np.take(found.stored, places[start:stop], axis=0, mode="clip")
-
-    made = write_shard(out, name, row_format, cells, key_token, rows, n_clipped=sum(shard.n_clipped for shard in facts))
+    made = write_shard(
+        out,
+        name,
+        row_format,
+        cells,
+        key_token,
+        lambda start, stop: rows_at(found.stored, places[start:stop]),
+        n_clipped=sum(shard.n_clipped for shard in facts),
+    )
     if made.fingerprint != expected:
         out.delete([name])
         raise ArtifactError(
             f"{out.url}/{name}: holds other rows than its sources; it was taken away; check this machine's memory, run again"
         )
     return made
+
+
+def rows_at(stored: Bytes, places: Int64) -> Bytes:
+    """The stored rows at these places, in this order; all must be places of `stored`."""
+    # mode="clip" lets numpy copy straight into the result: 7 GB/s where the default's checks leave 2.3
+    return np.take(stored, places, axis=0, mode="clip")

@@ -81,12 +81,14 @@ def write_latent_index(
     with artifact.create(out, inputs, bulk=BULK) as draft:
         storage = open_storage(draft)
         runs: list[ShardFacts] = []
+        bits = 0
         for number, part in enumerate(parts):
             entry_ids = ids.of(part.latent, part.token)
             key_token = np.stack([order.keys(entry_ids, documents), entry_ids.astype(np.uint64)], axis=1)
             places = sorted_places(key_token)
             stored, _ = _ENTRY.encode(part.value[places][:, None])
-            bits = (cells_of_pile(stored.nbytes, limits.cell_bytes) - 1).bit_length()
+            if not runs:  # all runs are cut alike, a short last one too: ranges are read by the coarsest cells there are
+                bits = (cells_of_pile(stored.nbytes, limits.cell_bytes) - 1).bit_length()
             name = f"{SHARDS}/entries/{number:06}.safetensors"
             runs.append(
                 write_shard(

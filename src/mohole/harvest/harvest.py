@@ -57,6 +57,9 @@ def harvest(
     place.sweep()
     formats = _formats(out, model, corpus, hookpoints, settings)
     corpus_at = _corpus_place(corpus, place)
+    cuts = slices(corpus, settings.shard_tokens)
+    ends = np.concatenate([corpus.windows.start, [corpus.n_tokens]])
+    most_tokens = max((int(ends[last] - ends[first]) for first, last in cuts), default=0)
     tasks = [
         SliceTask(
             name=f"{number:06}",
@@ -65,16 +68,16 @@ def harvest(
             model=model_settings,
             first=first,
             last=last,
+            most_tokens=most_tokens,
             formats=tuple(formats.items()),
             order=order,
             batch_tokens=settings.batch_tokens,
             cell_bytes=cell_bytes,
             out=place.url,
         )
-        for number, (first, last) in enumerate(slices(corpus, settings.shard_tokens))
+        for number, (first, last) in enumerate(cuts)
     ]
     write_documents(out, documents)
-    ends = np.concatenate([corpus.windows.start, [corpus.n_tokens]])
     with track("harvest", corpus.n_tokens, "tokens") as tracker:
         commits = run_missing(
             executor,

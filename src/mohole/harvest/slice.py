@@ -45,6 +45,9 @@ class SliceTask:
     model: config.Model
     first: int
     last: int
+    most_tokens: int
+    """Of any slice. All runs are cut into cells alike, a short last one too: ranges of keys are read by the coarsest cells
+    there are, and a single coarse run would make one pile of everything."""
     formats: tuple[tuple[str, RowFormat], ...]
     """Hookpoints and how their rows are stored."""
     order: Order
@@ -92,7 +95,8 @@ def run_slice(task: SliceTask) -> None:
         n_clipped[hookpoint] += clipped
     shards: dict[str, ShardFacts] = {}
     for hookpoint, stored in buffers.items():
-        bits = (cells_of_pile(stored.nbytes, task.cell_bytes) - 1).bit_length()
+        run_bytes = task.most_tokens * formats[hookpoint].row_bytes
+        bits = (cells_of_pile(run_bytes, task.cell_bytes) - 1).bit_length()
         shards[hookpoint] = write_shard(
             out,
             f"shards/{RUNS}/{hookpoint}/{task.name}.safetensors",

@@ -33,10 +33,11 @@ def rekeyings(
 ) -> list[MergeTask]:
     """New keys: one task for each shard, more where it does not fit the memory. What they make are runs again."""
     tasks = []
+    # all are cut into cells alike, a short one too: the next pass reads by the coarsest cells there are
+    most_rows = max((shard.n_rows // n_parts(shard, row_format, target.limits) for shard in shards), default=0)
+    cells = cells_within(Cells.everything(), most_rows * row_format.row_bytes, target.limits.cell_bytes)
     for index, shard in enumerate(shards):
         n = n_parts(shard, row_format, target.limits)
-        pile_bytes = shard.n_rows // n * row_format.row_bytes
-        cells = cells_within(Cells.everything(), pile_bytes, target.limits.cell_bytes)
         for number, wanted in enumerate(shard.cells.split(n)):
             name = f"{hookpoint}/{index:06}-{number:04}"
             tasks.append(

@@ -57,13 +57,15 @@ def write_store(
                 raise ValueError(f"{hookpoint}: {len(values)} rows for {len(chosen)} tokens")
             scales = calibrated_scales(values[:16_384]) if dtype == "int8" else None
             formats[hookpoint] = RowFormat(dtype, values.shape[1], scales)
+            # all are cut alike, a short last one too: ranges of keys are read by the coarsest cells there are
+            shard_bytes = min(shard_rows, len(chosen)) * formats[hookpoint].row_bytes
+            bits = (cells_of_pile(shard_bytes, cell_bytes) - 1).bit_length()
             made = []
             for number, start in enumerate(range(0, len(chosen), shard_rows)):
                 part = chosen[start : start + shard_rows]
                 key_token = np.stack([order.keys(part, documents), part.astype(np.uint64)], axis=1)
                 places = sorted_places(key_token)
                 stored, n_clipped = formats[hookpoint].encode(values[start : start + shard_rows][places])
-                bits = (cells_of_pile(stored.nbytes, cell_bytes) - 1).bit_length()
                 made.append(
                     write_shard(
                         storage,

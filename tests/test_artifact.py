@@ -206,3 +206,80 @@ def test_an_artifact_without_all_its_bytes_is_not_finished(tmp_path: Path, damag
         file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(ArtifactError, match=name):
         artifact.is_finished(tmp_path / "a", inputs)
+
+
+def half_made(path: Path, **config: object) -> None:
+    """A block that fails after its first file."""
+    with pytest.raises(RuntimeError), artifact.create(path, inputs(**config), resume=True, bulk=("rows",)) as draft:
+        (draft / f"first-{len(list(draft.glob('first-*')))}").write_text("half")
+        raise RuntimeError
+
+
+def test_a_failed_draft_is_there_again_for_the_same_inputs_and_leaves_no_mark_in_what_is_finished(
+    tmp_path: Path,
+) -> None:
+    half_made(tmp_path / "x", k=1)
+    half_made(tmp_path / "x", k=1)
+    assert not (tmp_path / "x").exists()
+    with artifact.create(tmp_path / "x", inputs(k=1), resume=True) as draft:
+        assert {file.name for file in draft.glob("first-*")} == {"first-0", "first-1"}
+    assert set(artifact.open_artifact(tmp_path / "x").files) == {"first-0", "first-1"}
+    assert {file.name for file in (tmp_path / "x").iterdir()} == {"first-0", "first-1", "manifest.json"}
+
+
+@pytest.mark.parametrize(("config", "resume"), [({"k": 2}, True), ({"k": 1}, False)])
+def test_a_failed_draft_is_dropped_for_other_inputs_and_by_who_does_not_resume(
+    tmp_path: Path, config: dict[str, int], resume: bool
+) -> None:
+    half_made(tmp_path / "x", k=1)
+    with artifact.create(tmp_path / "x", inputs(**config), resume=resume) as draft:
+        assert not list(draft.glob("first-*"))
+
+
+def test_a_draft_that_nobody_may_resume_is_not_taken_up(tmp_path: Path) -> None:
+    (tmp_path / ".x.partial").mkdir()
+    (tmp_path / ".x.partial" / "first-0").write_text("whose?")
+    with artifact.create(tmp_path / "x", inputs(), resume=True) as draft:
+        assert not list(draft.glob("first-*"))
+
+
+def with_bulk(path: Path, rows: str, *, replace: bool = False) -> artifact.Manifest:
+    with artifact.create(path, inputs(), replace=replace, bulk=("rows", "layout.json")) as draft:
+        (draft / "rows").mkdir()
+        (draft / "rows" / "0").write_text(rows)
+        (draft / "layout.json").write_text(rows)
+        (draft / "a.txt").write_text("same")
+    return artifact.open_artifact(path)
+
+
+def test_bulk_is_in_no_manifest_so_how_it_is_cut_does_not_change_what_it_is(tmp_path: Path) -> None:
+    one, other = with_bulk(tmp_path / "x", "0123"), with_bulk(tmp_path / "y", "01 23")
+    assert set(one.files) == {"a.txt"}
+    assert one.bulk == ("rows", "layout.json")
+    assert one.digest == other.digest
+    (tmp_path / "x" / "rows" / "0").write_text("its owner looks after it")
+    artifact.open_artifact(tmp_path / "x")
+    with_bulk(tmp_path / "x", "again", replace=True)  # bulk is ours, and may be replaced
+    assert (tmp_path / "x" / "rows" / "0").read_text() == "again"
+
+
+def test_a_reopened_artifact_is_unfinished_and_goes_on_as_it_was(tmp_path: Path) -> None:
+    before = with_bulk(tmp_path / "x", "0123")
+    artifact.reopen(tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+    with pytest.raises(ArtifactError, match="no artifact there"):
+        artifact.reopen(tmp_path / "x")
+    with artifact.create(tmp_path / "x", inputs(), resume=True, bulk=("rows", "layout.json")) as draft:
+        assert (draft / "rows" / "0").read_text() == "0123"
+        assert not (draft / "manifest.json").exists()
+    assert artifact.open_artifact(tmp_path / "x").digest == before.digest
+
+
+def test_an_artifact_that_is_being_made_is_not_reopened(tmp_path: Path) -> None:
+    make(tmp_path / "x")
+    with (
+        pytest.raises(ArtifactError, match="another process is making it"),
+        artifact.create(tmp_path / "x", inputs(), replace=True) as draft,
+    ):
+        (draft / "a.txt").write_text("new")
+        artifact.reopen(tmp_path / "x")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -95,6 +95,7 @@ def shards(draw: st.DrawFn) -> tuple[Cells, Cells, int, int]:
     return own, wanted, draw(st.integers(0, 300)), draw(st.integers(0, 99))
 
 
+@settings(max_examples=50)
 @given(shards())
 def test_any_range_of_keys_comes_back_with_its_fingerprint(tmp_path_factory: pytest.TempPathFactory, drawn) -> None:
     own, wanted, n_rows, seed = drawn

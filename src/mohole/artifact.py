@@ -203,16 +203,18 @@ def create(
             raise ArtifactError(f"{path}: already there; delete it or choose another folder")
         _refuse_to_take_away(path)
         # A draft that is there was left by a killed process: we hold the lock, so nobody is in it.
-        if not (resume and _is_draft_of(draft, inputs)):
+        if resume and _is_draft_of(draft, inputs):
+            (draft / MANIFEST).unlink(missing_ok=True)  # it was killed when all but its name was there
+        else:
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir()
             if resume:
                 (draft / _DRAFT_OF).write_text(inputs.digest(), encoding="ascii")
         try:
             yield draft
-            (draft / _DRAFT_OF).unlink(missing_ok=True)
             _seal(draft, inputs, bulk)
             _swap(draft, path)
+            (path / _DRAFT_OF).unlink(missing_ok=True)  # only now: without it a killed attempt would be lost
         except BaseException as error:
             if not resume:
                 shutil.rmtree(draft, ignore_errors=True)
@@ -231,8 +233,8 @@ def reopen(path: Path) -> None:
         inputs = read_manifest(path).inputs
         draft = path.parent / f".{path.name}.partial"
         shutil.rmtree(draft, ignore_errors=True)
-        path.rename(draft)
-        (draft / _DRAFT_OF).write_text(inputs.digest(), encoding="ascii")
+        (path / _DRAFT_OF).write_text(inputs.digest(), encoding="ascii")
+        path.rename(draft)  # whenever we are killed, it is finished or can be gone on with
         (draft / MANIFEST).unlink()
 
 
@@ -257,7 +259,7 @@ def _is_ours(path: Path) -> bool:
         manifest = read_manifest(path)
     except ArtifactError:
         return True
-    known = {MANIFEST, *manifest.files}
+    known = {MANIFEST, _DRAFT_OF, *manifest.files}
     files = (file.relative_to(path) for file in path.rglob("*") if not file.is_dir())
     return all(str(file) in known or file.parts[0] in manifest.bulk for file in files)
 
@@ -283,7 +285,7 @@ def _lock(path: Path) -> Iterator[None]:
 
 def _seal(draft: Path, inputs: Inputs, bulk: tuple[str, ...]) -> None:
     found = (file for file in draft.rglob("*") if file.is_file())
-    files = sorted(file for file in found if file.relative_to(draft).parts[0] not in bulk)
+    files = sorted(file for file in found if file.relative_to(draft).parts[0] not in (*bulk, _DRAFT_OF, MANIFEST))
     for file in files:
         _sync(file)
     sizes = {str(file.relative_to(draft)): (file.stat().st_size, file_digest(file)) for file in files}

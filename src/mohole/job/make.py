@@ -13,11 +13,14 @@ from mohole.errors import StageError
 from mohole.execute import Cores, Kind, Task, open_executor, share_cores
 from mohole.job.plan import Plan, Stage, Verb, plan
 from mohole.record import Recorder
+from mohole.storage import open_storage
 from mohole.store.listing import BULK
 from mohole.store.store import KINDS as STORE_KINDS
 
 LOG_FILE = "job.jsonl"
 """One line for each stage that was made: its name, CPU-seconds and wall seconds. Beside the artifacts, part of none."""
+
+_PROBE = ".mohole-probe"
 
 Say = Callable[[str], None]
 
@@ -58,6 +61,7 @@ def _make(whole: Plan, stages: Sequence[Stage], replace: bool, say: Say) -> list
         for stage in stages:  # at once, not after an hour of work on an earlier one
             if whole.parents_are_made(stage):
                 _refuse_to_overwrite(whole, stage)
+    _check_place(whole, stages)
     made: list[str] = []
     for _, group in groupby(stages, key=lambda stage: stage.hookpoint is None):
         chains = [list(chain) for _, chain in groupby(group, key=lambda stage: stage.hookpoint)]
@@ -65,6 +69,15 @@ def _make(whole: Plan, stages: Sequence[Stage], replace: bool, say: Say) -> list
         if missing:
             made += _make_side_by_side(whole, missing, replace, say)
     return made
+
+
+def _check_place(whole: Plan, stages: Sequence[Stage]) -> None:
+    """A place that cannot be reached or written is an error now, not after the corpus has been tokenized."""
+    place = whole.recipe.harvest.place
+    if place is not None and any(stage.verb == "harvest" and not whole.is_finished(stage) for stage in stages):
+        storage = open_storage(place)
+        storage.put(_PROBE, b"")
+        storage.delete([_PROBE])
 
 
 def _make_side_by_side(whole: Plan, chains: list[list[Stage]], replace: bool, say: Say) -> list[str]:
@@ -106,6 +119,7 @@ def _make_in_order(whole: Plan, stages: Sequence[Stage], cores: Cores, replace: 
         whole.check_model(stage)
         start, cpu_start = time.monotonic(), _cpu_seconds()
         inputs = whole.inputs(stage)
+        whole.check_rows(stage)
         with artifact.create(
             stage.out, inputs, replace=replace, resume=stage.resumes, bulk=BULK if stage.kind in STORE_KINDS else ()
         ) as draft:

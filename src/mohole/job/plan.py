@@ -133,6 +133,34 @@ class Plan:
                 "name that one, or -o run=FOLDER for this one"
             )
 
+    def check_rows(self, stage: Stage) -> None:
+        """A stage that reads rows must read those that the recipe asks for, wherever they were copied from.
+
+        Raises:
+            StageError: they are others; says which setting tells.
+        """
+        place = stage.parents.get("rows") or stage.parents.get("activations")
+        if place is None:
+            return
+        facts, recipe = Store.open(place).facts, self.recipe
+        order = facts.order
+        there: dict[str, Any] = {"order": order.kind, "seed": order.seed, "shuffle.epoch": order.epoch}
+        asked: dict[str, Any] = {"order": "random", "seed": recipe.seed, "shuffle.epoch": recipe.shuffle.epoch}
+        for hookpoint, row_format in facts.formats.items():
+            there[f"harvest.dtype of {hookpoint}"] = row_format.dtype
+            asked[f"harvest.dtype of {hookpoint}"] = recipe.harvest.dtype
+        corpus = Path(recipe.run) / "corpus"
+        if facts.source and (corpus / artifact.MANIFEST).is_file():
+            manifest = artifact.read_manifest(corpus)
+            there |= {"the corpus": facts.source.get("corpus"), "the model": facts.source.get("model")}
+            asked |= {"the corpus": manifest.digest, "the model": manifest.inputs.parents.get(MODEL)}
+        for name, value in asked.items():
+            if there[name] != value:
+                raise StageError(
+                    f"{place}: holds other rows than the recipe's ({name}: {there[name]!r} there, {value!r} asked for); "
+                    "harvest again with --replace, or -o run=FOLDER"
+                )
+
     def verify(self) -> None:
         """Compare every file of every artifact with its checksum.
 

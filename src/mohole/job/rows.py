@@ -57,6 +57,7 @@ def fill_shuffled(
     Raises:
         ArtifactError: a damaged source. ConfigError: too little memory.
     """
+    out.sweep()
     data = store.storage.read(DOCUMENTS_FILE)
     out.put(DOCUMENTS_FILE, data)
     if store.shard_storage.url != store.storage.url:
@@ -67,6 +68,7 @@ def fill_shuffled(
         facts, layout = shuffle(source_of(store), out, executor, limits, levels=levels, order=order)
     write_facts(out, facts)
     write_layout(out, layout)
+    out.sweep()
 
 
 def shuffle_store(
@@ -86,8 +88,11 @@ def shuffle_store(
         epoch: another random order.
 
     Raises:
-        ArtifactError: `out` is taken, or another process is at work there.
+        ArtifactError: `out` is taken, or is the store itself, or another process is at work there.
     """
+    place = open_storage(out)
+    if _root(place) in (_root(store.storage), _root(store.shard_storage)):
+        raise ArtifactError(f"{out}: is the store to be shuffled; name another place for the shuffled one")
     order = _order(store, order_kind, epoch)
     inputs = Inputs(
         kind="shuffled",
@@ -99,13 +104,17 @@ def shuffle_store(
         with artifact.create(out, inputs, replace=replace, resume=True, bulk=BULK) as draft:
             fill_shuffled(store, open_storage(draft), machine, levels=levels, order=order)
         return
-    place = open_storage(out)
     with lease(place):
         claim(place, inputs)
         if place.exists(artifact.MANIFEST):
             raise ArtifactError(f"{out}: a finished store is there already; delete it or name another place")
         fill_shuffled(store, place, machine, levels=levels, order=order)
         seal(place, inputs)
+
+
+def _root(storage: Storage) -> str:
+    """Where it really is: two names of one folder are one."""
+    return storage.url if storage.local is None else str(storage.local.resolve())
 
 
 def _order(store: Store, kind: Literal["random", "text"] | None, epoch: int | None) -> Order | None:

@@ -168,7 +168,6 @@ def _held(place: Storage | None, inputs: Inputs) -> Iterator[None]:
         return
     with lease(place):
         claim(place, inputs)
-        place.sweep()
         yield
 
 

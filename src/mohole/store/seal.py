@@ -6,8 +6,8 @@ from pathlib import Path
 from mohole import artifact
 from mohole.artifact import Inputs
 from mohole.errors import ArtifactError, DamageError
-from mohole.storage import Storage
-from mohole.store.listing import BULK, DOCUMENTS_FILE, FACTS_FILE, LAYOUT_FILE, SHARDS, TASKS
+from mohole.storage import Storage, open_storage
+from mohole.store.listing import BULK, DOCUMENTS_FILE, FACTS_FILE, SHARDS, TASKS, read_layout, write_layout
 from mohole.store.store import Store
 
 _CLAIM_FILE = "inputs.json"
@@ -39,8 +39,11 @@ def seal(place: Storage, inputs: Inputs) -> None:
 
 def publish(folder: Path, place: Storage, inputs: Inputs) -> None:
     """Copy the small files of a run's store to the place of its shards, so that it can be opened there too."""
-    for name in (DOCUMENTS_FILE, FACTS_FILE, LAYOUT_FILE):
+    for name in (DOCUMENTS_FILE, FACTS_FILE):
         place.put(name, (folder / name).read_bytes())
+    write_layout(
+        place, read_layout(open_storage(folder)).moved(None)
+    )  # wherever it is copied to, its shards come along
     seal(place, inputs)
 
 
@@ -51,11 +54,14 @@ def mend(store: Store, damaged: Sequence[DamageError]) -> None:
     """
     shards = {error.name for error in damaged}
     commits = store.shard_storage.names(f"{TASKS}/")
-    if {name.split("/")[1] for name in commits} <= _INDEPENDENT:
+    levels = {name.split("/")[1] for name in commits if name.count("/") > 1}  # beside the levels stands the plan
+    if levels <= _INDEPENDENT:
         vouching = {_commit_of(shard) for shard in shards}
         commits = [name for name in commits if name in vouching]
     store.shard_storage.delete(commits)  # first: none may stand for a shard that is gone
     store.shard_storage.delete(sorted(shards))
+    if store.shard_storage.url != store.storage.url:
+        store.shard_storage.delete([artifact.MANIFEST])  # a second one stands beside shards that are elsewhere
     if store.storage.local is not None:
         artifact.reopen(store.storage.local)
     else:

@@ -1,0 +1,149 @@
+"""SIGKILL at random moments: of drivers, workers and the processes of Ray. The end is the same as if nothing had happened."""
+
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.faults.conftest import MEMORY, digests, leftovers
+from tests.faults.drivers import Driver, Drivers
+
+from mohole import artifact
+from mohole.store import Store
+from mohole.store.verify import verify
+
+ONE_PASS, TWO_PASSES, THREE_PASSES = {"levels": 0}, {"levels": 1}, {"levels": 2}
+WORKER = "spawn_main"
+"""In the command line of a worker process, and of no other child of a driver."""
+BY_TEXT = {"levels": 1, "order_kind": "text"}
+
+
+@dataclass
+class Kills:
+    """What became of them."""
+
+    landed: int = 0
+    midway: int = 0
+    """Those that came when some tasks were committed and others were not."""
+
+    def __add__(self, other: "Kills") -> "Kills":
+        return Kills(self.landed + other.landed, self.midway + other.midway)
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """What a command gives when nobody kills it."""
+
+    manifest: str
+    order_hash: str | None
+    digests: dict[str, str]
+    n_commits: int
+    seconds: float
+
+
+@dataclass
+class Command:
+    """Something that makes a store, and can be started again."""
+
+    out: Path
+    start: Callable[[], Driver]
+
+    def run_undisturbed(self) -> Undisturbed:
+        begin = time.monotonic()
+        assert self.start().join() == (0, "")
+        seconds = time.monotonic() - begin
+        store = Store.open(self.out)
+        certificate = verify(store)
+        assert certificate.holds
+        found = Undisturbed(store.manifest.digest, certificate.order_hash, digests(store), n_commits(self.out), seconds)
+        shutil.rmtree(self.out)
+        return found
+
+    def is_midway(self, expected: Undisturbed) -> bool:
+        return 0 < self.n_committed() < expected.n_commits
+
+    def n_committed(self) -> int:
+        """By an attempt that has not ended."""
+        return n_commits(self.out.parent / f".{self.out.name}.partial")
+
+    def killed_until_it_ends(self, dice: random.Random, expected: Undisturbed) -> Kills:
+        """Kill the driver again and again, ever later, and look at what there is when one has come to its end."""
+        kills, longest = Kills(), expected.seconds / 3
+        while not (self.out / artifact.MANIFEST).exists():
+            driver = self.start()
+            time.sleep(dice.random() * longest)
+            longest *= 1.1
+            if driver.is_alive():
+                kills += Kills(1, int(self.is_midway(expected)))
+                driver.kill()
+            status, error = driver.join()
+            assert status in (0, -signal.SIGKILL), error
+        self.check(expected)
+        return kills
+
+    def with_workers_killed(self, dice: random.Random, expected: Undisturbed, most: int, mark: str = WORKER) -> Kills:
+        """Kill workers of a driver, each after some more was committed: one that has just started has nothing to lose."""
+        kills, seen = Kills(), 0
+        while not (self.out / artifact.MANIFEST).exists():
+            driver = self.start()
+            while driver.is_alive():
+                if kills.landed < most and self.n_committed() > seen:
+                    time.sleep(dice.random() * 0.1)
+                    seen, midway = self.n_committed(), self.is_midway(expected)
+                    if workers := driver.children(mark):
+                        with suppress(ProcessLookupError):
+                            os.kill(dice.choice(workers), signal.SIGKILL)
+                            kills += Kills(1, int(midway))
+                time.sleep(0.01)
+            status, error = driver.join()
+            assert status == 0 or "what was finished is kept, run it again" in error, error
+        self.check(expected)
+        return kills
+
+    def check(self, expected: Undisturbed) -> None:
+        store = Store.open(self.out)
+        certificate = verify(store)
+        assert certificate.holds
+        assert certificate.order_hash == expected.order_hash
+        assert digests(store) == expected.digests
+        assert store.manifest.digest == expected.manifest
+        assert leftovers(store.storage) == []
+        shutil.rmtree(self.out)
+
+
+def n_commits(folder: Path) -> int:
+    return sum(path.count("/") > 1 for path in _names(folder / "tasks"))
+
+
+def _names(folder: Path) -> list[str]:
+    return [f"tasks/{path.relative_to(folder)}" for path in folder.rglob("*.json") if not path.name.startswith(".")]
+
+
+def shuffle_command(shuffles: Drivers, source: Store, out: Path, **options: Any) -> Command:
+    return Command(out, lambda: shuffles.start(source=source.url, out=str(out), memory=MEMORY, **options))
+
+
+def test_a_shuffle_killed_fifty_times_gives_the_same_store(
+    source: Store, shuffles: Drivers, tmp_path: Path, dice: random.Random
+) -> None:
+    drivers, workers = Kills(), Kills()
+    for options in (ONE_PASS, TWO_PASSES, THREE_PASSES, BY_TEXT):
+        inline = shuffle_command(shuffles, source, tmp_path / "out", **options)
+        expected = inline.run_undisturbed()
+        for _ in range(2):
+            drivers += inline.killed_until_it_ends(dice, expected)
+        if options is not ONE_PASS:
+            pool = shuffle_command(shuffles, source, tmp_path / "out", executor="process", **options)
+            slower = pool.run_undisturbed()
+            assert slower.digests == expected.digests
+            drivers += pool.killed_until_it_ends(dice, slower)
+            workers += pool.with_workers_killed(dice, expected, most=6)
+    assert drivers.landed + workers.landed >= 50
+    assert drivers.midway + workers.midway >= 25
+    assert workers.landed >= 5

@@ -57,10 +57,10 @@ def _sums(root: int) -> dict[str, float]:
         except OSError:  # it has ended
             continue
         sizes = {line.split(":")[0]: int(line.split()[1]) / 1024 for line in lines}
-        is_ours = "ray::" in name or "mohole" in name or "shuffles.py" in name or "multiprocessing" in name
+        is_server = "site-packages/ray/" in name and "ray::" not in name
         sums["pss"] += sizes.get("Pss", 0.0)
         sums["rss"] += sizes.get("Rss", 0.0)
-        sums["servers"] += 0.0 if is_ours else sizes.get("Pss", 0.0)
+        sums["servers"] += sizes.get("Pss", 0.0) if is_server else 0.0
     return sums
 
 

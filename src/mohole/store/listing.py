@@ -103,7 +103,9 @@ def read_layout(storage: Storage, name: str = LAYOUT_FILE) -> Layout:
     """Raises:
     ArtifactError: missing or changed.
     """
-    body = unsealed(storage.read(name), f"{storage.url}/{name}")
+    body = unsealed(
+        storage.read(name), f"{storage.url}/{name}", f"mohole verify {storage.url} --mend, then make it again"
+    )
     shards = {
         hookpoint: tuple(ShardFacts.from_json(entry) for entry in entries)
         for hookpoint, entries in body["shards"].items()

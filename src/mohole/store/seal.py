@@ -62,10 +62,15 @@ def mend(store: Store, damaged: Sequence[DamageError]) -> None:
     store.shard_storage.delete(sorted(shards))
     if store.shard_storage.url != store.storage.url:
         store.shard_storage.delete([artifact.MANIFEST])  # a second one stands beside shards that are elsewhere
-    if store.storage.local is not None:
-        artifact.reopen(store.storage.local)
+    reopen(store.storage)
+
+
+def reopen(place: Storage) -> None:
+    """Make a finished store an unfinished one: what made it writes the small files again, and shards that have no commit."""
+    if place.local is not None:
+        artifact.reopen(place.local)
     else:
-        store.storage.delete([artifact.MANIFEST])
+        place.delete([artifact.MANIFEST])
 
 
 def _commit_of(shard: str) -> str:

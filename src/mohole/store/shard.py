@@ -261,6 +261,23 @@ class Shard:
         self.read_into(wanted, target)
         return target
 
+    def check_padding(self) -> None:
+        """What stands between the columns is zeros; no checksum covers it, and no reader minds.
+
+        Raises:
+            DamageError: it is not.
+        """
+        layout, row_bytes = self._layout, self._format.row_bytes
+        ends = (
+            (layout.ids_at + self.n_rows * KEY_TOKEN_BYTES, layout.pad_after_ids),
+            (layout.rows_at + self.n_rows * row_bytes, layout.pad_after_rows),
+        )
+        for at, n_bytes in ends:
+            padding = bytearray(n_bytes)
+            self._read(at, memoryview(padding))
+            if any(padding):
+                raise self.damaged("the padding of a column is not zeros, so its bytes have changed")
+
     def key_token(self) -> UInt64:
         """[row, 2]: key and token of every row, in order."""
         return self._checked(0, np.arange(self.facts.cells.count)).view("<u8").reshape(-1, 2)

@@ -7,10 +7,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mohole import artifact
-from mohole.errors import ArtifactError, HookpointError
+from mohole.errors import ArtifactError, DamageError, HookpointError
 from mohole.storage import Storage, open_storage
 from mohole.store.columns import RowFormat
-from mohole.store.listing import DOCUMENTS_FILE, FACTS_FILE, Layout, StoreFacts, read_documents, read_facts, read_layout
+from mohole.store.listing import (
+    DOCUMENTS_FILE,
+    FACTS_FILE,
+    LAYOUT_FILE,
+    Layout,
+    StoreFacts,
+    read_documents,
+    read_facts,
+    read_layout,
+)
 from mohole.store.order import Documents
 from mohole.store.shard import Shard
 
@@ -31,7 +40,10 @@ class Store:
             raise ArtifactError(f"{storage.url}: holds {self.manifest.kind!r}, not activations")
         self._check_file(FACTS_FILE)
         self.facts: StoreFacts = read_facts(storage)
-        self.layout: Layout = read_layout(storage)
+        try:
+            self.layout: Layout = read_layout(storage)
+        except ArtifactError as error:
+            raise DamageError(str(error), LAYOUT_FILE, storage.url) from None
         self.shard_storage = storage if self.layout.place is None else open_storage(self.layout.place)
         self._opened: dict[str, list[Shard]] = {}
 
@@ -139,8 +151,11 @@ class Store:
     def _check_file(self, name: str) -> None:
         """What the manifest vouches for must be what was written: wrong documents would make every key look wrong."""
         if artifact.data_digest(self.storage.read(name)) != self.manifest.files.get(name, (0, ""))[1]:
-            raise ArtifactError(
-                f"{self.storage.url}/{name}: its checksum is wrong, its bytes have changed; delete the store and make it again"
+            raise DamageError(
+                f"{self.storage.url}/{name}: its checksum is wrong, its bytes have changed; "
+                f"mohole verify {self.storage.url} --mend, then make it again",
+                name,
+                self.storage.url,
             )
 
     def _format_of(self, hookpoint: str) -> RowFormat:

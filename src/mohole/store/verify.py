@@ -40,7 +40,12 @@ class Certificate:
 
 
 def verify(store: Store) -> Certificate:
-    """Read everything, recompute every key, and compare. Damage is collected, not raised."""
+    """Read everything, recompute every key, and compare. Damage is collected, not raised.
+
+    Raises:
+        DamageError: of the documents, without which no key can be judged.
+    """
+    documents = store.documents
     damaged: list[DamageError] = []
     wrong: list[str] = []
     order_hash: str | None = None
@@ -52,7 +57,7 @@ def verify(store: Store) -> Certificate:
             found = Fingerprint()
             for facts in shards:
                 try:
-                    for piece in _proved(store.shard_storage, facts, row_format, store.facts.order, store.documents):
+                    for piece in _proved(store.shard_storage, facts, row_format, store.facts.order, documents):
                         state.update(np.ascontiguousarray(piece.key_token[:, 1]).data)
                 except DamageError as error:
                     damaged.append(error)
@@ -114,6 +119,7 @@ def _proved(
 
 def _pieces(shard: Shard) -> Iterator[tuple[Cells, Rows]]:
     """The shard in stretches of whole cells that take little memory, each checked as it is read."""
+    shard.check_padding()
     cells = shard.facts.cells
     row_bytes = max(shard.facts.n_bytes // max(shard.n_rows, 1), 1)
     room = max(_PIECE_BYTES // row_bytes, 1)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mohole.store.merge import rows_at
+from mohole.store.shard import BLOCK_BYTES
 
 _BLOCK_BYTES = 8 << 20
 _PERMUTED_BYTES = 256 << 20
@@ -45,7 +46,7 @@ def memory(row_bytes: int) -> dict[str, float]:
     rows = np.ones((_PERMUTED_BYTES // row_bytes, row_bytes), dtype=np.uint8)
     target = np.zeros_like(rows)
     places = np.random.default_rng(0).permutation(len(rows))
-    step = _WRITE_BYTES // row_bytes
+    step = BLOCK_BYTES // row_bytes
 
     def merged() -> None:
         for start in range(0, len(rows), step):

@@ -114,3 +114,14 @@ def test_a_format_is_read_back_from_json(row_format: RowFormat) -> None:
 def test_a_format_of_a_later_version_is_refused() -> None:
     with pytest.raises(ArtifactError, match="'float4'; this mohole reads bfloat16, float32"):
         RowFormat.from_json({"dtype": "float4", "width": 3, "scales": None})
+
+
+def test_int8_refuses_what_is_not_finite() -> None:
+    """Rounded to a whole number a NaN would be a zero, and nobody would know."""
+    rows = np.ones((4, 3), dtype=np.float32)
+    row_format = RowFormat("int8", 3, calibrated_scales(rows))
+    rows[2, 1] = np.nan
+    with pytest.raises(NumericsError, match="NaN or infinity"):
+        row_format.encode(rows)
+    with pytest.raises(NumericsError, match="NaN or infinity"):
+        calibrated_scales(rows)

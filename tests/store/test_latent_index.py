@@ -29,7 +29,9 @@ def skewed(n_entries: int, ids: EntryIds) -> Entries:
 def test_every_entry_is_under_its_latent(tmp_path: Path, memory_bytes: int) -> None:
     ids = EntryIds(n_latents=300, n_tokens=5000)
     entries = skewed(20_000, ids)
-    parts = [Entries(*(column[start : start + 3000] for column in entries)) for start in range(0, len(entries.token), 3000)]
+    parts = [
+        Entries(*(column[start : start + 3000] for column in entries)) for start in range(0, len(entries.token), 3000)
+    ]
     limits = Limits(memory_bytes, segment_bytes=1, cell_bytes=512, process_bytes=0)
     with open_executor("inline", Cores(1, 1)) as executor:
         write_latent_index(tmp_path / "index", parts, ids, executor, limits, inputs=INPUTS)

@@ -118,23 +118,19 @@ def test_any_range_of_keys_comes_back_with_its_fingerprint(tmp_path_factory: pyt
 
 
 def test_a_flipped_byte_anywhere_is_found_and_the_shard_is_named(tmp_path: Path) -> None:
-    """Every 97th byte and both ends of every part; but for the zeros between the parts, from which nothing is read."""
+    """Every 97th byte and both ends of every part, the zeros between the parts too."""
     facts = real_shard(tmp_path)
     file = tmp_path / NAME
     header = 8 + int.from_bytes(file.read_bytes()[:8], "little")
     parts = [(0, header), (header, 200 * 16), (header + 4096, 200 * 12), (header + 8192, facts.n_bytes - header - 8192)]
-    padding = set(range(header + 200 * 16, header + 4096)) | set(range(header + 4096 + 200 * 12, header + 8192))
     places = {place for place in range(0, facts.n_bytes, 97)}
     places |= {edge for start, size in parts for edge in (start, start + size - 1)}
     prove(tmp_path, facts)
     for place in sorted(places):
         flip(file, place)
-        if place in padding:
+        with pytest.raises(DamageError, match=NAME) as caught:
             prove(tmp_path, facts)
-        else:
-            with pytest.raises(DamageError, match=NAME) as caught:
-                prove(tmp_path, facts)
-            assert caught.value.name == NAME
+        assert caught.value.name == NAME
         flip(file, place)
     prove(tmp_path, facts)
 
@@ -215,7 +211,7 @@ def test_a_large_shard_is_written_in_pieces_that_leave_no_trace(
     cells = Cells.everything(6)
     key_token, rows = sorted_rows(500, cells)
     whole = write(open_storage(tmp_path / "a"), key_token, rows, cells)
-    monkeypatch.setattr("mohole.store.shard._BLOCK_BYTES", 200)
+    monkeypatch.setattr("mohole.store.shard.BLOCK_BYTES", 200)
     asked: list[tuple[int, int]] = []
     stored, _ = RowFormat("float32", 3).encode(rows)
 

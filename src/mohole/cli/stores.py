@@ -47,7 +47,10 @@ def plan(
 
 def shuffle(
     what: Annotated[str, typer.Argument(metavar="STORE|RECIPE", help="A store (folder or URL), or a recipe.")],
-    out: Annotated[str | None, typer.Argument(metavar="[OUT]", help="Of a store: where the sorted one goes.")] = None,
+    out: Annotated[
+        str | None,
+        typer.Argument(metavar="[OUT]", help="Of a store: where the sorted one goes; `shuffled` beside a folder."),
+    ] = None,
     override: Annotated[
         list[str],
         typer.Option("-o", "--override", metavar="KEY=VALUE", help="Of a recipe: change one value; repeatable."),
@@ -70,7 +73,11 @@ def shuffle(
     A recipe needs none: its rows are sorted as they are harvested, and merged by the loader of the training.
     """
     if what.endswith(".toml"):
-        _shuffle_recipe(Path(what), override, memory, levels, executor, address, replace)
+        if out is not None or order is not None:
+            raise ConfigError(
+                "OUT, --order: go with a store; a recipe's rows are shuffled into RUN/shuffled, at random"
+            )
+        _shuffle_recipe(Path(what), override, memory, levels, epoch, executor, address, processes, replace)
         return
     from mohole.job.rows import shuffle_store
     from mohole.store.store import Store
@@ -155,8 +162,10 @@ def _shuffle_recipe(
     override: list[str],
     memory: str | None,
     levels: str,
+    epoch: int | None,
     executor: str | None,
     address: str | None,
+    processes: int,
     replace: bool,
 ) -> None:
     from mohole import job
@@ -164,6 +173,8 @@ def _shuffle_recipe(
     extra = [f"machine.memory={memory}"] if memory else []
     extra += [f"machine.executor={executor}"] if executor else []
     extra += [f"machine.address={address}"] if address else []
+    extra += [f"machine.processes={processes}"] if processes else []
+    extra += [f"shuffle.epoch={epoch}"] if epoch is not None else []
     if (n_levels := _levels(levels)) is not None:
         extra.append(f"shuffle.levels={n_levels}")
     settings: Recipe = read_recipe(path, [*override, *extra, "shuffle.stored=true"])
@@ -180,6 +191,11 @@ def _levels(text: str) -> int | None:
 
 
 def _beside(store: str) -> str:
-    """`runs/x/activations` is shuffled into `runs/x/shuffled`."""
-    head, slash, _ = store.rstrip("/").rpartition("/")
-    return f"{head}{slash}shuffled"
+    """`runs/x/activations` is shuffled into `runs/x/shuffled`.
+
+    Raises:
+        ConfigError: a URL, beside which may be somebody else's.
+    """
+    if "://" in store:
+        raise ConfigError(f"shuffle {store}: say where the sorted store goes: mohole shuffle {store} OUT")
+    return str(Path(store).resolve().parent / "shuffled")

@@ -35,7 +35,7 @@ def print_forecast(forecast: Forecast, console: Console) -> None:
             _bytes(step.memory_bytes),
             _moved(traffic.bytes_read, traffic.n_reads),
             _moved(traffic.bytes_written, traffic.n_writes),
-            _time(prices.seconds(traffic)),
+            _time(prices.seconds(traffic, step.n_tasks)),
         )
     whole = forecast.total()
     table.add_section()

@@ -20,9 +20,9 @@ Bool = NDArray[np.bool_]
 class Corpus:
     """A finished corpus artifact, opened for reading."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, verify: bool = True) -> None:
         self.path = path
-        self.manifest = artifact.open_artifact(path, kind="corpus")
+        self.manifest = artifact.open_artifact(path, kind="corpus", verify=verify)
         tensors = open_tensors(path / "corpus.safetensors")
         facts = read_json(path / "corpus.json", "context", "has_bos", "labels", "pieces")
         self.tokens: Int32 = tensors["tokens"]
@@ -42,13 +42,16 @@ class Corpus:
         self._label_ids = {label: i for i, label in enumerate(self.labels)}
 
     @classmethod
-    def open(cls, path: Path | str) -> "Corpus":
+    def open(cls, path: Path | str, *, verify: bool = True) -> "Corpus":
         """Open the corpus in a folder, or at a URL, from which it is copied for the time of this process.
+
+        Args:
+            verify: read the files once to compare checksums; else their sizes are looked at.
 
         Raises:
             ArtifactError: missing, unfinished or damaged.
         """
-        return cls(local_copy(path) if isinstance(path, str) and "://" in path else Path(path))
+        return cls(local_copy(path) if isinstance(path, str) and "://" in path else Path(path), verify=verify)
 
     @property
     def n_tokens(self) -> int:

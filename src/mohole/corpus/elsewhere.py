@@ -7,8 +7,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from mohole import artifact
+from mohole.errors import ArtifactError
 from mohole.storage import Storage, open_storage
 
+CORPUS_FILES = ("corpus.json", "corpus.safetensors")
 _BLOCK_BYTES = 16 << 20
 
 
@@ -40,6 +42,8 @@ def local_copy(url: str) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="mohole-corpus-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for name, (n_bytes, _) in artifact.parse_manifest(data, url).files.items():
+        if name not in CORPUS_FILES:  # whoever wrote that manifest does not say where we write
+            raise ArtifactError(f"{url}: its manifest names {name!r}, which is no file of a corpus")
         with (folder / name).open("wb") as file:
             for start in range(0, n_bytes, _BLOCK_BYTES):
                 block = bytearray(min(_BLOCK_BYTES, n_bytes - start))

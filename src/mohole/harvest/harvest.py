@@ -89,13 +89,11 @@ def harvest(
         )
     shards = {hookpoint: tuple(done.shards[hookpoint] for done in commits.values()) for hookpoint in hookpoints}
     layout = Layout(shards, None if settings.place is None else place.url)
-    special = np.isin(corpus.tokens, list(model.special_ids))
-    n_training = int((~special & ~np.repeat(corpus.held_out, np.diff(corpus.document_starts))).sum())
     facts = StoreFacts(
         order=order,
         formats=formats,
         fingerprints={hookpoint: layout.fingerprint(hookpoint) for hookpoint in hookpoints},
-        n_training=n_training,
+        n_training=sum(done.n_training for done in commits.values()),
         n_clipped={hookpoint: sum(shard.n_clipped for shard in part) for hookpoint, part in shards.items()},
         source={"corpus": corpus.manifest.digest, "model": model.model_hash},
     )

@@ -41,6 +41,13 @@ class Cells:
         bounds[-1] = len(sorted_keys)
         return bounds
 
+    def contain(self, keys: UInt64) -> NDArray[np.bool_]:
+        """Which of these keys lie in the range."""
+        if self.bits == 0:
+            return np.ones(len(keys), dtype=np.bool_)
+        cells = keys >> np.uint64(64 - self.bits)
+        return (cells >= np.uint64(self.first)) & (cells < np.uint64(self.first + self.count))
+
     def holds(self, sorted_keys: UInt64) -> bool:
         """Do all of these ascending keys lie in the range?"""
         if len(sorted_keys) == 0:
@@ -53,6 +60,12 @@ class Cells:
         width = 64 - self.bits
         first, last = max(low >> width, self.first), min((high - 1) >> width, self.first + self.count - 1)
         return Cells(self.bits, first, last - first + 1) if first <= last else None
+
+    def overlaps(self, other: "Cells") -> bool:
+        """Do the two ranges share keys?"""
+        bits = max(self.bits, other.bits)
+        one, two = self.finer(bits), other.finer(bits)
+        return one.first < two.first + two.count and two.first < one.first + one.count
 
     def split(self, n_parts: int) -> list["Cells"]:
         """Cut into at most `n_parts` neighbouring ranges of nearly equal length, none empty."""

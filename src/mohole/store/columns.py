@@ -58,6 +58,8 @@ class RowFormat:
             case "bfloat16":
                 held = _to_bfloat16(rows)
             case "int8":
+                if not np.isfinite(rows).all():
+                    raise NumericsError("NaN or infinity, which int8 cannot hold; look for where it comes from")
                 steps = np.rint(rows / np.asarray(self.scales, dtype=np.float32))
                 n_clipped = int((np.abs(steps) > _INT8_LIMIT).sum())
                 held = np.clip(steps, -_INT8_LIMIT, _INT8_LIMIT).astype(np.int8)
@@ -87,7 +89,15 @@ class RowFormat:
 
 
 def calibrated_scales(rows: Float32) -> tuple[float, ...]:
-    """int8 steps from the first rows of a corpus: a dimension's largest magnitude, with some room, is the largest code."""
+    """int8 steps from the first rows of a corpus: a dimension's largest magnitude, with some room, is the largest code.
+
+    Raises:
+        NumericsError: a value that is not finite.
+    """
+    if not np.isfinite(rows).all():
+        raise NumericsError(
+            "NaN or infinity among the rows that the int8 scales come from; look for where it comes from"
+        )
     largest = np.abs(rows).max(axis=0).astype(np.float64) * _HEADROOM
     return tuple(float(np.float32(value)) for value in np.where(largest > 0, largest, 1.0) / _INT8_LIMIT)
 

@@ -23,15 +23,17 @@ class Commit:
     shards: Mapping[str, ShardFacts]
     """By hookpoint."""
     traffic: Traffic
+    n_training: int = 0
+    """Of a harvest: rows of documents that are not held out."""
 
     def as_json(self) -> dict[str, Any]:
         shards = {hookpoint: shard.as_json() for hookpoint, shard in self.shards.items()}
-        return {"shards": shards, "traffic": asdict(self.traffic)}
+        return {"shards": shards, "traffic": asdict(self.traffic), "n_training": self.n_training}
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any]) -> "Commit":
         shards = {hookpoint: ShardFacts.from_json(entry) for hookpoint, entry in facts["shards"].items()}
-        return cls(shards, Traffic(**facts["traffic"]))
+        return cls(shards, Traffic(**facts["traffic"]), facts["n_training"])
 
 
 def commit_name(level: str, task: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mohole.store.plan import (
+    SEGMENTS_FOR_FREE,
     Limits,
     ShufflePlan,
     Traffic,
@@ -26,9 +27,9 @@ class Prices:
     put_dollars: float = 5.0
     """Of a million writes."""
 
-    def seconds(self, traffic: Traffic) -> float:
-        """Reading and writing side by side: the longer of the two."""
-        return max(traffic.bytes_read, traffic.bytes_written) / (self.hosts * self.gbps * 1e9)
+    def seconds(self, traffic: Traffic, n_tasks: int) -> float:
+        """Reading and writing side by side: the longer of the two. A task is on one host."""
+        return max(traffic.bytes_read, traffic.bytes_written) / (min(self.hosts, n_tasks) * self.gbps * 1e9)
 
     def dollars(self, traffic: Traffic) -> float:
         return (traffic.n_reads * self.get_dollars + traffic.n_writes * self.put_dollars) / 1e6
@@ -89,15 +90,14 @@ def forecast_rows(
     times = len(hookpoints)
     run_memory = n_rows // max(n_runs, 1) * row_bytes * times
     steps = [Step("harvest", n_runs, 1, 0, run_memory, _times(plan_harvest(n_rows, row_bytes, n_runs), times))]
-    n_left = n_runs
     if stored:
         steps += _passes(plan, times)
-        n_left = 1
-    loader = plan_loader(n_rows, row_bytes, n_left, loader_bytes)
-    n_piles = max((loader.n_reads // max(n_left, 1) - 2) // 2, 1)
-    segment = n_rows * row_bytes // (n_piles * n_left)
+    n_shards, n_piles, loader = plan_loader(
+        n_rows, row_bytes, n_runs, loader_bytes, n_sorted=plan.passes[-1].n_piles if stored else None
+    )
+    segment = n_rows * row_bytes // (n_piles * n_shards)
     steps.append(Step("loader", times, n_piles, segment, loader_bytes, _times(loader, times)))
-    short = segment < limits.segment_bytes and n_piles * n_left > 4096
+    short = segment < limits.segment_bytes and n_piles * n_shards > SEGMENTS_FOR_FREE
     return Forecast(n_rows, row_bytes, hookpoints, tuple(steps), prices, short and not stored)
 
 

@@ -19,7 +19,7 @@ from mohole.execute import Executor
 from mohole.storage import open_storage
 from mohole.store.cells import Cells
 from mohole.store.columns import RowFormat
-from mohole.store.listing import BULK, SHARDS, Layout, StoreFacts, write_documents, write_facts, write_layout
+from mohole.store.listing import BULK, Layout, StoreFacts, write_documents, write_facts, write_layout
 from mohole.store.order import Documents, Order
 from mohole.store.plan import Limits, cells_of_pile
 from mohole.store.shard import ShardFacts, sorted_places, write_shard
@@ -80,6 +80,7 @@ def write_latent_index(
     order = Order.text(documents)
     with artifact.create(out, inputs, bulk=BULK) as draft:
         storage = open_storage(draft)
+        entries = storage.folder("entries")  # apart from what the shuffle makes, and takes away when it begins again
         runs: list[ShardFacts] = []
         bits = 0
         for number, part in enumerate(parts):
@@ -87,12 +88,12 @@ def write_latent_index(
             key_token = np.stack([order.keys(entry_ids, documents), entry_ids.astype(np.uint64)], axis=1)
             places = sorted_places(key_token)
             stored, _ = _ENTRY.encode(part.value[places][:, None])
-            if not runs:  # all runs are cut alike, a short last one too: ranges are read by the coarsest cells there are
+            if not runs:  # all are cut alike, a short last one too: ranges are read by the coarsest cells there are
                 bits = (cells_of_pile(stored.nbytes, limits.cell_bytes) - 1).bit_length()
-            name = f"{SHARDS}/entries/{number:06}.safetensors"
+            name = f"{number:06}.safetensors"
             runs.append(
                 write_shard(
-                    storage,
+                    entries,
                     name,
                     _ENTRY,
                     Cells.everything(bits),
@@ -103,8 +104,8 @@ def write_latent_index(
         layout = Layout({_COLUMN: tuple(runs)})
         facts = StoreFacts(order, {_COLUMN: _ENTRY}, {_COLUMN: layout.fingerprint(_COLUMN)})
         write_documents(draft, documents)
-        made, sorted_layout = shuffle(Source(storage, facts, layout), storage, executor, limits)
-        storage.delete([run.name for run in runs])
+        made, sorted_layout = shuffle(Source(entries, facts, layout), storage, executor, limits)
+        entries.delete([run.name for run in runs])
         write_facts(storage, made)
         write_layout(storage, sorted_layout)
 

@@ -78,7 +78,6 @@ def merge(
         cells,
         key_token,
         lambda start, stop: rows_at(found.stored, places[start:stop]),
-        n_clipped=sum(shard.n_clipped for shard in facts),
     )
     if made.fingerprint != expected:
         out.delete([name])

@@ -89,13 +89,24 @@ def merges(
 
 
 def even_ranges(shards: Sequence[ShardFacts], n_piles: int) -> list[Cells]:
-    """The key space in about `n_piles` equal ranges, each within one of the ranges that the shards cover."""
+    """The key space in about `n_piles` equal ranges that nest with the ranges the shards cover: no task reads a part of two."""
     covered: dict[Cells, int] = {}  # the ranges there are, with the finest grid that all their shards have
     for shard in shards:
         whole = _simplest(shard.cells)
         covered[whole] = min(covered.get(whole, MAX_BITS), shard.cells.bits)
+    if len(covered) > n_piles:
+        together = -(-len(covered) // n_piles)
+        ranges = list(covered)
+        return [_joined(ranges[first : first + together]) for first in range(0, len(ranges), together)]
     each = -(-n_piles // max(len(covered), 1))
     return [part for cells, bits in covered.items() for part in cells.finer(bits).split(each)]
+
+
+def _joined(ranges: Sequence[Cells]) -> Cells:
+    """Neighbouring ranges as one."""
+    bits = max(cells.bits for cells in ranges)
+    first, last = ranges[0].finer(bits), ranges[-1].finer(bits)
+    return Cells(bits, first.first, last.first + last.count - first.first)
 
 
 @lru_cache(maxsize=1024)

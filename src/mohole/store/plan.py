@@ -133,15 +133,30 @@ class ShufflePlan:
         return tuple(found)
 
 
-def plan_loader(n_rows: int, row_bytes: int, n_runs: int, memory_bytes: int, cell_bytes: int = CELL_BYTES) -> Traffic:
-    """What reading all rows in order costs a training's loader, which holds two piles."""
+def plan_loader(
+    n_rows: int,
+    row_bytes: int,
+    n_runs: int,
+    memory_bytes: int,
+    cell_bytes: int = CELL_BYTES,
+    *,
+    n_sorted: int | None = None,
+) -> tuple[int, int, Traffic]:
+    """How many shards a pile of a training's loader reads, how many piles there are, and what they cost.
+
+    Args:
+        n_sorted: shards of a sorted store, of which a pile reads its own; None: runs, of which it reads them all.
+    """
     room = Limits(memory_bytes // 2, process_bytes=0).pile_rows(row_bytes)
     n_piles = -(-n_rows // room) or 1
-    opened = ALIGNMENT_BYTES + table_bytes(cells_of_pile(n_rows * row_bytes // max(n_runs, 1), cell_bytes))
-    return Traffic(
-        bytes_read=n_rows * (row_bytes + KEY_TOKEN_BYTES) + n_runs * opened,
-        n_reads=n_runs * (_READS_PER_OPEN + n_piles * _READS_PER_SEGMENT),
+    n_shards = n_runs if n_sorted is None else n_sorted
+    opened = ALIGNMENT_BYTES + table_bytes(cells_of_pile(n_rows * row_bytes // max(n_shards, 1), cell_bytes))
+    in_pile = max(n_runs, 1) if n_sorted is None else max(-(-n_sorted // n_piles), 1)
+    traffic = Traffic(
+        bytes_read=n_rows * (row_bytes + KEY_TOKEN_BYTES) + n_shards * opened,
+        n_reads=n_shards * _READS_PER_OPEN + n_piles * in_pile * _READS_PER_SEGMENT,
     )
+    return in_pile, n_piles, traffic
 
 
 def plan_harvest(n_rows: int, row_bytes: int, n_runs: int, cell_bytes: int = CELL_BYTES) -> Traffic:

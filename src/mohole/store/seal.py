@@ -67,7 +67,9 @@ def mend(store: Store, damaged: Sequence[DamageError]) -> None:
 
 def reopen(place: Storage) -> None:
     """Make a finished store an unfinished one: what made it writes the small files again, and shards that have no commit."""
-    if place.local is not None:
+    if place.local is not None and not place.exists(
+        _CLAIM_FILE
+    ):  # a run's folder, not a place that it gave its rows to
         artifact.reopen(place.local)
     else:
         place.delete([artifact.MANIFEST])

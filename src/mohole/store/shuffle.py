@@ -31,7 +31,7 @@ from mohole.store.listing import (
 )
 from mohole.store.merge_task import Listing, MergeTask, run_merge
 from mohole.store.order import Order
-from mohole.store.passes import Target, merges, n_parts, rekeyings
+from mohole.store.passes import Target, even_ranges, merges, n_parts, rekeyings
 from mohole.store.plan import Limits, Pass, ShufflePlan, plan_shuffle
 from mohole.store.shard import Shard, ShardFacts
 
@@ -163,7 +163,7 @@ class _Work:
             task for hookpoint, part in shards.items() for task in self._tasks(hookpoint, part, listing, target, number)
         ]
         tasks = [Task(call.name, run_merge, (call,)) for call in calls]
-        units = [self.source.facts.n_rows * len(shards) // len(tasks)] * len(tasks)
+        units = [self.source.facts.n_rows * len(shards) // max(len(tasks), 1)] * len(tasks)
         commits = run_missing(self.executor, self.out, level, tasks, tracker, units)
         made = {
             hookpoint: in_order([done.shards[hookpoint] for done in commits.values() if hookpoint in done.shards])
@@ -196,9 +196,9 @@ class _Work:
     ) -> list[Cells]:
         """The piles of a pass. Random keys fill equal ranges evenly; other keys are counted first, and once: when the pass is
         done, its sources are gone."""
-        grid = min((shard.cells.bits for shard in shards), default=0)
         if (self.order or self.source.facts.order).kind == "random":
-            return Cells.everything(grid).split(step.n_piles)
+            return even_ranges(shards, step.n_piles)
+        grid = min((shard.cells.bits for shard in shards), default=0)
         name = f"{_LISTINGS}/{level}-{hookpoint}-ranges.json"
         if self.out.exists(name):
             found = unsealed(self.out.read(name), f"{self.out.url}/{name}", "delete it, and run again")

@@ -122,7 +122,11 @@ class Store:
         is_known = (tokens >= 0) & (tokens < self.documents.starts[-1])  # no others have a document, and so a key
         keys = self.facts.order.keys(np.where(is_known, tokens, 0), self.documents)
         for shard in self.shards(hookpoint):
-            chosen = np.flatnonzero((tokens >= shard.facts.first_token) & (tokens <= shard.facts.last_token))
+            inside = shard.facts.cells.contain(keys)
+            inside &= (tokens >= shard.facts.first_token) & (tokens <= shard.facts.last_token)
+            chosen = np.flatnonzero(inside)
+            if len(chosen) == 0:
+                continue
             places, found = shard.places_of(keys[chosen], tokens[chosen])
             chosen = chosen[found]
             rows[chosen] = row_format.decode(shard.stored_at(places[found]))

@@ -4,6 +4,7 @@ The place in the stream is one integer, the row's rank in the order; the same in
 any memory and any layout of the store. A pile of rows is sorted while the one before it is used up.
 """
 
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,13 +20,18 @@ from mohole.errors import NumericsError, StageError
 from mohole.store.cells import Cells
 from mohole.store.merge import read_range
 from mohole.store.plan import Limits
-from mohole.store.shard import Rows, sorted_places
+from mohole.store.shard import Rows, Shard, sorted_places
 from mohole.store.shuffle import grouped
 from mohole.store.store import Store
 
 Int64 = NDArray[np.int64]
 
 DEFAULT_MEMORY = 2 << 30
+_CELL_BYTES = 50
+"""What an open shard holds for each of its cells."""
+_TABLES_KEPT = 64 << 20
+_MOST_GRID_BITS = 22
+"""Piles are cut on a grid of 4 million ranges of keys at most: of 10 PB one is 2.4 GB."""
 
 
 @runtime_checkable
@@ -76,7 +82,7 @@ class Stream:
         """
         if store.facts.order.kind != "random":
             raise StageError(
-                f"{store.url}: its rows are in the order of the text; mohole shuffle {store.url} mixes them"
+                f"{store.url}: its rows are in the order of the text; mohole shuffle {store.url} OUT --order random mixes them"
             )
         self.hookpoint, self.d_model = hookpoint, store.d_model(hookpoint)
         self.n_rows = store.facts.n_training
@@ -87,7 +93,8 @@ class Stream:
                 "give more text, or a smaller windows.held_out"
             )
         self._store, self._format = store, store.facts.formats[hookpoint]
-        self._shards = store.shards(hookpoint)
+        facts = store.layout.shards[hookpoint]
+        self._keeps_tables = sum(shard.cells.count for shard in facts) * _CELL_BYTES <= _TABLES_KEPT
         room = Limits(memory_bytes // 2, process_bytes=0).pile_rows(self._format.row_bytes)
         self._ranges, self._firsts = self._cut(room)
         self._pile: _Pile | None = None
@@ -95,9 +102,9 @@ class Stream:
 
     def _cut(self, room: int) -> tuple[list[Cells], Int64]:
         """Ranges of keys that fit the memory, and the rank at which each begins."""
-        grid = min(shard.facts.cells.bits for shard in self._shards)
+        grid = min(min(facts.cells.bits for facts in self._store.layout.shards[self.hookpoint]), _MOST_GRID_BITS)
         counts = np.zeros(1 << grid, dtype=np.int64)
-        for shard in self._shards:
+        for shard in self._shards(Cells.everything()):
             cells = shard.facts.cells
             np.add.at(
                 counts, np.arange(cells.first, cells.first + cells.count) >> (cells.bits - grid), np.diff(shard.starts)
@@ -105,6 +112,17 @@ class Stream:
         ranges = grouped(counts, grid, room)
         sizes = [int(counts[part.first : part.first + part.count].sum()) for part in ranges]
         return ranges, np.cumsum([0, *sizes])
+
+    def _shards(self, wanted: Cells) -> Iterator[Shard]:
+        """Those with keys in this range. Their tables are kept only where all together are small."""
+        facts = self._store.layout.shards[self.hookpoint]
+        if self._keeps_tables:
+            opened = self._store.shards(self.hookpoint)
+            yield from (shard for shard in opened if shard.facts.cells.overlaps(wanted))
+            return
+        for shard in facts:
+            if shard.cells.overlaps(wanted):
+                yield Shard(self._store.shard_storage, shard, self._format)
 
     @cached_property
     def _reader(self) -> ThreadPoolExecutor:
@@ -162,5 +180,6 @@ class Stream:
         return (number + 1) % int(np.searchsorted(self._firsts, self.n_rows, side="left"))
 
     def _load(self, number: int) -> _Pile:
-        rows, _ = read_range(self._shards, self._ranges[number], self._format)
+        wanted = self._ranges[number]
+        rows, _ = read_range(list(self._shards(wanted)), wanted, self._format)
         return _Pile(int(self._firsts[number]), rows, sorted_places(rows.key_token))

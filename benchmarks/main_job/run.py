@@ -23,9 +23,11 @@ import torch
 from mohole.config import Recipe, read_recipe
 from mohole.corpus import Corpus, batches
 from mohole.evaluate import read_evaluation, read_recovery
+from mohole.execute import Cores, open_executor
 from mohole.harvest import harvest
 from mohole.job.plan import hookpoints_of
-from mohole.model import LanguageModel, load_model
+from mohole.model import LanguageModel
+from mohole.model.shared import shared_model
 from mohole.record import read_record
 
 HERE = Path(__file__).resolve().parent
@@ -38,7 +40,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         run = Path(sys.argv[1]) if len(sys.argv) > 1 else run_demo(Path(scratch) / "run")
         recipe = read_recipe(RECIPE, [f"run={run}"])
-        model, corpus = load_model("planted"), Corpus.open(run / "corpus")
+        model, corpus = shared_model(recipe.model), Corpus.open(run / "corpus")
         result = {
             "date": datetime.date.today().isoformat(),
             "command": "python benchmarks/main_job/run.py",
@@ -98,10 +100,11 @@ def harvest_against_bare_forward(
     def stage() -> None:
         out = scratch / f"harvest{time.monotonic_ns()}"
         out.mkdir()
-        harvest(out, model, corpus, settings)
+        with open_executor("inline", Cores(1, 1)) as executor:
+            harvest(out, model, corpus, settings, executor, model_settings=recipe.model, seed=recipe.seed)
         shutil.rmtree(out)
 
-    n_bytes = corpus.n_tokens * model.d_model * 4 * len(hookpoints)
+    n_bytes = corpus.n_tokens * (model.d_model * 2 + 16) * len(hookpoints)  # bfloat16, key and token
     block = bytes(1 << 20)
 
     def write() -> None:

@@ -1,14 +1,17 @@
 """Small stores that are made in many tasks, and drivers to make them."""
 
 import random
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.faults.drivers import Drivers
+from tests.storage.conftest import s3_server
 
-from mohole.storage import Storage, open_storage
+from mohole.cli import main
+from mohole.storage import Storage
 from mohole.store import Documents, Store, write_store
 from mohole.store.listing import LAYOUT_FILE
 from mohole.store.plan import Limits
@@ -18,7 +21,9 @@ HOOKPOINTS = ("resid_post.0", "mlp_out.1")
 MEMORY = 80_000
 """Bytes of a worker: a pile holds some 450 rows, so that the last pass has 14 for each hookpoint."""
 
-Sources = Callable[..., Store]
+__all__ = ["s3_server"]
+
+Mohole = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +55,23 @@ def shuffles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drivers]:
 def dice(request: pytest.FixtureRequest) -> random.Random:
     """The same throws for the same test."""
     return random.Random(request.node.name)
+
+
+@pytest.fixture
+def mohole(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Mohole:
+    """Run the command line in this process; returns its exit status and what it printed, as one line."""
+    monkeypatch.setenv("COLUMNS", "1000")
+
+    def call(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["mohole", *map(str, arguments)])
+        try:
+            main()
+            status = 0
+        except SystemExit as exit_:
+            status = int(exit_.code or 0)
+        return status, " ".join("".join(capfd.readouterr()).split())
+
+    return call
 
 
 def digests(store: Store) -> dict[str, str]:
@@ -85,10 +107,6 @@ def flip(path: Path, dice: random.Random) -> int:
     data[place] ^= 1 << dice.randrange(8)
     path.write_bytes(data)
     return place
-
-
-def at(place: Path | str) -> Storage:
-    return open_storage(place)
 
 
 def small_machine(monkeypatch: pytest.MonkeyPatch, memory: int = MEMORY) -> None:

@@ -10,9 +10,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +61,8 @@ class Driver:
 
     pid: int
     drivers: Drivers
-    start: float = field(default_factory=time.monotonic)
+    peak_bytes: int = 0
+    """Of memory; known when it has ended."""
 
     def is_alive(self) -> bool:
         """Not after its last line: its end waits to be asked for by then."""
@@ -77,6 +77,7 @@ class Driver:
     def join(self) -> tuple[int, str]:
         """Its exit status (negative: the signal that ended it), and the error that it ended with."""
         found = json.loads(self.drivers.answer())
+        self.peak_bytes = found["peak_bytes"]
         return found["status"], found["error"]
 
     def children(self, mark: str) -> list[int]:
@@ -145,8 +146,9 @@ def _serve(run: Callable[..., None]) -> None:
         print(pid, flush=True)  # noqa: T201
         with os.fdopen(reading) as pipe:
             error = pipe.read()
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        print(json.dumps({"status": status, "error": error}), flush=True)  # noqa: T201
+        _, ended, used = os.wait4(pid, 0)
+        said = {"status": os.waitstatus_to_exitcode(ended), "error": error, "peak_bytes": used.ru_maxrss * 1024}
+        print(json.dumps(said), flush=True)  # noqa: T201
 
 
 def _drive(run: Callable[..., None], arguments: dict[str, Any], errors: int) -> None:

@@ -3,16 +3,14 @@
 import os
 import random
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.faults.conftest import MEMORY, digests, files, flip, leftovers, small_machine, write_source
+from tests.faults.conftest import MEMORY, Mohole, digests, files, flip, leftovers, small_machine, write_source
 
 from mohole import artifact
-from mohole.cli import main
 from mohole.errors import ArtifactError, DamageError, StageError
 from mohole.job import rows
 from mohole.store import Store
@@ -23,25 +21,6 @@ from mohole.store.verify import verify
 
 N_FLIPS = 8
 """Of each kind of file."""
-
-Mohole = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def mohole(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Mohole:
-    """Run the command line in this process; returns its exit status and what it printed, as one line."""
-    monkeypatch.setenv("COLUMNS", "1000")
-
-    def call(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["mohole", *map(str, arguments)])
-        try:
-            main()
-            status = 0
-        except SystemExit as exit_:
-            status = int(exit_.code or 0)
-        return status, " ".join("".join(capfd.readouterr()).split())
-
-    return call
 
 
 @pytest.fixture(autouse=True)

@@ -1,18 +1,22 @@
 """SIGKILL at random moments: of drivers, workers and the processes of Ray. The end is the same as if nothing had happened."""
 
+import functools
 import os
 import random
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+from tests.execute.tasks import happens, is_alive
 from tests.faults.conftest import MEMORY, digests, leftovers
 from tests.faults.drivers import Driver, Drivers
+from tests.faults.tiny import tables
 
 from mohole import artifact
 from mohole.store import Store
@@ -21,6 +25,7 @@ from mohole.store.verify import verify
 ONE_PASS, TWO_PASSES, THREE_PASSES = {"levels": 0}, {"levels": 1}, {"levels": 2}
 WORKER = "spawn_main"
 """In the command line of a worker process, and of no other child of a driver."""
+RAY_NODE = "raylet/raylet --"
 BY_TEXT = {"levels": 1, "order_kind": "text"}
 
 
@@ -147,3 +152,57 @@ def test_a_shuffle_killed_fifty_times_gives_the_same_store(
     assert drivers.landed + workers.landed >= 50
     assert drivers.midway + workers.midway >= 25
     assert workers.landed >= 5
+
+
+@pytest.fixture(scope="module")
+def harvests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drivers]:
+    drivers = Drivers("harvest", tmp_path_factory.mktemp("harvests") / "log")
+    yield drivers
+    drivers.close()
+
+
+def test_a_killed_harvest_gives_the_same_store(harvests: Drivers, tmp_path: Path, dice: random.Random) -> None:
+    run = tmp_path / "run"
+    slices = {"shard_tokens": 150}
+    inline = Command(run / "activations", lambda: harvests.start(recipe=tables(run, harvest=slices)))
+    inline.run_undisturbed()  # makes the corpus, too
+    expected = inline.run_undisturbed()
+    kills = sum((inline.killed_until_it_ends(dice, expected) for _ in range(4)), Kills())
+    assert kills.landed >= 6
+    assert kills.midway >= 2
+    machine = {"executor": "process"}
+    pool = Command(run / "activations", lambda: harvests.start(recipe=tables(run, harvest=slices, machine=machine)))
+    assert pool.with_workers_killed(dice, expected, most=1) == Kills(1, 1)
+
+
+def test_killed_processes_of_ray_give_the_same_store(
+    source: Store, shuffles: Drivers, tmp_path: Path, dice: random.Random
+) -> None:
+    """A worker and then the node process; the node process again; each after some more was committed."""
+    pytest.importorskip("ray", reason="ray is not installed; pip install 'mohole[ray]'")
+    expected = shuffle_command(shuffles, source, tmp_path / "out", **THREE_PASSES).run_undisturbed()
+    command = shuffle_command(shuffles, source, tmp_path / "out", executor="ray", **THREE_PASSES)
+    kills = Kills()
+    for marks in (("ray::_work", RAY_NODE), (RAY_NODE,), ()):
+        driver, everyone = command.start(), list[int]()
+        for mark in marks:
+            seen = command.n_committed()
+            assert happens(functools.partial(has_more, command, driver, seen + 5), 120)
+            time.sleep(dice.random() * 0.1)
+            everyone += driver.children("")
+            for victim in driver.children(mark)[:1]:
+                kills += Kills(1, int(command.is_midway(expected)))
+                os.kill(victim, signal.SIGKILL)
+        status, said = driver.join()
+        assert status == 0 or "what was finished is kept, run it again" in said, said
+        for pid in filter(is_alive, everyone):  # Ray's agents outlive its node process for half a minute
+            os.kill(pid, signal.SIGKILL)
+        if status == 0:  # the workers it had have ended the rest without it
+            break
+    command.check(expected)
+    assert kills.midway >= 2
+
+
+def has_more(command: Command, driver: Driver, n_commits: int) -> bool:
+    """Has it committed so many? True, too, where it has ended."""
+    return command.n_committed() >= n_commits or not driver.is_alive()

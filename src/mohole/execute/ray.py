@@ -150,7 +150,7 @@ class RayWorkers:
 
     def outcome(self, attempt: "ObjectRef[Any]") -> Exception | None:
         import ray
-        from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, WorkerCrashedError
+        from ray.exceptions import LocalRayletDiedError, NodeDiedError, OutOfMemoryError, RayError, WorkerCrashedError
 
         name = self._names.pop(attempt)
         try:
@@ -161,6 +161,11 @@ class RayWorkers:
             raise WorkerLostError("its process was ended or crashed, perhaps because memory ran out") from None
         except NodeDiedError:
             raise WorkerLostError("its machine left the cluster") from None
+        except LocalRayletDiedError:
+            return StageError(
+                f"{name}: Ray's node process on this machine has ended, perhaps because memory ran out; "
+                "what was finished is kept, run it again"
+            )
         except RayError as error:
             reason = str(error).strip().rpartition("\n")[2]
             return StageError(

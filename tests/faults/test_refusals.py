@@ -1,0 +1,226 @@
+"""What cannot be meant is refused before anything runs: two drivers on one store, rows of another job, places of no use."""
+
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.faults.conftest import MEMORY, Mohole, files, write_source
+from tests.faults.drivers import Drivers
+from tests.faults.tiny import recipe
+
+from mohole import artifact
+from mohole.config import Machine
+from mohole.errors import ArtifactError, ConfigError, StageError
+from mohole.job import run_verb
+from mohole.job.rows import shuffle_store
+from mohole.storage import lease, open_storage
+from mohole.store import Store
+from mohole.store.listing import FACTS_FILE, write_facts
+from mohole.store.seal import seal
+from mohole.store.verify import verify
+
+NOBODY = 65534
+HERE = Machine(executor="inline")
+
+
+def test_a_second_driver_says_so_and_changes_nothing(
+    source: Store, shuffles: Drivers, tmp_path: Path, mohole: Mohole
+) -> None:
+    out = tmp_path / "out"
+    first = shuffles.start(source=source.url, out=str(out), memory=MEMORY, levels=2)
+    end = time.monotonic() + 60
+    while not list(tmp_path.glob(".out.partial/tasks/*/*/*.json")):
+        assert first.is_alive()
+        assert time.monotonic() < end
+    os.kill(first.pid, signal.SIGSTOP)
+    try:
+        before = files(tmp_path)
+        status, said = mohole("shuffle", source.url, out, "--levels", 2)
+        assert (status, said) == (
+            1,
+            f"error: {out}: another process is making it; wait for that one, or name another folder",
+        )
+        assert files(tmp_path) == before
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
+    assert first.join() == (0, "")
+    assert verify(Store.open(out)).holds
+
+
+@pytest.mark.parametrize("scheme", ["file", "s3"])
+def test_a_second_driver_behind_a_url_says_so_and_changes_nothing(
+    source: Store, tmp_path: Path, request: pytest.FixtureRequest, scheme: str
+) -> None:
+    if scheme == "s3":
+        request.getfixturevalue("s3_server")
+    out = f"file://{tmp_path}/out" if scheme == "file" else "s3://mohole-tests/faults/held"
+    place = open_storage(out)
+    with lease(place, beat_seconds=0.1):
+        with pytest.raises(
+            ArtifactError, match=rf"out|held: another process \(pid {os.getpid()} on .*wait for that one"
+        ):
+            shuffle_store(source, out, HERE)
+        assert place.names() == []
+    shuffle_store(source, out, HERE)
+    assert verify(Store.open(out)).holds
+
+
+@pytest.fixture(scope="module")
+def harvested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("harvested") / "run"
+    run_verb(recipe(run), "harvest", say=lambda _: None)
+    return run
+
+
+@pytest.fixture
+def run(harvested: Path, tmp_path: Path) -> Path:
+    shutil.copytree(harvested, tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"seed": 1}, r"seed: 0 there, 1 asked for"),
+        ({"shuffle": {"epoch": 2}}, r"shuffle\.epoch: 0 there, 2 asked for"),
+        ({"harvest": {"dtype": "float32"}}, r"harvest\.dtype of resid_post\.0: 'bfloat16' there, 'float32' asked for"),
+    ],
+)
+def test_training_on_rows_of_another_recipe_is_refused(run: Path, changes: dict[str, Any], what: str) -> None:
+    before = files(run)
+    with pytest.raises(StageError, match=rf"activations: holds other rows than the recipe's \({what}\)"):
+        run_verb(recipe(run, **changes), "train")
+    assert files(run).items() >= before.items()
+    assert not (run / "resid_post.0" / "dictionary").exists()
+
+
+@pytest.mark.parametrize("what", ["corpus", "model"])
+def test_rows_of_another_corpus_or_model_are_refused(run: Path, what: str) -> None:
+    store = Store.open(run / "activations")
+    write_facts(store.storage, replace(store.facts, source=dict(store.facts.source) | {what: "another"}))
+    seal(store.storage, store.manifest.inputs)
+    with pytest.raises(StageError, match=rf"holds other rows than the recipe's \(the {what}: 'another' there"):
+        run_verb(recipe(run), "train")
+
+
+def test_rows_of_mixed_types_are_refused(run: Path) -> None:
+    store = Store.open(run / "activations")
+    formats = {"mlp_out.0": replace(store.facts.formats["resid_post.0"], dtype="float16")} | dict(store.facts.formats)
+    marks = {"mlp_out.0": store.facts.fingerprints["resid_post.0"]} | dict(store.facts.fingerprints)
+    write_facts(store.storage, replace(store.facts, formats=formats, fingerprints=marks))
+    seal(store.storage, store.manifest.inputs)
+    with pytest.raises(StageError, match=r"harvest\.dtype of mlp_out\.0: 'float16' there, 'bfloat16' asked for"):
+        run_verb(recipe(run), "train")
+
+
+def test_rows_in_the_order_of_the_text_are_not_trained_on(run: Path) -> None:
+    shuffle_store(Store.open(run / "activations"), str(run / "by_text"), HERE, order_kind="text")
+    shutil.rmtree(run / "activations")
+    (run / "by_text").rename(run / "activations")
+    with pytest.raises(StageError, match=r"activations: holds other rows than the recipe's \(order: 'text' there"):
+        run_verb(recipe(run), "train")
+
+
+@pytest.mark.parametrize("name", ["{0}", "{0}/", "file://{0}", "{1}/link", "{1}/activations/../activations"])
+def test_a_store_is_not_shuffled_onto_itself(run: Path, name: str) -> None:
+    (run / "link").symlink_to(run / "activations")
+    before = files(run)
+    for replacing in (False, True):
+        with pytest.raises(ArtifactError, match=r"is the store to be shuffled; name another place"):
+            shuffle_store(
+                Store.open(run / "activations"), name.format(run / "activations", run), HERE, replace=replacing
+            )
+    assert files(run) == before
+
+
+def test_a_place_that_holds_rows_of_another_job_is_refused_and_left_alone(harvested: Path, tmp_path: Path) -> None:
+    place = {"place": str(tmp_path / "rows")}
+    run_verb(recipe(tmp_path / "one", harvest=place), "harvest", say=lambda _: None)
+    before = files(tmp_path / "rows")
+    with pytest.raises(ArtifactError, match=r"rows: holds rows of another job \(other settings, model, text or seed\)"):
+        run_verb(recipe(tmp_path / "two", harvest=place, seed=1), "harvest", say=lambda _: None)
+    assert {name: file for name, file in files(tmp_path / "rows").items() if name != ".driver.lock"} == {
+        name: file for name, file in before.items() if name != ".driver.lock"
+    }
+    with pytest.raises(ArtifactError, match=r"rows: holds rows of another job"):
+        shuffle_store(Store.open(harvested / "activations"), f"file://{tmp_path}/rows", HERE)
+    assert verify(Store.open(tmp_path / "rows")).holds
+
+
+@pytest.fixture
+def nobody() -> Iterator[Path]:
+    """A folder of one's own, with a folder `forbidden` in it; and we are nobody, because root may do everything."""
+    folder = Path(tempfile.mkdtemp(prefix="mohole-"))
+    folder.chmod(0o777)
+    (folder / "forbidden").mkdir(mode=0o555)
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(NOBODY)
+    yield folder
+    if is_root:
+        os.seteuid(0)
+    shutil.rmtree(folder)
+
+
+def test_a_folder_without_permission_is_refused_first(nobody: Path, mohole: Mohole) -> None:
+    place = nobody / "forbidden" / "rows"
+    with pytest.raises(ArtifactError, match=r"forbidden.*: permission denied"):
+        run_verb(recipe(nobody / "run", harvest={"place": str(place)}), "harvest")
+    assert not (nobody / "run").exists()
+    write_source(nobody / "activations")
+    for out in (place, f"file://{place}"):
+        status, said = mohole("shuffle", nobody / "activations", out)
+        assert status == 1
+        assert said.startswith(f"error: {nobody}/forbidden")
+        assert "permission" in said
+
+
+@pytest.mark.parametrize(
+    ("place", "what"),
+    [
+        ("nowhere://x/y", r"nowhere://x/y: no storage of kind 'nowhere'"),
+        ("s3://", r"s3://: names no bucket"),
+        ("s3://mohole-no-such-bucket/rows", r"s3://mohole-no-such-bucket/rows.*: no such bucket"),
+        ("file://elsewhere/rows", r"names the machine 'elsewhere'"),
+    ],
+)
+def test_a_place_of_no_use_is_refused_before_anything_runs(
+    source: Store, tmp_path: Path, s3_server: str, place: str, what: str
+) -> None:
+    with pytest.raises((ArtifactError, ConfigError, StageError), match=what):
+        run_verb(recipe(tmp_path / "run", harvest={"place": place}), "harvest")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises((ArtifactError, ConfigError, StageError), match=what):
+        shuffle_store(source, place, HERE)
+    with pytest.raises((ArtifactError, ConfigError, StageError), match=r"://"):
+        Store.open(place)
+
+
+def test_an_s3_that_does_not_answer_is_named(source: Store, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import s3fs
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    try:
+        with pytest.raises(StageError, match=r"s3://mohole-tests/x.*: cannot be used .*check network, endpoint"):
+            shuffle_store(source, "s3://mohole-tests/x", HERE)
+    finally:
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_artifacts_of_another_kind_are_no_stores(run: Path) -> None:
+    with pytest.raises(ArtifactError, match="corpus: holds 'corpus', not activations"):
+        Store.open(run / "corpus")
+    assert artifact.read_manifest(run / "activations").files.keys() >= {FACTS_FILE}
+
+
+def test_too_little_memory_is_refused_with_the_least_that_will_do(source: Store, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"memory: .* is too little; the smallest is"):
+        shuffle_store(source, str(tmp_path / "out"), Machine(executor="inline", memory="20MiB", processes=1))

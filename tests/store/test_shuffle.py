@@ -113,6 +113,23 @@ def test_only_the_last_pass_leaves_shards(tmp_path: Path) -> None:
     assert open_storage(tmp_path / "out").names("listings/") == []
 
 
+def test_no_more_than_two_passes_are_on_the_disk_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    levels: dict[str, set[str]] = {}
+    write_layout = shuffling.write_layout
+
+    def watched(storage: Any, layout: Any, name: str) -> str:
+        levels[name] = {shard.split("/")[1] for shard in storage.names("shards/")}
+        return write_layout(storage, layout, name)
+
+    monkeypatch.setattr(shuffling, "write_layout", watched)
+    shuffled(tmp_path / "out", write(tmp_path / "runs", WORLD), small(), levels=2)
+    assert levels == {
+        "listings/pass-0.json": set(),
+        "listings/pass-1.json": {"pass-0"},
+        "listings/sorted.json": {"pass-1"},
+    }
+
+
 def test_no_task_holds_more_rows_than_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world, most = make_world(250), 0
     source = write(tmp_path / "runs", world, shard_rows=800, cell_bytes=160)

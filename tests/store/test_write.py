@@ -108,3 +108,11 @@ def test_a_short_last_shard_does_not_make_the_grid_coarse(tmp_path: Path) -> Non
 def test_cells_are_grouped_while_they_fit_and_a_fuller_one_is_alone() -> None:
     found = grouped(np.array([3, 3, 4, 9, 1, 0, 0, 2]), 3, 6)
     assert [(cells.first, cells.count) for cells in found] == [(0, 2), (2, 1), (3, 1), (4, 4)]
+
+
+def test_int8_scales_come_from_many_rows(tmp_path: Path) -> None:
+    store = write(tmp_path / "s", WORLD, dtype="int8")
+    assert store.facts.n_clipped == dict.fromkeys(WORLD.rows, 0)
+    for hookpoint, rows in WORLD.rows.items():
+        error = np.abs(store.take(hookpoint, WORLD.tokens) - rows).max(0)
+        assert (error <= 0.51 * 1.25 * np.abs(rows).max(0) / 127).all()

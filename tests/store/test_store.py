@@ -12,7 +12,7 @@ from mohole import artifact
 from mohole.errors import ArtifactError, DamageError, HookpointError
 from mohole.store import Order, Store
 
-WORLD = make_world(60)
+WORLD = make_world(40)
 KINDS = ("runs", "sorted", "text")
 
 
@@ -28,7 +28,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Store]:
     }
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(
     name=st.sampled_from(KINDS),
     hookpoint=st.sampled_from(list(WIDTHS)),

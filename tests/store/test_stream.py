@@ -13,7 +13,7 @@ from mohole.errors import HookpointError, NumericsError, StageError
 from mohole.store import Order, Store
 from mohole.store.stream import Stream
 
-WORLD = make_world(60)
+WORLD = make_world(40)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_rows_are_the_training_rows_in_the_order_of_keys(stores: dict[str, Store
         np.testing.assert_array_equal(rows.numpy(), store.take(hookpoint, expected))
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     name=st.sampled_from(["runs", "one shard", "many shards"]),
     memory_rows=st.integers(60, 2000),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.store.worlds import World, flip, make_world, shuffled, small, tokens_in_order, write
 
 from mohole.artifact import Inputs, create
-from mohole.errors import ArtifactError, StageError
+from mohole.errors import ArtifactError, ConfigError, StageError
 from mohole.execute import Cores, open_executor
 from mohole.job.rows import source_of
 from mohole.storage import open_storage
@@ -54,7 +54,11 @@ def test_the_order_is_that_of_the_keys_for_any_plan(
     order = data.draw(
         st.sampled_from([None, Order.text(world.documents), Order.random(world.documents, seed=3, epoch=1)])
     )
-    made = shuffled(folder / "out", source, limits, levels=data.draw(st.integers(0, 3)), order=order)
+    try:
+        made = shuffled(folder / "out", source, limits, levels=data.draw(st.integers(0, 3)), order=order)
+    except ConfigError:  # piles of whole cells that do not fit the memory
+        limits = small(20_000)
+        made = shuffled(folder / "again", source, limits, levels=data.draw(st.integers(0, 3)), order=order)
     is_in_order(made, world, order or source.facts.order)
 
 

@@ -114,6 +114,11 @@ class ShufflePlan:
     passes: tuple[Pass, ...]
     limits: Limits
 
+    def fits(self) -> bool:
+        """Do the piles of the last pass fit the memory? A pile is whole cells of all runs together: where that is too much, a
+        pass between makes finer ones."""
+        return self.n_rows <= self.passes[-1].n_piles * self.limits.pile_rows(self.row_bytes)
+
     def traffic(self) -> tuple[Traffic, ...]:
         """What each pass reads and writes: rows and the tables of their shards. Listings and commits are not counted."""
         data = self.n_rows * (self.row_bytes + KEY_TOKEN_BYTES)
@@ -190,14 +195,23 @@ def plan_shuffle(n_rows: int, row_bytes: int, n_runs: int, limits: Limits, *, le
     """Lay out the passes that bring `n_runs` runs, each over the whole key space, into order.
 
     Args:
-        levels: passes before the last one, whatever the memory: piles are then as large as they come. None: as few as fit the
-            memory and keep segments long enough.
+        levels: passes before the last one; None: as few as keep segments long enough.
 
     Raises:
-        ConfigError: memory too small for the rows, where `levels` is None.
+        ConfigError: memory too small for the rows.
     """
     if levels is None:
-        levels = _levels_needed(n_rows, row_bytes, n_runs, limits)
+        return _shallowest(n_rows, row_bytes, n_runs, limits)
+    plan = _lay_out(n_rows, row_bytes, n_runs, limits, levels)
+    if not plan.fits():
+        raise ConfigError(
+            f"levels: {levels} passes before the last one leave piles of {plan.passes[-1].pile_bytes / MIB:.0f} MiB, too large "
+            f"for {limits.memory_bytes / MIB:.0f} MiB for each worker; give more levels (or auto), or more memory"
+        )
+    return plan
+
+
+def _lay_out(n_rows: int, row_bytes: int, n_runs: int, limits: Limits, levels: int) -> ShufflePlan:
     room = min(limits.pile_rows(row_bytes), max(n_rows, 1))
     passes: list[Pass] = []
     n_piles, n_left = 1, max(n_runs, 1)
@@ -223,15 +237,14 @@ def _cuts(n_rows: float, n_cells: int, room: int) -> int:
     return -(-n_cells // cells_in_pile)
 
 
-def _levels_needed(n_rows: int, row_bytes: int, n_runs: int, limits: Limits) -> int:
+def _shallowest(n_rows: int, row_bytes: int, n_runs: int, limits: Limits) -> ShufflePlan:
+    """The plan with the fewest passes whose piles fit and whose reads are long enough."""
     for levels in range(8):
-        plan = plan_shuffle(n_rows, row_bytes, n_runs, limits, levels=levels)
-        # a pile is whole cells of all runs together: where that is too much, a pass between makes finer ones
-        fits = n_rows <= plan.passes[-1].n_piles * limits.pile_rows(row_bytes)
-        if fits and all(
+        plan = _lay_out(n_rows, row_bytes, n_runs, limits, levels)
+        if plan.fits() and all(
             step.segment_bytes >= limits.segment_bytes or step.n_segments <= SEGMENTS_FOR_FREE for step in plan.passes
         ):
-            return levels
+            return plan
     raise ConfigError(
         f"memory: {n_rows} rows of {row_bytes} bytes in {n_runs} runs cannot be brought into order with "
         f"{limits.memory_bytes / MIB:.0f} MiB for each worker; give more memory, or larger runs (harvest.shard_tokens)"

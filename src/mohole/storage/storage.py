@@ -22,6 +22,14 @@ class Traffic:
     n_writes: int = 0
     """Objects written: by `writer`, `put`, and `put_once` where it was the first."""
 
+    def __add__(self, other: "Traffic") -> "Traffic":
+        return Traffic(
+            self.bytes_read + other.bytes_read,
+            self.bytes_written + other.bytes_written,
+            self.n_reads + other.n_reads,
+            self.n_writes + other.n_writes,
+        )
+
 
 @runtime_checkable
 class Writer(Protocol):

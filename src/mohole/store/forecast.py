@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mohole.storage import Traffic
 from mohole.store.plan import (
     SEGMENTS_FOR_FREE,
     Limits,
     ShufflePlan,
-    Traffic,
     plan_harvest,
     plan_loader,
     plan_shuffle,

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 from mohole.errors import ConfigError
+from mohole.storage import Traffic
 from mohole.store.cells import MAX_BITS, Cells
 from mohole.store.shard import ALIGNMENT_BYTES, KEY_TOKEN_BYTES
 
@@ -85,24 +86,6 @@ class Pass:
     @property
     def n_segments(self) -> int:
         return self.n_piles * self.n_runs
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """Bytes and requests of a plan, counted as storage counts them."""
-
-    bytes_read: int = 0
-    bytes_written: int = 0
-    n_reads: int = 0
-    n_writes: int = 0
-
-    def __add__(self, other: "Traffic") -> "Traffic":
-        return Traffic(
-            self.bytes_read + other.bytes_read,
-            self.bytes_written + other.bytes_written,
-            self.n_reads + other.n_reads,
-            self.n_writes + other.n_writes,
-        )
 
 
 @dataclass(frozen=True)

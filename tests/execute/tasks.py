@@ -99,11 +99,12 @@ def write_environment(path: Path, names: list[str]) -> None:
 
 
 def is_alive(pid: int) -> bool:
+    """Whether a process has not ended; its first thread is a zombie already while others still end."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
-    except FileNotFoundError:
+        return state != "Z" or len(os.listdir(f"/proc/{pid}/task")) > 1
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    return state != "Z"
 
 
 def happens(condition: Callable[[], bool], seconds: float) -> bool:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.faults.drivers import Drivers
-from tests.storage.conftest import s3_server
 
 from mohole.cli import main
 from mohole.storage import Storage
@@ -20,8 +19,6 @@ N_ROWS, WIDTH = 6_000, 16
 HOOKPOINTS = ("resid_post.0", "mlp_out.1")
 MEMORY = 80_000
 """Bytes of a worker: a pile holds some 450 rows, so that the last pass has 14 for each hookpoint."""
-
-__all__ = ["s3_server"]
 
 Mohole = Callable[..., tuple[int, str]]
 

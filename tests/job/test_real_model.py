@@ -37,7 +37,8 @@ def recipe(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe
 
 @pytest.fixture(scope="module")
 def evaluation(recipe: Recipe) -> Evaluation:
-    assert len(run(recipe)) == 8
+    of_the_dictionary = [f"{stage} {HOOKPOINT}" for stage in ("train", "evaluate", "catalogue", "label")]
+    assert [*run(recipe)] == ["corpus", "harvest", *of_the_dictionary, "steer"]
     return read_evaluation(Path(recipe.run) / HOOKPOINT / "evaluation")
 
 

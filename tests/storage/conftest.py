@@ -8,38 +8,12 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from tests.conftest import BUCKET
 
 from mohole.storage import Storage, open_storage
 
 KINDS = ("local", "memory", "s3")
-BUCKET = "mohole-tests"
 _numbers = count()
-
-
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[str]:
-    """The address of an S3 server with one empty bucket; the environment points every s3:// URL to it."""
-    server_module = pytest.importorskip("moto.server", reason="needs moto[server]")
-    s3fs = pytest.importorskip("s3fs", reason="needs s3fs")
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    address = f"http://{host}:{port}"
-    settings = {
-        "AWS_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true", "AWS_MAX_ATTEMPTS": "1",
-    }  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
-            patch.setenv(name, value)
-        # The least that S3 takes as a part: this server is slow, and what it is for is having several.
-        patch.setattr("mohole.storage.remote._PART_BYTES", 5 << 20)
-        patch.setattr("mohole.storage.remote._RANGE_BYTES", 1 << 20)
-        s3fs.S3FileSystem.clear_instance_cache()
-        s3fs.S3FileSystem().mkdir(BUCKET)
-        yield address
-        s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
 
 
 @pytest.fixture(scope="session")

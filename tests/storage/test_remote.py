@@ -5,11 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.conftest import BUCKET
 
 from mohole.errors import ArtifactError, ConfigError, StageError
 from mohole.storage import Storage, open_storage
-
-BUCKET = "mohole-tests"
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 
 from mohole import keys
-from mohole.store.uniformity import Battery, Pairs, lag_moments, pearson3_p, shared_moments, successors, uniformity
+from mohole.store.chance import Pairs, lag_moments, pearson3_p, shared_moments, successors
+from mohole.store.uniformity import Battery, uniformity
 
 N, BUCKETS, PER_DOCUMENT = 16_384, 16, 64
 SLICE = N // BUCKETS

@@ -147,12 +147,23 @@ def verify(
 def export(
     store: Place,
     to: Annotated[Literal["parquet", "safetensors"], typer.Option(help="The format.")],
-    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the files go: one for each shard.")],
+    out: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FOLDER]", help="Where the files go: one for each shard; STORE-FORMAT beside a folder."
+        ),
+    ] = None,
 ) -> None:
     """Write a store's rows as plain tables for other tools: token, document, position, held_out and the row."""
+    from mohole.storage import open_storage
     from mohole.store.export import export
     from mohole.store.store import Store
 
+    if out is None:
+        folder = open_storage(store).local
+        if folder is None:
+            raise ConfigError(f"{store}: a URL, so a folder for the {to} files must be named behind it")
+        out = folder.with_name(f"{folder.name}-{to}")
     n_files = export(Store.open(store), out, to)
     typer.echo(f"{out}: {n_files} {to} files")
 

@@ -1,5 +1,6 @@
 """A store's rows as plain tables for other tools. Which document and position a row belongs to is written out beside it."""
 
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,8 @@ ExportFormat = Literal["parquet", "safetensors"]
 def export(store: Store, out: Path, to: ExportFormat) -> int:
     """Write every shard as one file `HOOKPOINT-NUMBER.EXT` into the new folder `out`, rows in float32. Returns their number.
 
+    The folder appears when all of them are whole.
+
     Columns: `token` (its index in the corpus), `document`, `position` (in the document), `held_out`, `row` [row, d].
 
     Raises:
@@ -27,16 +30,27 @@ def export(store: Store, out: Path, to: ExportFormat) -> int:
     """
     if to == "parquet":
         _require_pyarrow()
+    if out.exists():
+        raise ArtifactError(f"{out}: already there; name another folder")
+    draft = out.parent / f".{out.name}.partial"
+    shutil.rmtree(draft, ignore_errors=True)  # left by one that was killed
+    draft.mkdir(parents=True)
     try:
-        out.mkdir(parents=True)
-    except FileExistsError:
-        raise ArtifactError(f"{out}: already there; name another folder") from None
+        n_files = _write_all(store, draft, to)
+        draft.rename(out)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return n_files
+
+
+def _write_all(store: Store, folder: Path, to: ExportFormat) -> int:
     n_files = 0
     with track("export", store.n_rows * len(store.hookpoints), "rows") as tracker:
         for hookpoint in store.hookpoints:
             for number, shard in enumerate(store.shards(hookpoint)):
                 table = _table(store, store.facts.formats[hookpoint], shard.read(shard.facts.cells))
-                path = out / f"{hookpoint}-{number:06}.{to}"
+                path = folder / f"{hookpoint}-{number:06}.{to}"
                 if to == "parquet":
                     _write_parquet(path, table)
                 else:

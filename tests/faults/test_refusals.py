@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.faults.conftest import MEMORY, Mohole, files, write_source
 from tests.faults.drivers import Drivers
@@ -21,7 +22,7 @@ from mohole.errors import ArtifactError, ConfigError, StageError
 from mohole.job import run_verb
 from mohole.job.rows import shuffle_store
 from mohole.storage import lease, open_storage
-from mohole.store import Store
+from mohole.store import Documents, Store, write_store
 from mohole.store.listing import FACTS_FILE, write_facts
 from mohole.store.seal import seal
 from mohole.store.verify import verify
@@ -224,3 +225,20 @@ def test_artifacts_of_another_kind_are_no_stores(run: Path) -> None:
 def test_too_little_memory_is_refused_with_the_least_that_will_do(source: Store, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"memory: .* is too little; the smallest is"):
         shuffle_store(source, str(tmp_path / "out"), Machine(executor="inline", memory="20MiB", processes=1))
+
+
+def test_statistics_say_yes_to_a_shuffle_and_refuse_what_they_cannot_judge(
+    source: Store, tmp_path: Path, mohole: Mohole
+) -> None:
+    assert mohole("shuffle", source.url, tmp_path / "random")[0] == 0
+    status, said = mohole("verify", tmp_path / "random", "--statistics")
+    assert status == 0, said
+    assert mohole("shuffle", source.url, tmp_path / "text", "--order", "text")[0] == 0
+    status, said = mohole("verify", tmp_path / "text", "--statistics")
+    assert status == 1
+    assert "in the order of the text" in said
+    documents = Documents(np.array([0, 700]), np.array([False]))
+    write_store(tmp_path / "few", {"embed": np.ones((700, 2), np.float32)}, documents)
+    status, said = mohole("verify", tmp_path / "few", "--statistics")
+    assert status == 1
+    assert "700 rows to train on; --statistics judges an order of 1024 and more" in said

@@ -68,7 +68,8 @@ def test_every_pass_reads_everything_and_the_last_one_fits_the_memory(
     if levels is None:
         assert n_rows / plan.passes[-1].n_piles <= limits.pile_rows(row_bytes)
         assert all(
-            step.segment_bytes >= limits.segment_bytes or step.n_segments <= SEGMENTS_FOR_FREE for step in plan.passes
+            step.segment_bytes >= limits.segment_bytes or step.n_segments <= SEGMENTS_FOR_FREE or step.n_piles == 1
+            for step in plan.passes
         )
     n_runs_left, n_piles = n_runs, 1
     for step in plan.passes:
@@ -86,6 +87,17 @@ def test_runs_whose_cells_are_together_too_large_for_the_memory_get_a_pass_that_
     plan = plan_shuffle(131_072 * 39_009, ROW_BYTES, 39_009, limits)
     assert len(plan.passes) == 2
     assert plan.n_rows / plan.passes[-1].n_piles <= limits.pile_rows(ROW_BYTES)
+
+
+@pytest.mark.parametrize(("memory", "piles"), [(64 * GB, [1]), (GB, [1, 4]), (200 * MB, [1, 31])])
+def test_many_runs_shorter_than_a_good_read_are_brought_together_first(memory: int, piles: list[int]) -> None:
+    """Each has to be read at least once, whole: after that they are long."""
+    n_runs = 25_000
+    plan = plan_shuffle(n_runs * 16, ROW_BYTES, n_runs, Limits(memory))
+    assert [step.n_piles for step in plan.passes] == pytest.approx(piles, rel=0.35)
+    assert plan.passes[0].n_segments == n_runs
+    assert all(step.segment_bytes >= Limits().segment_bytes for step in plan.passes[1:])
+    assert plan_shuffle(n_runs * 16, ROW_BYTES, n_runs, Limits(memory), levels=len(piles) - 1) == plan
 
 
 def test_more_data_never_takes_fewer_passes_and_more_memory_never_more() -> None:

@@ -16,6 +16,7 @@ from mohole.job.rows import source_of
 from mohole.storage import open_storage
 from mohole.store import Order, Store
 from mohole.store import merge as merging
+from mohole.store import plan as planning
 from mohole.store import shuffle as shuffling
 from mohole.store.listing import BULK, write_documents
 from mohole.store.shuffle import shuffle
@@ -90,6 +91,19 @@ def test_one_order_hash_and_one_digest_for_all_plans_and_another_for_other_order
     assert len(hashes) == len(digests) == 1
     other = shuffled(tmp_path / "epoch", source, small(), order=Order.random(WORLD.documents, seed=0, epoch=1))
     assert verify(other).order_hash not in hashes
+
+
+def test_runs_too_short_to_be_cut_are_brought_together_and_then_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "SEGMENTS_FOR_FREE", 4)
+    source = write(tmp_path / "runs", WORLD, shard_rows=20)
+    limits = small(150, segment_bytes=400)
+    plan = planning.plan_shuffle(source.n_rows, 20, len(source.layout.shards["mlp_out.0"]), limits)
+    assert plan.passes[0].n_piles == 1 < plan.passes[-1].n_piles
+    made = shuffled(tmp_path / "out", source, limits)
+    is_in_order(made, WORLD, source.facts.order)
+    assert len(made.layout.shards["embed"]) > 1
 
 
 def test_to_the_order_of_the_text_and_back(tmp_path: Path) -> None:

@@ -131,11 +131,15 @@ def verify(
     if not certificate.holds:
         raise ArtifactError(f"{store}: {len(certificate.damaged) + len(certificate.wrong)} faults, listed above")
     if statistics:
-        from mohole.store.uniformity import uniformity
+        from mohole.store.uniformity import MIN_ROWS, uniformity
 
         if opened.facts.order.kind != "random":
             raise ConfigError(
                 f"{store}: its rows are in the order of the text; --statistics asks whether an order is random"
+            )
+        if opened.facts.n_training < MIN_ROWS:
+            raise ConfigError(
+                f"{store}: {opened.facts.n_training} rows to train on; --statistics judges an order of {MIN_ROWS} and more"
             )
         tokens = tokens_in_order(opened)[: opened.facts.n_training]  # held-out rows come after all others
         battery = uniformity(tokens, documents=opened.documents.of(tokens))

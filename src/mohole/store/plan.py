@@ -203,6 +203,8 @@ def _lay_out(n_rows: int, row_bytes: int, n_runs: int, limits: Limits, levels: i
     for level in range(levels):
         # the fan-outs of all passes together bring the piles down to what the last pass can hold
         fan_out = max(2, math.ceil((n_rows / n_piles / room) ** (1 / (levels + 1 - level))))
+        if level == 0 and _cannot_be_cut(n_rows * row_bytes // n_left, n_left, limits):
+            fan_out = 1  # longer runs first
         n_piles *= fan_out
         range_rows *= -(-range_cells // fan_out) / range_cells
         n_members = min(max(int(room * n_left / max(range_rows, 1)), 1), n_left)
@@ -224,14 +226,22 @@ def _shallowest(n_rows: int, row_bytes: int, n_runs: int, limits: Limits) -> Shu
     """The plan with the fewest passes whose piles fit and whose reads are long enough."""
     for levels in range(8):
         plan = _lay_out(n_rows, row_bytes, n_runs, limits, levels)
-        if plan.fits() and all(
-            step.segment_bytes >= limits.segment_bytes or step.n_segments <= SEGMENTS_FOR_FREE for step in plan.passes
-        ):
+        if plan.fits() and all(_reads_well(step, limits) for step in plan.passes):
             return plan
     raise ConfigError(
         f"memory: {n_rows} rows of {row_bytes} bytes in {n_runs} runs cannot be brought into order with "
         f"{limits.memory_bytes / MIB:.0f} MiB for each worker; give more memory, or larger runs (harvest.shard_tokens)"
     )
+
+
+def _reads_well(step: Pass, limits: Limits) -> bool:
+    """Are its reads long enough, few enough, or as long as the runs that there are?"""
+    return step.segment_bytes >= limits.segment_bytes or step.n_segments <= SEGMENTS_FOR_FREE or step.n_piles == 1
+
+
+def _cannot_be_cut(run_bytes: int, n_runs: int, limits: Limits) -> bool:
+    """Are there so many runs, and so short, that halves of them would not be worth a seek?"""
+    return run_bytes < 2 * limits.segment_bytes and 2 * n_runs > SEGMENTS_FOR_FREE
 
 
 def _pass(n_rows: int, row_bytes: int, n_piles: int, n_runs: int, n_members: int) -> Pass:

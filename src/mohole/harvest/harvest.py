@@ -56,37 +56,11 @@ def harvest(
     place = open_storage(settings.place or out)
     place.sweep()
     formats = _formats(out, model, corpus, hookpoints, settings)
-    corpus_at = _corpus_place(corpus, place)
-    cuts = slices(corpus, settings.shard_tokens)
-    ends = np.concatenate([corpus.windows.start, [corpus.n_tokens]])
-    most_tokens = max((int(ends[last] - ends[first]) for first, last in cuts), default=0)
-    tasks = [
-        SliceTask(
-            name=f"{number:06}",
-            corpus=corpus_at,
-            corpus_digest=corpus.manifest.digest,
-            model=model_settings,
-            first=first,
-            last=last,
-            most_tokens=most_tokens,
-            formats=tuple(formats.items()),
-            order=order,
-            batch_tokens=settings.batch_tokens,
-            cell_bytes=cell_bytes,
-            out=place.url,
-        )
-        for number, (first, last) in enumerate(cuts)
-    ]
+    tasks = _tasks(corpus, place, model_settings, settings, formats, order, cell_bytes)
     write_documents(out, documents)
     with track("harvest", corpus.n_tokens, "tokens") as tracker:
-        commits = run_missing(
-            executor,
-            place,
-            RUNS,
-            [Task(task.name, run_slice, (task,), n_gpus=int(model_settings.device == "cuda")) for task in tasks],
-            tracker,
-            [int(ends[task.last] - ends[task.first]) for task in tasks],
-        )
+        calls = [Task(task.name, run_slice, (task,), n_gpus=int(model_settings.device == "cuda")) for task in tasks]
+        commits = run_missing(executor, place, RUNS, calls, tracker, [task.n_tokens for task in tasks])
     shards = {hookpoint: tuple(done.shards[hookpoint] for done in commits.values()) for hookpoint in hookpoints}
     layout = Layout(shards, None if settings.place is None else place.url)
     facts = StoreFacts(
@@ -102,6 +76,39 @@ def harvest(
     write_layout(here, layout)
     (out / _SCALES_FILE).unlink(missing_ok=True)
     place.sweep()
+
+
+def _tasks(
+    corpus: Corpus,
+    place: Storage,
+    model_settings: config.Model,
+    settings: config.Harvest,
+    formats: dict[str, RowFormat],
+    order: Order,
+    cell_bytes: int,
+) -> list[SliceTask]:
+    """One for each slice of the corpus."""
+    corpus_at = _corpus_place(corpus, place)
+    ends = np.concatenate([corpus.windows.start, [corpus.n_tokens]])
+    cuts = [(first, last, int(ends[last] - ends[first])) for first, last in slices(corpus, settings.shard_tokens)]
+    return [
+        SliceTask(
+            name=f"{number:06}",
+            corpus=corpus_at,
+            corpus_digest=corpus.manifest.digest,
+            model=model_settings,
+            first=first,
+            last=last,
+            n_tokens=n_tokens,
+            most_tokens=max(cut[2] for cut in cuts),
+            formats=tuple(formats.items()),
+            order=order,
+            batch_tokens=settings.batch_tokens,
+            cell_bytes=cell_bytes,
+            out=place.url,
+        )
+        for number, (first, last, n_tokens) in enumerate(cuts)
+    ]
 
 
 def _corpus_place(corpus: Corpus, place: Storage) -> str:

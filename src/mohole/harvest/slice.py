@@ -46,6 +46,7 @@ class SliceTask:
     model: config.Model
     first: int
     last: int
+    n_tokens: int
     most_tokens: int
     """Of any slice. All runs are cut into cells alike, a short last one too: ranges of keys are read by the coarsest cells
     there are, and a single coarse run would make one pile of everything."""

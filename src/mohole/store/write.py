@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mohole import artifact
 from mohole.artifact import Inputs
-from mohole.storage import open_storage
+from mohole.storage import Storage, open_storage
 from mohole.store.cells import Cells
 from mohole.store.columns import RowFormat, RowType, calibrated_scales
 from mohole.store.listing import BULK, SHARDS, Layout, StoreFacts, write_documents, write_facts, write_layout
@@ -17,6 +17,7 @@ from mohole.store.plan import CELL_BYTES, cells_of_pile
 from mohole.store.shard import ShardFacts, sorted_places, write_shard
 
 Int64 = NDArray[np.int64]
+UInt64 = NDArray[np.uint64]
 Float32 = NDArray[np.float32]
 
 
@@ -59,24 +60,13 @@ def write_store(
             formats[hookpoint] = RowFormat(dtype, values.shape[1], scales)
             # all are cut alike, a short last one too: ranges of keys are read by the coarsest cells there are
             shard_bytes = min(shard_rows, len(chosen)) * formats[hookpoint].row_bytes
-            bits = (cells_of_pile(shard_bytes, cell_bytes) - 1).bit_length()
+            cells = Cells.everything((cells_of_pile(shard_bytes, cell_bytes) - 1).bit_length())
             made = []
             for number, start in enumerate(range(0, len(chosen), shard_rows)):
-                part = chosen[start : start + shard_rows]
-                key_token = np.stack([order.keys(part, documents), part.astype(np.uint64)], axis=1)
-                places = sorted_places(key_token)
-                stored, n_clipped = formats[hookpoint].encode(values[start : start + shard_rows][places])
-                made.append(
-                    write_shard(
-                        storage,
-                        f"{SHARDS}/runs/{hookpoint}/{number:06}.safetensors",
-                        formats[hookpoint],
-                        Cells.everything(bits),
-                        key_token[places],
-                        lambda first, last, stored=stored: stored[first:last],  # type: ignore[misc]
-                        n_clipped=n_clipped,
-                    )
-                )
+                part = slice(start, start + shard_rows)
+                key_token = np.stack([order.keys(chosen[part], documents), chosen[part].astype(np.uint64)], axis=1)
+                name = f"{SHARDS}/runs/{hookpoint}/{number:06}.safetensors"
+                made.append(_write_run(storage, name, formats[hookpoint], cells, key_token, values[part]))
             shards[hookpoint] = tuple(made)
         layout = Layout(shards)
         write_documents(draft, documents)
@@ -91,6 +81,17 @@ def write_store(
                 n_clipped={hookpoint: sum(shard.n_clipped for shard in part) for hookpoint, part in shards.items()},
             ),
         )
+
+
+def _write_run(
+    storage: Storage, name: str, row_format: RowFormat, cells: Cells, key_token: UInt64, values: Float32
+) -> ShardFacts:
+    """A shard of these rows, sorted."""
+    places = sorted_places(key_token)
+    stored, n_clipped = row_format.encode(values[places])
+    return write_shard(
+        storage, name, row_format, cells, key_token[places], lambda first, last: stored[first:last], n_clipped=n_clipped
+    )
 
 
 def _check(tokens: Int64, n_tokens: int) -> None:

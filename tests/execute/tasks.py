@@ -56,11 +56,11 @@ def linger_first(path: Path, seconds: float) -> None:
 
 
 def wait_and_clean(path: Path) -> None:
-    path.write_text(str(os.getpid()))
     try:
+        path.write_text(str(os.getpid()))
         nap(60)
     finally:
-        path.unlink()
+        path.unlink(missing_ok=True)  # it may be stopped before it wrote anything
 
 
 def nap(seconds: float) -> None:

@@ -174,9 +174,10 @@ def test_workers_end_when_their_parent_is_killed_or_interrupted(tmp_path: Path, 
     """They take away what they were writing; else they would go on for hours and hold their locks."""
     waiting = tmp_path / "waiting"
     code = (
-        "from pathlib import Path\nfrom mohole.execute import Cores, Task, open_executor\n"
+        "import signal\nfrom pathlib import Path\nfrom mohole.execute import Cores, Task, open_executor\n"
         "from tests.execute.tasks import wait_and_clean\n"
         "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a script's background would have it ignored
         "    with open_executor('process', Cores(2, 1)) as executor:\n"
         f"        executor.run([Task(str(i), wait_and_clean, (Path({str(waiting)!r} + str(i)),)) for i in range(2)])\n"
     )

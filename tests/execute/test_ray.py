@@ -24,7 +24,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="session")
 def executor() -> Iterator[Executor]:
     before, on_terminate = dict(os.environ), signal.getsignal(signal.SIGTERM)
+    on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a script's background; its workers inherit that
     with open_executor("ray", TWO) as executor:
+        signal.signal(signal.SIGINT, on_interrupt)
         assert dict(os.environ) == before
         assert signal.getsignal(signal.SIGTERM) is on_terminate
         yield executor

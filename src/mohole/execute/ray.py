@@ -188,5 +188,7 @@ class RayWorkers:
 
 def _work(task: Task) -> Exception | None:
     """In the worker."""
+    # Ray stops a task by SIGINT, and a driver started in the background of a script leaves it ignored to all it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     progress.plain_lines = True  # Ray prefixes every line with its process, which bars do not survive
     return run_in_worker(task)

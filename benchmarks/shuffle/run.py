@@ -173,7 +173,7 @@ def _summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
         | {
             f"{name}, {rows}": median([each["memory"][rows][name] for each in rounds])
             for rows in rounds[0]["memory"]
-            for name in ("memcpy", "gather", "permutation")
+            for name in ("memcpy", "memcpy by rows", "gather", "permutation")
         },
         "gb_per_s": {name: median([rate(each, name) for each in rounds]) for name in (*OURS, *PEERS)},
         "cpu_seconds_per_gb": {
@@ -190,9 +190,16 @@ def _summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
             "one stage / (mixed / 2)": median([rate(e, one) / (m / 2) for e, m in zip(rounds, mixed, strict=True)]),
             "loader / read": median([rate(e, load) / e["limits"]["read"] for e in rounds]),
             "Ray Core / process pool": median([over(each, ray, pool) for each in rounds]),
-            "permutation / memcpy, 4096 B rows": median(
-                [e["memory"]["4096 B rows"]["permutation"] / e["memory"]["4096 B rows"]["memcpy"] for e in rounds]
-            ),
+        }
+        | {
+            f"{one} / {other}, 4096 B rows": median(
+                [e["memory"]["4096 B rows"][one] / e["memory"]["4096 B rows"][other] for e in rounds]
+            )
+            for one, other in (
+                ("gather", "memcpy by rows"),
+                ("permutation", "memcpy by rows"),
+                ("permutation", "memcpy"),
+            )
         }
         | {f"two stages / {name}": median([over(each, pool, name) for each in rounds]) for name in PEERS},
         "planned_and_measured_differ_at_most": round(max(wrong), 5),

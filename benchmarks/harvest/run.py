@@ -113,7 +113,6 @@ def _measure(
         out.mkdir()
         with open_executor("inline", Cores(1, 1)) as executor:
             harvest(out, model, corpus, wanted, executor, model_settings=settings, seed=0)
-        shutil.rmtree(out)
 
     layer: Any = model.hf.model.layers[last]  # type: ignore[union-attr, index]
     turns = []
@@ -122,6 +121,7 @@ def _measure(
         alone = _costs(bare)
         hook.remove()
         whole = _costs(stage)
+        shutil.rmtree(scratch / "harvested")
         if turn:  # the first is to warm up
             turns.append((alone, whole))
     return {

@@ -34,8 +34,8 @@ from mohole.store.verify import tokens_in_order, verify
 HERE = Path(__file__).resolve().parent
 WIDTH = 512  # bfloat16: rows of 1 KiB
 CAP_MIB = 512
-MEMORY = "416MiB"
-"""Of the two workers; the rest of the cap is the driver's."""
+MEMORY = "448MiB"
+"""Of all workers; the rest of the cap is the driver's."""
 SECONDS_FOR_ONE = 900.0
 
 OURS: dict[str, dict[str, str]] = {

@@ -107,10 +107,16 @@ class LiveStream:
         windows = self._windows[self._firsts[number, 0] : self._firsts[number + 1, 0]]
         tokens: list[Int64] = []
         values: list[NDArray[np.float32]] = []
-        for _, found, rows in activations(self._model, self._corpus, windows, [self.hookpoint], self._batch_tokens):
-            kept = self._has_row[found]
-            tokens.append(found[kept])
-            values.append(rows[kept])
+        for _, found, rows in activations(
+            self._model,
+            self._corpus,
+            windows,
+            [self.hookpoint],
+            self._batch_tokens,
+            has_row=lambda tokens: self._has_row[tokens],
+        ):
+            tokens.append(found)
+            values.append(rows)
         all_tokens, all_rows = np.concatenate(tokens), np.concatenate(values)
         if not np.isfinite(all_rows).all():
             token = int(all_tokens[~np.isfinite(all_rows).all(axis=1)][0])

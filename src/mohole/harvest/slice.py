@@ -5,7 +5,7 @@ front of a window, and padding, have none. Windows run alone and padded on the r
 only; a slice is always cut and batched alike, so its last bits do not depend on who runs it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -86,14 +86,15 @@ def run_slice(task: SliceTask) -> None:
     formats = dict(task.formats)
     origin = int(corpus.windows.start[task.first])
     for hookpoint, tokens, values in activations(
-        model, corpus, np.arange(task.first, task.last), list(buffers), task.batch_tokens
+        model,
+        corpus,
+        np.arange(task.first, task.last),
+        list(buffers),
+        task.batch_tokens,
+        has_row=lambda tokens: rows.place_of[tokens - origin] >= 0,
     ):
-        places = rows.place_of[tokens - origin]
-        has_row = places >= 0
-        if not has_row.all():
-            tokens, values, places = tokens[has_row], values[has_row], places[has_row]
         encoded, clipped = encode(values, formats[hookpoint], hookpoint, tokens, corpus)
-        _records(buffers[hookpoint])[places] = _records(encoded)
+        _records(buffers[hookpoint])[rows.place_of[tokens - origin]] = _records(encoded)
         n_clipped[hookpoint] += clipped
     shards: dict[str, ShardFacts] = {}
     for hookpoint, stored in buffers.items():
@@ -120,11 +121,20 @@ def _records(rows: NDArray[np.uint8]) -> NDArray[Any]:
 
 
 def activations(
-    model: LanguageModel, corpus: Corpus, windows: Int64, hookpoints: Sequence[str], batch_tokens: int
+    model: LanguageModel,
+    corpus: Corpus,
+    windows: Int64,
+    hookpoints: Sequence[str],
+    batch_tokens: int,
+    *,
+    has_row: Callable[[Int64], Bool] | None = None,
 ) -> Iterator[tuple[str, Int64, Float32]]:
     """Run windows (by number) through the model: for every batch and hookpoint, tokens and their rows in float32.
 
     Windows of like length run together, the longest first, so that memory runs out at once or not at all.
+
+    Args:
+        has_row: which of these tokens are wanted; None: all.
     """
     first = int(corpus.has_bos)
     bos_id = model.bos_id if corpus.has_bos else None
@@ -134,6 +144,9 @@ def activations(
         offsets = np.arange(int(lengths.max()))
         inside = offsets < lengths[:, None]
         tokens = (starts[:, None] + offsets)[inside]
+        if has_row is not None:
+            wanted = has_row(tokens)
+            inside[inside], tokens = wanted, tokens[wanted]
         is_full = bool(inside.all())
         for hookpoint in hookpoints:
             values: Float32 = read[hookpoint][:, first:].float().cpu().numpy()

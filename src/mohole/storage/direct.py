@@ -9,6 +9,7 @@ import mmap
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 from mohole.storage.files import named
 from mohole.storage.storage import Buffer, as_bytes
@@ -20,6 +21,26 @@ READ_BYTES = 4 << 20
 DIRECT_FROM_BYTES = 256 << 10
 """Below it the cache's own read-ahead is as fast, and small things are read again."""
 ALIGNMENT_BYTES = 4096  # of memory, offset and length in direct transfers; every disk in use is content with it
+
+
+_MOST_SPARE = 4
+_spare: dict[int, list[mmap.mmap]] = {BLOCK_BYTES: [], READ_BYTES: []}
+_spare_lock = Lock()
+
+
+def take_block(n_bytes: int) -> mmap.mmap:
+    """Aligned memory. Of the usual sizes some is kept: to fault in 8 MB afresh takes longer than to fill them."""
+    with _spare_lock:
+        kept = _spare.get(n_bytes)
+        return kept.pop() if kept else mmap.mmap(-1, n_bytes)
+
+
+def give_block(block: mmap.mmap) -> None:
+    """Keep it for the next, or let it go."""
+    with _spare_lock:
+        kept = _spare.get(len(block))
+        if kept is not None and len(kept) < _MOST_SPARE:
+            kept.append(block)
 
 
 class OpenFile:
@@ -57,7 +78,7 @@ class BlockWriter:
         self._descriptor, self._path, self._n_bytes = descriptor, path, n_bytes
         self._is_direct = n_bytes >= DIRECT_FROM_BYTES and _go_direct(descriptor)
         block_bytes = min(BLOCK_BYTES, _round_up(max(n_bytes, 1)))
-        self._block, self._other = mmap.mmap(-1, block_bytes), mmap.mmap(-1, block_bytes)
+        self._block, self._other = take_block(block_bytes), take_block(block_bytes)
         self._n_filled = 0
         self._n_taken = 0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mohole-write")  # starts at first use
@@ -89,6 +110,8 @@ class BlockWriter:
 
     def close(self) -> None:
         self._thread.shutdown(cancel_futures=True)
+        give_block(self._block)
+        give_block(self._other)
 
     def _hand_over(self) -> None:
         """Queue the full block, then wait for the other: the disk goes from one to the next without waiting for us.

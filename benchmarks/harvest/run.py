@@ -3,10 +3,12 @@
     python benchmarks/harvest/run.py                                  # the built-in model, and a random Llama of 30M parameters
     python benchmarks/harvest/run.py --model FOLDER --text FILE ...   # another model in place of the built-in one
 
-Harvest is the whole stage (keys, forward pass, rounding, sorting, checksums, writing and syncing), the model already loaded.
-The bare side runs Hugging Face's module on the same batches with one hook that stops it at the same layer, and keeps nothing.
-One thread; the two sides take turns; rates are tokens per CPU-second and the ratio is the median over the turns, so that a busy
-machine slows both. `wall_ratio` is the same ratio by the clock: it has what waiting for the disk costs, and the machine's noise.
+Harvest is the whole stage (keys, forward pass, rounding, sorting, checksums, writing and syncing), driver and one worker, the
+model already loaded. The bare side runs Hugging Face's module on the same batches in a worker of its own, with one hook that
+stops it at the same layer, and keeps nothing. One thread each; the two sides take turns; rates are tokens per CPU-second and
+the ratio is the median over the turns, so that a busy machine slows both. `wall_ratio` is the same ratio by the clock: it has
+what waiting for the disk costs, and the machine's noise. Above 1 is possible: a harvest's process keeps its memory
+(`model/memory.py`), where an ordinary one gives it back and faults it in again for every layer.
 """
 
 import argparse
@@ -20,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +33,16 @@ from mohole import artifact, config
 from mohole.artifact import Inputs
 from mohole.corpus import Corpus, Document, batches, build_corpus
 from mohole.corpus.slices import slices
-from mohole.execute import Cores, open_executor
+from mohole.execute import Cores, Task, open_executor
 from mohole.harvest import harvest
 from mohole.model import LanguageModel, new_model
-from mohole.model.load import save_model
+from mohole.model.load import load_model, save_model
 from mohole.model.shared import shared_model
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+import footprint  # noqa: E402
+
 REPOSITORY = HERE.parent.parent
 CONTEXT = 256
 LLAMA = {
@@ -98,53 +104,63 @@ def _measure(
     last = model.n_layers * 2 // 3
     hookpoints = tuple(f"resid_post.{layer}" for layer in range(last + 1 - n_hookpoints, last + 1))
     wanted = config.Harvest(hookpoints=hookpoints)
-    tokens = _batches(model, corpus, wanted)
-
-    def bare() -> None:
-        with torch.no_grad():
-            for batch in tokens:
-                try:
-                    model.hf(input_ids=batch, use_cache=False)
-                except _StopError:
-                    continue
-
-    def stage() -> None:
-        out = scratch / "harvested"
-        out.mkdir()
-        with open_executor("inline", Cores(1, 1)) as executor:
-            harvest(out, model, corpus, wanted, executor, model_settings=settings, seed=0)
-
-    layer: Any = model.hf.model.layers[last]  # type: ignore[union-attr, index]
+    out = scratch / "harvested"
     turns = []
-    for turn in range(arguments.rounds + 1):
-        hook = layer.register_forward_hook(_stop)
-        alone = _costs(bare)
-        hook.remove()
-        whole = _costs(stage)
-        shutil.rmtree(scratch / "harvested")
-        if turn:  # the first is to warm up
-            turns.append((alone, whole))
+    one = Cores(1, 1)
+    with open_executor("process", one) as alone, open_executor("process", one) as workers:
+        task = Task("bare", bare, (settings.path, str(corpus.path), wanted.batch_tokens, wanted.shard_tokens, last))
+        for turn in range(arguments.rounds + 1):
+            bare_costs = _costs(lambda: alone.run([task]))
+            out.mkdir()
+            stage_costs = _costs(lambda: harvest(out, model, corpus, wanted, workers, model_settings=settings, seed=0))
+            shutil.rmtree(out)
+            if turn:  # the first loads the model, and warms up
+                turns.append((bare_costs, stage_costs))
+    tokens = _batches(model, corpus, wanted.batch_tokens, wanted.shard_tokens)
     return {
         "model": f"{model.family}, d_model {model.d_model}, {sum(p.numel() for p in model.hf.parameters()) / 1e6:.2f}M",
         "hookpoints": n_hookpoints,
         "tokens": corpus.n_tokens,
         "padding": round(sum(batch.numel() for batch in tokens) / (corpus.n_tokens + len(corpus.windows)) - 1, 4),
-        "bare_tokens_per_cpu_second": round(corpus.n_tokens / statistics.median(alone[0] for alone, _ in turns)),
-        "harvest_tokens_per_cpu_second": round(corpus.n_tokens / statistics.median(whole[0] for _, whole in turns)),
-        "ratio": round(statistics.median(alone[0] / whole[0] for alone, whole in turns), 3),
-        "wall_ratio": round(statistics.median(alone[1] / whole[1] for alone, whole in turns), 3),
-        "ratios": [round(alone[0] / whole[0], 3) for alone, whole in turns],
+        "bare_tokens_per_cpu_second": round(corpus.n_tokens / statistics.median(bare[0] for bare, _ in turns)),
+        "harvest_tokens_per_cpu_second": round(corpus.n_tokens / statistics.median(stage[0] for _, stage in turns)),
+        "ratio": round(statistics.median(bare[0] / stage[0] for bare, stage in turns), 3),
+        "wall_ratio": round(statistics.median(bare[1] / stage[1] for bare, stage in turns), 3),
+        "ratios": [round(bare[0] / stage[0], 3) for bare, stage in turns],
         "load1": round(os.getloadavg()[0], 1),
     }
 
 
-def _batches(model: LanguageModel, corpus: Corpus, settings: config.Harvest) -> list[torch.Tensor]:
+def bare(model: str, corpus: str, batch_tokens: int, shard_tokens: int, last: int) -> None:
+    """In a worker: Hugging Face's module on harvest's batches, up to the layer `last`."""
+    loaded, batches = _prepared(model, corpus, batch_tokens, shard_tokens)
+    layer: Any = loaded.hf.model.layers[last]  # type: ignore[union-attr, index]
+    hook = layer.register_forward_hook(_stop)
+    with torch.no_grad():
+        for batch in batches:
+            try:
+                loaded.hf(input_ids=batch, use_cache=False)
+            except _StopError:
+                continue
+    hook.remove()
+
+
+@lru_cache(maxsize=1)
+def _prepared(
+    model: str, corpus: str, batch_tokens: int, shard_tokens: int
+) -> tuple[LanguageModel, list[torch.Tensor]]:
+    """Loaded without what mohole does to a process that runs a model."""
+    loaded = load_model(model)
+    return loaded, _batches(loaded, Corpus.open(corpus), batch_tokens, shard_tokens)
+
+
+def _batches(model: LanguageModel, corpus: Corpus, batch_tokens: int, shard_tokens: int) -> list[torch.Tensor]:
     """The token batches that harvest runs."""
     bos = model.bos_id if corpus.has_bos else None
     return [
         torch.from_numpy(corpus.window_tokens(batch, bos)).long()
-        for first, end in slices(corpus, settings.shard_tokens)
-        for batch in batches(corpus.windows, settings.batch_tokens, np.arange(first, end))
+        for first, end in slices(corpus, shard_tokens)
+        for batch in batches(corpus.windows, batch_tokens, np.arange(first, end))
     ]
 
 
@@ -174,10 +190,10 @@ def _stop(module: object, args: object, output: object) -> None:
 
 
 def _costs(call: Callable[[], object]) -> tuple[float, float]:
-    """CPU-seconds and seconds."""
-    wall, cpu = time.perf_counter(), time.process_time()
+    """CPU-seconds of this process and its workers, and seconds."""
+    wall, cpu = time.perf_counter(), footprint.cpu_seconds()
     call()
-    return time.process_time() - cpu, time.perf_counter() - wall
+    return footprint.cpu_seconds() - cpu, time.perf_counter() - wall
 
 
 def _cpu() -> str:

@@ -22,7 +22,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import footprint
 import limits
 import numpy as np
 import stores
@@ -32,6 +31,9 @@ from mohole.store.uniformity import uniformity
 from mohole.store.verify import tokens_in_order, verify
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+import footprint  # noqa: E402
+
 WIDTH = 512  # bfloat16: rows of 1 KiB
 CAP_MIB = 512
 MEMORY = "448MiB"

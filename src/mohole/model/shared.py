@@ -8,6 +8,7 @@ from mohole import config
 from mohole.execute import worker_number
 from mohole.model.language_model import LanguageModel
 from mohole.model.load import load_model
+from mohole.model.memory import keep_freed_memory
 
 
 @lru_cache(maxsize=1)
@@ -17,11 +18,14 @@ def shared_model(settings: config.Model) -> LanguageModel:
     Raises:
         ModelError: as `load_model`.
     """
+    device = own_device(settings.device)
+    if device == "cpu":
+        keep_freed_memory()
     return load_model(
         settings.path,
         revision=settings.revision,
         dtype=settings.dtype,
-        device=own_device(settings.device),
+        device=device,
         allow_download=settings.allow_download,
     )
 

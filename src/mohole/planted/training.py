@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy, pad
 
 from mohole.errors import ArtifactError
 from mohole.model import load_model
+from mohole.model.memory import keep_freed_memory
 from mohole.planted.certificate import Certificate, certify
 from mohole.planted.network import Network, Shape, save_network
 from mohole.planted.stream import Mix, documents
@@ -306,6 +307,7 @@ def plant(out: Path, seed: int = 0, recipe: Recipe | None = None) -> Certificate
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ArtifactError(f"{out}: already there; name a new folder for the model")
+    keep_freed_memory()
     recipe = recipe or Recipe(seed=seed)
     draft = out.with_name(out.name + ".partial")
     draft.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from mohole.store.cells import Cells
 from mohole.store.columns import RowFormat
 from mohole.store.fingerprint import Fingerprint
 from mohole.store.order import Documents, Order
-from mohole.store.shard import Rows, Shard, ShardFacts, empty_rows, sorted_places, write_shard
+from mohole.store.shard import Part, Rows, Shard, ShardFacts, empty_rows, sorted_places, write_shard
 
 Bytes = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
@@ -30,17 +30,15 @@ class Rekey:
     documents: Documents
 
 
-def read_range(shards: Sequence[Shard], wanted: Cells, row_format: RowFormat) -> tuple[Rows, Fingerprint]:
-    """All rows of these shards with keys in a range, shard by shard, with the fingerprint they were written with."""
-    parts = [shard.rows_of(wanted) for shard in shards]
-    found = empty_rows(sum(part.stop - part.start for part in parts), row_format)
+def read_range(parts: Sequence[Part], row_format: RowFormat) -> tuple[Rows, Fingerprint]:
+    """The rows of these parts, one after the other, with the fingerprint they were written with."""
+    found = empty_rows(sum(part.n_rows for part in parts), row_format)
     expected = Fingerprint()
     at = 0
-    for shard, part in zip(shards, parts, strict=True):
-        n_rows = part.stop - part.start
-        shard.read_into(wanted, Rows(found.key_token[at : at + n_rows], found.stored[at : at + n_rows]))
-        expected += shard.fingerprint_of(wanted)
-        at += n_rows
+    for part in parts:
+        part.read_into(Rows(found.key_token[at : at + part.n_rows], found.stored[at : at + part.n_rows]))
+        expected += part.fingerprint
+        at += part.n_rows
     return found, expected
 
 
@@ -64,8 +62,8 @@ def merge(
         DamageError: one of the sources is not what was written.
         ArtifactError: what was written is not what was read (a fault of the memory or of the program, not of a file).
     """
-    shards = [Shard(source, shard, row_format) for shard in facts]
-    found, expected = read_range(shards, wanted, row_format)
+    parts = [Shard(source, shard, row_format).part(wanted) for shard in facts]
+    found, expected = read_range(parts, row_format)
     if rekey is not None:
         found.key_token[:, 0] = rekey.order.keys(found.key_token[:, 1].astype(np.int64), rekey.documents)
     places = sorted_places(found.key_token)

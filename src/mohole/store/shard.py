@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -189,6 +190,76 @@ class _Layout:
         assert len(self.header) == _HEADER_BYTES
 
 
+class _File:
+    """A shard's bytes, and where everything stands in them."""
+
+    def __init__(self, storage: Storage, facts: ShardFacts, row_format: RowFormat) -> None:
+        self.storage, self.facts, self.row_format = storage, facts, row_format
+        self.layout = _Layout(row_format, facts.n_rows, facts.cells)
+
+    def read(self, offset: int, target: memoryview) -> None:
+        """Fill the target.
+
+        Raises:
+            DamageError: the file is gone or cut short.
+        """
+        try:
+            self.storage.read_into(self.facts.name, offset, target)
+        except ArtifactError as error:
+            name, n_bytes = self.facts.name, self.facts.n_bytes
+            if self.storage.exists(name) and self.storage.size(name) == n_bytes:
+                raise  # whole, but not for us to read: nothing to be made again
+            raise DamageError(str(error), name, self.storage.url) from None
+
+    def damaged(self, how: str) -> DamageError:
+        """The error to raise where its content is not what it should be."""
+        url, name = self.storage.url, self.facts.name
+        return DamageError(f"{url}/{name}: {how}", name, url)
+
+    def wrong_cell(self, cell: int) -> DamageError:
+        return self.damaged(f"the checksum of cell {cell} is wrong, so its bytes have changed")
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of a shard with keys in a range, not read yet. It holds the tables of its own cells alone, so that a merge of
+    thousands of shards need not hold the tables of all of them."""
+
+    file: _File
+    first_cell: int
+    first_row: int
+    bounds: Int64
+    """Where its cells begin, counted from its first row, and where the last one ends."""
+    checksums: UInt64
+    """[cell, column]"""
+    fingerprint: Fingerprint
+    """Of its rows as they were written."""
+
+    @property
+    def n_rows(self) -> int:
+        return self.fingerprint.n_rows
+
+    def read_into(self, target: Rows) -> None:
+        """Read them, and check them.
+
+        Raises:
+            DamageError: a cell's checksum is wrong, or the file is gone or cut short.
+        """
+        if self.n_rows == 0:
+            return
+        layout, row_bytes = self.file.layout, self.file.row_format.row_bytes
+        places: tuple[tuple[int, int, NDArray[Any]], ...] = (
+            (layout.ids_at, KEY_TOKEN_BYTES, target.key_token),
+            (layout.rows_at, row_bytes, target.stored),
+        )
+        bounds = self.bounds.tolist()
+        for column, (at, size, part) in enumerate(places):
+            self.file.read(at + self.first_row * size, part.reshape(-1).view(np.uint8).data)
+            for number, (low, high) in enumerate(pairwise(bounds)):
+                if _checksum(part[low:high]) != int(self.checksums[number, column]):
+                    raise self.file.wrong_cell(self.first_cell + number)
+
+
 class Shard:
     """A shard opened for reading: two small reads; rows are read when asked for."""
 
@@ -196,11 +267,10 @@ class Shard:
         """Raises:
         DamageError: its header or tables are not those that were written.
         """
-        self.facts, self._storage, self._format = facts, storage, row_format
-        self._layout = _Layout(row_format, facts.n_rows, facts.cells)
-        header, tables = bytearray(_HEADER_BYTES), bytearray(self._layout.tables_bytes)
-        self._read(0, memoryview(header))
-        self._read(self._layout.tables_at, memoryview(tables))
+        self.facts, self._file = facts, _File(storage, facts, row_format)
+        header, tables = bytearray(_HEADER_BYTES), bytearray(self._file.layout.tables_bytes)
+        self._file.read(0, memoryview(header))
+        self._file.read(self._file.layout.tables_at, memoryview(tables))
         if xxhash.xxh3_128_hexdigest(bytes(header + tables)) != facts.digest:
             raise self.damaged("its header or its tables have changed")
         numbers = np.frombuffer(tables, dtype="<u8")
@@ -227,40 +297,25 @@ class Shard:
         cells = self.cells_of(wanted)
         return slice(int(self.starts[cells.start]), int(self.starts[cells.stop]))
 
-    def fingerprint_of(self, wanted: Cells) -> Fingerprint:
-        """Fingerprint of its rows with keys in this range, as it was when they were written."""
+    def part(self, wanted: Cells) -> "Part":
+        """What is needed to read the rows with keys in this range and to prove them; the shard's tables may go."""
         cells, rows = self.cells_of(wanted), self.rows_of(wanted)
         marks = self._fingerprints[cells]
-        return Fingerprint(
+        fingerprint = Fingerprint(
             rows.stop - rows.start, int(marks[:, 0].sum(dtype=np.uint64)), int(np.bitwise_xor.reduce(marks[:, 1]))
         )
+        bounds = (self.starts[cells.start : cells.stop + 1] - rows.start).copy()
+        return Part(self._file, cells.start, rows.start, bounds, self._checksums[cells].copy(), fingerprint)
 
-    def read_into(self, wanted: Cells, target: Rows) -> None:
-        """Read the rows with keys in this range, and check them.
+    def read(self, wanted: Cells) -> Rows:
+        """The rows with keys in this range, checked.
 
         Raises:
             DamageError: a cell's checksum is wrong, or the file is gone or cut short.
         """
-        cells, rows = self.cells_of(wanted), self.rows_of(wanted)
-        if rows.stop == rows.start:
-            return
-        layout, row_bytes = self._layout, self._format.row_bytes
-        places: tuple[tuple[int, int, NDArray[Any]], ...] = (
-            (layout.ids_at, KEY_TOKEN_BYTES, target.key_token),
-            (layout.rows_at, row_bytes, target.stored),
-        )
-        for column, (at, size, part) in enumerate(places):
-            self._read(at + rows.start * size, part.reshape(-1).view(np.uint8).data)
-            for cell in range(cells.start, cells.stop):
-                low, high = int(self.starts[cell]) - rows.start, int(self.starts[cell + 1]) - rows.start
-                if _checksum(part[low:high]) != int(self._checksums[cell, column]):
-                    raise self.damaged(f"the checksum of cell {cell} is wrong, so its bytes have changed")
-
-    def read(self, wanted: Cells) -> Rows:
-        """As `read_into`, into new memory."""
-        rows = self.rows_of(wanted)
-        target = empty_rows(rows.stop - rows.start, self._format)
-        self.read_into(wanted, target)
+        part = self.part(wanted)
+        target = empty_rows(part.n_rows, self._file.row_format)
+        part.read_into(target)
         return target
 
     def check_padding(self) -> None:
@@ -269,14 +324,14 @@ class Shard:
         Raises:
             DamageError: it is not.
         """
-        layout, row_bytes = self._layout, self._format.row_bytes
+        layout, row_bytes = self._file.layout, self._file.row_format.row_bytes
         ends = (
             (layout.ids_at + self.n_rows * KEY_TOKEN_BYTES, layout.pad_after_ids),
             (layout.rows_at + self.n_rows * row_bytes, layout.pad_after_rows),
         )
         for at, n_bytes in ends:
             padding = bytearray(n_bytes)
-            self._read(at, memoryview(padding))
+            self._file.read(at, memoryview(padding))
             if any(padding):
                 raise self.damaged("the padding of a column is not zeros, so its bytes have changed")
 
@@ -311,14 +366,16 @@ class Shard:
     def _column(self, number: int) -> Bytes:
         """A column as bytes [row, item]: mapped from a file of this machine, else read whole."""
         if number not in self._columns:
-            at, size = ((self._layout.ids_at, KEY_TOKEN_BYTES), (self._layout.rows_at, self._format.row_bytes))[number]
-            if self.n_rows and self._storage.local is not None:
-                path = self._storage.local / self.facts.name
+            layout, storage = self._file.layout, self._file.storage
+            columns = ((layout.ids_at, KEY_TOKEN_BYTES), (layout.rows_at, self._file.row_format.row_bytes))
+            at, size = columns[number]
+            if self.n_rows and storage.local is not None:
+                path = storage.local / self.facts.name
                 self._columns[number] = np.memmap(path, mode="r", dtype=np.uint8, offset=at, shape=(self.n_rows, size))
             else:
                 whole = np.empty((self.n_rows, size), dtype=np.uint8)
                 if self.n_rows:
-                    self._read(at, _raw(whole))
+                    self._file.read(at, _raw(whole))
                 self._columns[number] = whole
         return self._columns[number]
 
@@ -327,23 +384,13 @@ class Shard:
         content = self._column(column)
         for cell in cells[~self._proved[column, cells]].tolist():
             if _checksum(content[self.starts[cell] : self.starts[cell + 1]]) != int(self._checksums[cell, column]):
-                raise self.damaged(f"the checksum of cell {cell} is wrong, so its bytes have changed")
+                raise self._file.wrong_cell(cell)
             self._proved[column, cell] = True
         return content
 
-    def _read(self, offset: int, target: memoryview) -> None:
-        try:
-            self._storage.read_into(self.facts.name, offset, target)
-        except ArtifactError as error:
-            name, n_bytes = self.facts.name, self.facts.n_bytes
-            if self._storage.exists(name) and self._storage.size(name) == n_bytes:
-                raise  # whole, but not for us to read: nothing to be made again
-            raise DamageError(str(error), name, self._storage.url) from None
-
     def damaged(self, how: str) -> DamageError:
         """The error to raise where its content is not what it should be."""
-        url, name = self._storage.url, self.facts.name
-        return DamageError(f"{url}/{name}: {how}", name, url)
+        return self._file.damaged(how)
 
 
 def empty_rows(n_rows: int, row_format: RowFormat) -> Rows:

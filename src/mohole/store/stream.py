@@ -181,5 +181,5 @@ class Stream:
 
     def _load(self, number: int) -> _Pile:
         wanted = self._ranges[number]
-        rows, _ = read_range(list(self._shards(wanted)), wanted, self._format)
+        rows, _ = read_range([shard.part(wanted) for shard in self._shards(wanted)], self._format)
         return _Pile(int(self._firsts[number]), rows, sorted_places(rows.key_token))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mohole.store.merge import rows_at
-from mohole.store.shard import BLOCK_BYTES
+from mohole.store.shard_writer import BLOCK_BYTES
 
 _BLOCK_BYTES = 8 << 20
 _PERMUTED_BYTES = 256 << 20

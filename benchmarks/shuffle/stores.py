@@ -14,7 +14,8 @@ from mohole.store import Documents, Order, RowFormat, Store
 from mohole.store.cells import Cells
 from mohole.store.listing import BULK, SHARDS, Layout, StoreFacts, write_documents, write_facts, write_layout
 from mohole.store.plan import CELL_BYTES, cells_of_pile
-from mohole.store.shard import ShardFacts, sorted_places, write_shard
+from mohole.store.shard import ShardFacts
+from mohole.store.shard_writer import sorted_places, write_shard
 
 HOOKPOINT = "resid_post.0"
 RUN_ROWS = 131_072  # harvest.shard_tokens

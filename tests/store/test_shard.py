@@ -18,7 +18,8 @@ from mohole.store import Order, RowFormat
 from mohole.store.cells import Cells
 from mohole.store.columns import RowType
 from mohole.store.fingerprint import Fingerprint
-from mohole.store.shard import Shard, ShardFacts, sorted_places, total, write_shard
+from mohole.store.shard import Shard, ShardFacts, total
+from mohole.store.shard_writer import sorted_places, write_shard
 from mohole.store.verify import verify_shard
 
 NAME = "shards/runs/embed/000000.safetensors"
@@ -210,7 +211,7 @@ def test_a_large_shard_is_written_in_pieces_that_leave_no_trace(
     cells = Cells.everything(6)
     key_token, rows = sorted_rows(500, cells)
     whole = write(open_storage(tmp_path / "a"), key_token, rows, cells)
-    monkeypatch.setattr("mohole.store.shard.BLOCK_BYTES", 200)
+    monkeypatch.setattr("mohole.store.shard_writer.BLOCK_BYTES", 200)
     asked: list[tuple[int, int]] = []
     stored, _ = RowFormat("float32", 3).encode(rows)
 

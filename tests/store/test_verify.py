@@ -16,7 +16,8 @@ from mohole.storage import open_storage
 from mohole.store import Documents, Order, RowFormat, Store
 from mohole.store.cells import Cells
 from mohole.store.listing import BULK, Layout, StoreFacts, write_documents, write_facts, write_layout
-from mohole.store.shard import ShardFacts, sorted_places, write_shard
+from mohole.store.shard import ShardFacts
+from mohole.store.shard_writer import sorted_places, write_shard
 from mohole.store.verify import verify, verify_bytes
 
 WORLD = make_world(40)

@@ -25,7 +25,8 @@ from mohole.store.columns import RowFormat
 from mohole.store.commits import Commit, commit, is_committed
 from mohole.store.order import Documents, Order
 from mohole.store.plan import cells_of_pile
-from mohole.store.shard import ShardFacts, sorted_places, write_shard
+from mohole.store.shard import ShardFacts
+from mohole.store.shard_writer import sorted_places, write_shard
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]

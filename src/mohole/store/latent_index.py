@@ -22,7 +22,8 @@ from mohole.store.columns import RowFormat
 from mohole.store.listing import BULK, Layout, StoreFacts, write_documents, write_facts, write_layout
 from mohole.store.order import Documents, Order
 from mohole.store.plan import Limits, cells_of_pile
-from mohole.store.shard import ShardFacts, sorted_places, write_shard
+from mohole.store.shard import ShardFacts
+from mohole.store.shard_writer import sorted_places, write_shard
 from mohole.store.shuffle import Source, shuffle
 from mohole.store.store import Store
 

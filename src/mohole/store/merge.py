@@ -16,7 +16,8 @@ from mohole.store.cells import Cells
 from mohole.store.columns import RowFormat
 from mohole.store.fingerprint import Fingerprint
 from mohole.store.order import Documents, Order
-from mohole.store.shard import Part, Rows, Shard, ShardFacts, empty_rows, sorted_places, write_shard
+from mohole.store.shard import Part, Rows, Shard, ShardFacts, empty_rows
+from mohole.store.shard_writer import sorted_places, write_shard
 
 Bytes = NDArray[np.uint8]
 Int64 = NDArray[np.int64]

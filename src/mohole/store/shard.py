@@ -8,7 +8,7 @@ has a checksum of its part of either column, so any range of keys can be read an
 
 import json
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -22,7 +22,7 @@ from mohole.errors import ArtifactError, DamageError
 from mohole.storage import Storage
 from mohole.store.cells import Cells
 from mohole.store.columns import SAFETENSORS_NAMES, RowFormat
-from mohole.store.fingerprint import Fingerprint, row_hashes
+from mohole.store.fingerprint import Fingerprint
 
 Int64 = NDArray[np.int64]
 UInt64 = NDArray[np.uint64]
@@ -31,8 +31,6 @@ Bytes = NDArray[np.uint8]
 ALIGNMENT_BYTES = 4096
 KEY_TOKEN_BYTES = 16
 _HEADER_BYTES = ALIGNMENT_BYTES  # always: so that opening is one read of known size
-BLOCK_BYTES = 1 << 20
-"""Rows are put in order and hashed so many at a time, which stay in the cache: 8.4 GB/s of 1 KB rows, 7.3 with 4 MiB."""
 
 
 @dataclass(frozen=True)
@@ -72,93 +70,16 @@ class Rows(NamedTuple):
     """[row, row_bytes]"""
 
 
-def sorted_places(key_token: UInt64) -> Int64:
-    """The permutation that sorts by key, equal keys (chance n^2 / 2^65) by token."""
-    keys = np.ascontiguousarray(key_token[:, 0])
-    order = np.argsort(keys)
-    ordered = keys[order]
-    if (ordered[1:] == ordered[:-1]).any():
-        order = np.lexsort((key_token[:, 1], keys))
-    return order
-
-
-def write_shard(
-    storage: Storage,
-    name: str,
-    row_format: RowFormat,
-    cells: Cells,
-    key_token: UInt64,
-    rows: Callable[[int, int], Bytes],
-    *,
-    n_clipped: int = 0,
-) -> ShardFacts:
-    """Write a shard whole or not at all, in one pass over its rows.
-
-    Args:
-        key_token: sorted by (key, token), within `cells`.
-        rows: gives the stored rows [start, stop) of the sorted order; asked for in order, a few megabytes at a time.
-    """
-    n_rows = len(key_token)
-    starts = cells.starts(np.ascontiguousarray(key_token[:, 0]))
-    layout = _Layout(row_format, n_rows, cells)
-    checksums = np.zeros((cells.count, 2), dtype=np.uint64)
-    fingerprints = np.zeros((cells.count, 2), dtype=np.uint64)
-    tokens = np.ascontiguousarray(key_token[:, 1]).astype(np.int64)
-    with storage.writer(name, layout.n_bytes) as writer:
-        writer.write(layout.header)
-        ids = np.ascontiguousarray(key_token)
-        for cell, (start, stop) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
-            checksums[cell, 0] = _checksum(ids[start:stop])
-        writer.write(_raw(ids))
-        writer.write(bytes(layout.pad_after_ids))
-        for first, last in _blocks(starts, row_format.row_bytes):
-            start, stop = int(starts[first]), int(starts[last])
-            block = rows(start, stop)
-            hashes = row_hashes(tokens[start:stop], block)
-            for cell in range(first, last):
-                low, high = int(starts[cell]) - start, int(starts[cell + 1]) - start
-                checksums[cell, 1] = _checksum(block[low:high])
-                mark = Fingerprint.of(hashes[low:high])
-                fingerprints[cell] = mark.sum, mark.xor
-            writer.write(_raw(block))
-        writer.write(bytes(layout.pad_after_rows))
-        tables = b"".join(table.tobytes() for table in (starts, checksums, fingerprints))
-        writer.write(tables)
-    whole = Fingerprint(
-        n_rows, int(fingerprints[:, 0].sum(dtype=np.uint64)), int(np.bitwise_xor.reduce(fingerprints[:, 1]))
-    )
-    return ShardFacts(
-        name=name,
-        n_bytes=layout.n_bytes,
-        digest=xxhash.xxh3_128_hexdigest(layout.header + tables),
-        cells=cells,
-        fingerprint=whole,
-        first_token=int(tokens.min()) if n_rows else 0,
-        last_token=int(tokens.max()) if n_rows else -1,
-        n_clipped=n_clipped,
-    )
-
-
-def _blocks(starts: Int64, row_bytes: int) -> Iterator[tuple[int, int]]:
-    """Neighbouring cells, a few megabytes together: (first, one past the last)."""
-    room = max(BLOCK_BYTES // max(row_bytes, 1), 1)
-    first = 0
-    while first < len(starts) - 1:
-        last = max(int(np.searchsorted(starts, starts[first] + room, side="right")) - 1, first + 1)
-        yield first, last
-        first = last
-
-
-def _raw(part: NDArray[Any]) -> memoryview:
+def raw(part: NDArray[Any]) -> memoryview:
     """The bytes of an array."""
     return np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
 
 
-def _checksum(part: NDArray[Any]) -> int:
-    return xxhash.xxh3_64_intdigest(_raw(part))
+def checksum(part: NDArray[Any]) -> int:
+    return xxhash.xxh3_64_intdigest(raw(part))
 
 
-class _Layout:
+class ShardLayout:
     """Where everything stands in the file; known before a row is."""
 
     def __init__(self, row_format: RowFormat, n_rows: int, cells: Cells) -> None:
@@ -195,7 +116,7 @@ class _File:
 
     def __init__(self, storage: Storage, facts: ShardFacts, row_format: RowFormat) -> None:
         self.storage, self.facts, self.row_format = storage, facts, row_format
-        self.layout = _Layout(row_format, facts.n_rows, facts.cells)
+        self.layout = ShardLayout(row_format, facts.n_rows, facts.cells)
 
     def read(self, offset: int, target: memoryview) -> None:
         """Fill the target.
@@ -256,7 +177,7 @@ class Part:
         for column, (at, size, part) in enumerate(places):
             self.file.read(at + self.first_row * size, part.reshape(-1).view(np.uint8).data)
             for number, (low, high) in enumerate(pairwise(bounds)):
-                if _checksum(part[low:high]) != int(self.checksums[number, column]):
+                if checksum(part[low:high]) != int(self.checksums[number, column]):
                     raise self.file.wrong_cell(self.first_cell + number)
 
 
@@ -375,7 +296,7 @@ class Shard:
             else:
                 whole = np.empty((self.n_rows, size), dtype=np.uint8)
                 if self.n_rows:
-                    self._file.read(at, _raw(whole))
+                    self._file.read(at, raw(whole))
                 self._columns[number] = whole
         return self._columns[number]
 
@@ -383,7 +304,7 @@ class Shard:
         """A column of which at least these cells are known to be right."""
         content = self._column(column)
         for cell in cells[~self._proved[column, cells]].tolist():
-            if _checksum(content[self.starts[cell] : self.starts[cell + 1]]) != int(self._checksums[cell, column]):
+            if checksum(content[self.starts[cell] : self.starts[cell + 1]]) != int(self._checksums[cell, column]):
                 raise self._file.wrong_cell(cell)
             self._proved[column, cell] = True
         return content

@@ -20,7 +20,8 @@ from mohole.errors import NumericsError, StageError
 from mohole.store.cells import Cells
 from mohole.store.merge import read_range
 from mohole.store.plan import Limits
-from mohole.store.shard import Rows, Shard, sorted_places
+from mohole.store.shard import Rows, Shard
+from mohole.store.shard_writer import sorted_places
 from mohole.store.shuffle import grouped
 from mohole.store.store import Store
 

@@ -15,7 +15,8 @@ from mohole.store.columns import RowFormat
 from mohole.store.fingerprint import Fingerprint, row_hashes
 from mohole.store.listing import overlapping
 from mohole.store.order import Documents, Order
-from mohole.store.shard import Rows, Shard, ShardFacts, sorted_places
+from mohole.store.shard import Rows, Shard, ShardFacts
+from mohole.store.shard_writer import sorted_places
 from mohole.store.store import Store
 
 _PIECE_BYTES = 32 << 20

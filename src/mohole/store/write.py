@@ -14,7 +14,8 @@ from mohole.store.columns import RowFormat, RowType, calibrated_scales
 from mohole.store.listing import BULK, SHARDS, Layout, StoreFacts, write_documents, write_facts, write_layout
 from mohole.store.order import Documents, Order
 from mohole.store.plan import CELL_BYTES, cells_of_pile
-from mohole.store.shard import ShardFacts, sorted_places, write_shard
+from mohole.store.shard import ShardFacts
+from mohole.store.shard_writer import sorted_places, write_shard
 
 Int64 = NDArray[np.int64]
 UInt64 = NDArray[np.uint64]

@@ -56,27 +56,7 @@ class Workshop:
             case "corpus":
                 self._make_corpus(out)
             case "harvest":
-                from mohole.corpus.slices import slices
-                from mohole.harvest import harvest
-
-                n_slices = len(slices(self.corpus, recipe.harvest.shard_tokens))
-                place = None if recipe.harvest.place is None else open_storage(recipe.harvest.place)
-                with (
-                    _held(place, inputs),
-                    harvest_executor(recipe.machine, n_slices, self.corpus.n_tokens) as executor,
-                ):
-                    harvest(
-                        out,
-                        self.model,
-                        self.corpus,
-                        recipe.harvest,
-                        executor,
-                        model_settings=recipe.model,
-                        seed=seed,
-                        epoch=recipe.shuffle.epoch,
-                    )
-                    if place is not None:
-                        publish(out, place, inputs)
+                self._harvest(out, inputs)
             case "shuffle":
                 store = Store.open(self.run / "activations")
                 fill_shuffled(store, open_storage(out), recipe.machine, levels=recipe.shuffle.levels)
@@ -104,6 +84,27 @@ class Workshop:
                 steer(out, self.model, self.corpus, recipe, stage.parents)
             case _:
                 assert_never(stage.verb)
+
+    def _harvest(self, out: Path, inputs: Inputs) -> None:
+        from mohole.corpus.slices import slices
+        from mohole.harvest import harvest
+
+        recipe = self.recipe
+        n_slices = len(slices(self.corpus, recipe.harvest.shard_tokens))
+        place = None if recipe.harvest.place is None else open_storage(recipe.harvest.place)
+        with _held(place, inputs), harvest_executor(recipe.machine, n_slices, self.corpus.n_tokens) as executor:
+            harvest(
+                out,
+                self.model,
+                self.corpus,
+                recipe.harvest,
+                executor,
+                model_settings=recipe.model,
+                seed=recipe.seed,
+                epoch=recipe.shuffle.epoch,
+            )
+            if place is not None:
+                publish(out, place, inputs)
 
     def _stream(self, hookpoint: str) -> "RowStream":
         """What a training reads: the store, or the model itself."""

@@ -201,7 +201,7 @@ def create(
     with _lock(path):
         if (path.exists() or path.is_symlink()) and not replace:
             raise ArtifactError(f"{path}: already there; delete it or choose another folder")
-        _refuse_to_take_away(path)
+        _refuse_to_take_away(path, inputs.kind)
         # A draft that is there was left by a killed process: we hold the lock, so nobody is in it.
         if resume and _is_draft_of(draft, inputs):
             (draft / MANIFEST).unlink(missing_ok=True)  # it was killed when all but its name was there
@@ -243,12 +243,22 @@ def _is_draft_of(draft: Path, inputs: Inputs) -> bool:
     return mark.is_file() and mark.read_text(encoding="ascii") == inputs.digest()
 
 
-def _refuse_to_take_away(path: Path) -> None:
-    """What mohole did not make may be somebody's only copy."""
+def _refuse_to_take_away(path: Path, kind: str) -> None:
+    """What mohole did not make may be somebody's only copy, and a mistyped name may be that of another artifact."""
     if path.is_symlink():
         raise ArtifactError(f"{path}: a link, which is not replaced; take it away, or -o run=FOLDER")
     if path.exists() and not _is_ours(path):
         raise ArtifactError(f"{path}: not made by mohole, so not replaced; move it away, or -o run=FOLDER")
+    if (there := _kind_of(path)) not in (None, kind):
+        raise ArtifactError(f"{path}: holds {there!r}, which {kind!r} does not replace; name another folder")
+
+
+def _kind_of(path: Path) -> str | None:
+    """Of the artifact that is there; None where there is none, or its manifest is damaged."""
+    try:
+        return read_manifest(path).kind
+    except ArtifactError:
+        return None
 
 
 def _is_ours(path: Path) -> bool:

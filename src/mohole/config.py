@@ -13,8 +13,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from mohole.errors import ConfigError
 
@@ -25,6 +26,7 @@ Listed = Annotated[int, Field(strict=True, ge=1, le=10_000)]
 PositiveFloat = Annotated[float, Field(strict=True, gt=0.0, allow_inf_nan=False)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Flag = Annotated[bool, Field(strict=True)]
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([kMGT])(i?))?B")
 Name = Annotated[str, Field(strict=True, min_length=1, pattern=r"^[^\x00]*$")]
 
 
@@ -33,6 +35,12 @@ class Table(BaseModel):
 
     # Scalars are strict, so that a string is never taken for a number; tables are not, because TOML has no tuples.
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+def _a_size(text: str) -> str:
+    if _SIZE.fullmatch(text) is None:
+        raise PydanticCustomError("size", "not a size; write such as 512MiB or 2GB")
+    return text
 
 
 class Machine(Table):
@@ -47,7 +55,7 @@ class Machine(Table):
     is work for more than one, else this process. The result is the same."""
     address: str | None = None
     """Of a Ray cluster that runs already. None: one of its own, on this machine."""
-    memory: Annotated[str, Field(strict=True, pattern=r"^\d+(\.\d+)? ?([kMGT]i?)?B$")] = "2GiB"
+    memory: Annotated[str, Field(strict=True), AfterValidator(_a_size)] = "2GiB"
     """What a shuffle's workers together, or the loader of a training, may hold."""
 
 
@@ -331,7 +339,7 @@ def n_bytes(size: str) -> int:
     Raises:
         ConfigError: not a size.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(?:([kMGT])(i?))?B", size)
+    match = _SIZE.fullmatch(size)
     if match is None:
         raise ConfigError(f"{size!r}: not a size; write such as 512MiB or 2GB")
     number, prefix, binary = match.groups()

@@ -242,3 +242,37 @@ def test_statistics_say_yes_to_a_shuffle_and_refuse_what_they_cannot_judge(
     status, said = mohole("verify", tmp_path / "few", "--statistics")
     assert status == 1
     assert "700 rows to train on; --statistics judges an order of 1024 and more" in said
+
+
+def test_another_kind_of_artifact_is_never_replaced(run: Path, mohole: Mohole) -> None:
+    before = files(run / "corpus")
+    status, said = mohole("shuffle", run / "activations", run / "corpus", "--replace")
+    assert status == 1
+    assert "holds 'corpus'" in said
+    assert files(run / "corpus") == before
+
+
+def test_a_finished_shuffle_is_not_made_again_and_another_one_is_told_apart(run: Path, mohole: Mohole) -> None:
+    assert mohole("shuffle", run / "activations")[0] == 0
+    before = files(run / "sorted")
+    status, said = mohole("shuffle", run / "activations")
+    assert (status, "nothing to do" in said) == (0, True)
+    status, said = mohole("shuffle", run / "activations", "--order", "text")
+    assert status == 1
+    assert "--replace makes it again" in said
+    assert files(run / "sorted") == before
+
+
+def test_what_show_says_of_a_store_it_has_looked_at(run: Path, mohole: Mohole) -> None:
+    status, said = mohole("show", run / "activations")
+    assert status == 0
+    assert "mohole verify reads the shards too" in " ".join(said.split())
+    next((run / "activations" / "shards").rglob("*.safetensors")).unlink()
+    status, said = mohole("show", run / "activations")
+    assert (status, "missing" in said) == (1, True)
+
+
+def test_a_size_that_is_none_is_one_line(source: Store, tmp_path: Path, mohole: Mohole) -> None:
+    status, said = mohole("shuffle", source.url, tmp_path / "x", "--memory", "100KB")
+    assert (status, len(said.splitlines())) == (1, 1)
+    assert "'100KB': not a size; write such as 512MiB or 2GB" in said

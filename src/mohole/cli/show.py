@@ -86,14 +86,23 @@ def show_path(path: Path, latent: int | None = None) -> None:
     console = Console()
     if {"corpus", "evaluation", "labels"} <= {artifact.read_manifest(folder).kind for folder in found}:
         print_findings(read_findings(path), console)
-    table = Table("artifact", "kind", "bytes", box=SIMPLE_HEAD, border_style="dim")
+    table = Table("artifact", "kind", "size", box=SIMPLE_HEAD, border_style="dim")
     for folder in found:
         manifest = artifact.read_manifest(folder)
-        n_bytes = sum(size for size, _ in manifest.files.values())
-        table.add_row(Text(visible(str(folder.relative_to(path)))), manifest.kind, quantity(n_bytes))
+        n_bytes = sum(size for size, _ in manifest.files.values()) + _bulk_bytes(folder, manifest)
+        table.add_row(Text(visible(str(folder.relative_to(path)))), manifest.kind, f"{quantity(n_bytes)}B")
     console.print(table)
-    hint = f"mohole show {path}/ARTIFACT shows what is in one; {path / 'report.html'} is the whole as a page"
+    page = path / "report.html"
+    hint = f"mohole show {path}/ARTIFACT shows what is in one" + (
+        f"; {page} is the whole as a page" if page.exists() else ""
+    )
     console.print(Text(visible(hint)))
+
+
+def _bulk_bytes(folder: Path, manifest: artifact.Manifest) -> int:
+    """Of the files that the manifest does not list, such as a store's shards."""
+    files = (file for name in manifest.bulk for file in [folder / name, *(folder / name).rglob("*")])
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _show_artifact(path: Path, latent: int | None) -> None:
@@ -116,6 +125,10 @@ def _show_artifact(path: Path, latent: int | None) -> None:
     for name, (n_bytes, checksum) in manifest.files.items():
         files.add_row(Text(visible(name)), f"{n_bytes:,}", checksum)
     console.print(files)
-    console.print(
-        f"{manifest.kind}, made by mohole {manifest.code}; every checksum is right", style="dim", highlight=False
-    )
+    checked = "every checksum is right"
+    if manifest.bulk:
+        from mohole.store.store import Store
+
+        Store.open(path).check_sizes()
+        checked = "these checksums are right, and every shard is there in its size; mohole verify reads the shards too"
+    console.print(f"{manifest.kind}, made by mohole {manifest.code}; {checked}", style="dim", highlight=False)

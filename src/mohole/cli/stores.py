@@ -49,7 +49,7 @@ def shuffle(
     what: Annotated[str, typer.Argument(metavar="STORE|RECIPE", help="A store (folder or URL), or a recipe.")],
     out: Annotated[
         str | None,
-        typer.Argument(metavar="[OUT]", help="Of a store: where the sorted one goes; `shuffled` beside a folder."),
+        typer.Argument(metavar="[OUT]", help="Of a store: where the sorted one goes; `sorted` beside a folder."),
     ] = None,
     override: Annotated[
         list[str],
@@ -58,7 +58,10 @@ def shuffle(
     memory: Memory = None,
     levels: Annotated[str, typer.Option(help="Passes before the last one, or auto.")] = "auto",
     order: Annotated[
-        Literal["random", "text"] | None, typer.Option(help="Another order: text brings documents together.")
+        Literal["random", "text"] | None,
+        typer.Option(
+            help="Another order than that of the store's keys: text brings documents together, random parts them."
+        ),
     ] = None,
     epoch: Annotated[int | None, typer.Option(min=0, max=2**16 - 1, help="Another random order.")] = None,
     executor: ExecutorName = None,
@@ -86,13 +89,22 @@ def shuffle(
         raise ConfigError(
             "-o: goes with a recipe; a store's shuffle is told by --memory, --levels, --order and --epoch"
         )
+    if memory is not None:
+        n_bytes(memory)  # its error is the better one
     machine = Machine(executor=executor or "auto", address=address, processes=processes, memory=memory or "2GiB")
     store = Store.open(what)
     target = out or _beside(what)
-    shuffle_store(store, target, machine, levels=_levels(levels), order_kind=order, epoch=epoch, replace=replace)
+    if not shuffle_store(
+        store, target, machine, levels=_levels(levels), order_kind=order, epoch=epoch, replace=replace
+    ):
+        typer.echo(f"{target}: there already, made from the same store and settings; nothing to do")
+        return
     done = Store.open(target)
     n_shards = sum(len(shards) for shards in done.layout.shards.values())
-    typer.echo(f"{target}: {done.n_rows:,} rows of {', '.join(done.hookpoints)} in order, in {n_shards} shards")
+    which = (
+        "the order of the text" if done.facts.order.kind == "text" else f"random order (epoch {done.facts.order.epoch})"
+    )
+    typer.echo(f"{target}: {done.n_rows:,} rows of {', '.join(done.hookpoints)} in {which}, in {n_shards} shards")
 
 
 def verify(
@@ -126,7 +138,10 @@ def verify(
     print_certificate(opened, certificate, Console())
     if certificate.damaged and mend:
         seal.mend(opened, certificate.damaged)
-        typer.echo("taken away; the command that made the store makes these shards again, and no others")
+        typer.echo(
+            "taken away, and the store is unfinished again; the command that made it makes these shards again "
+            "(all of them, where the shuffle took several passes)"
+        )
         return
     if not certificate.holds:
         raise ArtifactError(f"{store}: {len(certificate.damaged) + len(certificate.wrong)} faults, listed above")
@@ -206,11 +221,11 @@ def _levels(text: str) -> int | None:
 
 
 def _beside(store: str) -> str:
-    """`runs/x/activations` is shuffled into `runs/x/shuffled`.
+    """`runs/x/activations` is shuffled into `runs/x/sorted` (`shuffled` is the place of the recipe's own stage).
 
     Raises:
         ConfigError: a URL, beside which may be somebody else's.
     """
     if "://" in store:
         raise ConfigError(f"shuffle {store}: say where the sorted store goes: mohole shuffle {store} OUT")
-    return str(Path(store).resolve().parent / "shuffled")
+    return str(Path(store).resolve().parent / "sorted")

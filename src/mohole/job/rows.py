@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
 from mohole import artifact
@@ -80,8 +81,8 @@ def shuffle_store(
     order_kind: Literal["random", "text"] | None = None,
     epoch: int | None = None,
     replace: bool = False,
-) -> None:
-    """Make a sorted store at `out` (a folder or a URL) of any store; go on where a killed shuffle left off.
+) -> bool:
+    """Make a sorted store at `out` (a folder or a URL) of any store; go on where a killed shuffle left off. False: there already.
 
     Args:
         order_kind: `text` brings the rows of each document together; None keeps the order of the store's keys.
@@ -101,15 +102,23 @@ def shuffle_store(
         parents={"activations": store.manifest.digest},
     )
     if "://" not in out:
+        if not replace and (Path(out) / artifact.MANIFEST).is_file():
+            if artifact.is_finished(Path(out), inputs):
+                return False
+            raise ArtifactError(
+                f"{out}: made with other settings ({artifact.difference(Path(out), inputs)}); --replace makes it again, or name "
+                "another folder"
+            )
         with artifact.create(out, inputs, replace=replace, resume=True, bulk=BULK) as draft:
             fill_shuffled(store, open_storage(draft), machine, levels=levels, order=order)
-        return
+        return True
     with lease(place):
         claim(place, inputs)
         if place.exists(artifact.MANIFEST):
-            raise ArtifactError(f"{out}: a finished store is there already; delete it or name another place")
+            return False  # of these inputs: else the claim had failed
         fill_shuffled(store, place, machine, levels=levels, order=order)
         seal(place, inputs)
+    return True
 
 
 def _root(storage: Storage) -> str:

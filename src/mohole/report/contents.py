@@ -72,7 +72,7 @@ def _store(store: Store) -> RenderableType:
     order = "the order of the text" if store.facts.order.kind == "text" else "shuffled order"
     if not store.facts.is_sorted:
         order = f"runs to be merged into {order}"
-    n_shards = len(store.layout.shards[store.hookpoints[0]])
+    n_shards = sum(len(shards) for shards in store.layout.shards.values())
     clipped = sum(store.facts.n_clipped.values())
     more = f"; {clipped:,} values clipped" if store.dtype == "int8" else ""
     return Text(f"{store.n_rows:,} rows in {store.dtype}, in {n_shards} shards, {order}, of {widths}{more}")

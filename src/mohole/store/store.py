@@ -117,6 +117,7 @@ class Store:
             ArtifactError: a token has no row, or the part of a shard that holds it is damaged.
         """
         row_format = self._format_of(hookpoint)
+        tokens = np.asarray(tokens, dtype=np.int64)
         rows = np.empty((len(tokens), row_format.width), dtype=np.float32)
         n_found = 0
         is_known = (tokens >= 0) & (tokens < self.documents.starts[-1])  # no others have a document, and so a key
@@ -170,7 +171,10 @@ class Store:
 
 def _manifest_of(storage: Storage) -> bytes:
     if not storage.exists(artifact.MANIFEST):
-        raise ArtifactError(
-            f"{storage.url}: no finished store there; mohole harvest RECIPE makes one, and goes on with a half-made one"
-        )
+        folder = storage.local
+        if folder is not None and folder.with_name(f".{folder.name}.partial").is_dir():
+            next_step = "an unfinished one waits beside it, and the command that began it goes on with it"
+        else:
+            next_step = "mohole harvest RECIPE makes one, mohole shuffle STORE one in order"
+        raise ArtifactError(f"{storage.url}: no finished store there; {next_step}")
     return storage.read(artifact.MANIFEST)

@@ -214,7 +214,8 @@ def create(
             yield draft
             _seal(draft, inputs, bulk)
             _swap(draft, path)
-            (path / _DRAFT_OF).unlink(missing_ok=True)  # only now: without it a killed attempt would be lost
+            if not bulk:  # else the mark stays: it tells what a folder is of, should its manifest be lost
+                (path / _DRAFT_OF).unlink(missing_ok=True)  # only now: without it a killed attempt would be lost
         except BaseException as error:
             if not resume:
                 shutil.rmtree(draft, ignore_errors=True)
@@ -230,12 +231,12 @@ def reopen(path: Path) -> None:
         ArtifactError: no artifact there, or another process is at it.
     """
     with _lock(path):
-        inputs = read_manifest(path).inputs
         draft = path.parent / f".{path.name}.partial"
+        if not (path / _DRAFT_OF).is_file():
+            (path / _DRAFT_OF).write_text(read_manifest(path).inputs.digest(), encoding="ascii")
         shutil.rmtree(draft, ignore_errors=True)
-        (path / _DRAFT_OF).write_text(inputs.digest(), encoding="ascii")
         path.rename(draft)  # whenever we are killed, it is finished or can be gone on with
-        (draft / MANIFEST).unlink()
+        (draft / MANIFEST).unlink(missing_ok=True)
 
 
 def _is_draft_of(draft: Path, inputs: Inputs) -> bool:

@@ -26,7 +26,7 @@ Listed = Annotated[int, Field(strict=True, ge=1, le=10_000)]
 PositiveFloat = Annotated[float, Field(strict=True, gt=0.0, allow_inf_nan=False)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Flag = Annotated[bool, Field(strict=True)]
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([kMGT])(i?))?B")
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?) ?(?:([kMGT])(i?))?B")
 Name = Annotated[str, Field(strict=True, min_length=1, pattern=r"^[^\x00]*$")]
 
 
@@ -146,7 +146,7 @@ class Harvest(Table):
     scale for each dimension, from the first rows, half the bytes, and loses 1e-4 of the variance."""
     shard_tokens: Count = 131_072
     """Tokens that a harvest task runs and keeps in memory. A worker that dies loses at most these."""
-    place: str | None = None
+    place: Name | None = None
     """A folder or URL (such as s3://bucket/name) that takes the rows. None: the run's folder."""
 
 

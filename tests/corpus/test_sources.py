@@ -149,6 +149,10 @@ def test_zstd_is_read_where_its_package_is_and_named_where_it_is_not(
     assert "pip install zstandard" in refusal(path)
     monkeypatch.undo()
     zstandard = pytest.importorskip("zstandard")
+    whole = zstandard.compress(b'{"text": "%s"}\n' % b" ".join(b"%d" % n for n in range(9000)))
+    for cut in (b"garbage" * 9, whole[: len(whole) // 2], whole[:-1], whole + whole[:20]):
+        path.write_bytes(cut)
+        assert "damaged or cut short" in refusal(path)
     frames = [zstandard.compress(b'{"text": "one"}\n'), zstandard.compress(b'{"text": "two"}\n')]
     path.write_bytes(b"".join(frames))
     assert texts(path) == ["one", "two"]

@@ -78,7 +78,7 @@ def digests(store: Store) -> dict[str, str]:
 
 def leftovers(storage: Storage) -> list[str]:
     """What a finished store has no use for: unfinished files, listings, shards of passes before the last."""
-    listed = {LAYOUT_FILE, "manifest.json", "store.json", "documents.safetensors", "inputs.json"}
+    listed = {LAYOUT_FILE, "manifest.json", "store.json", "documents.safetensors", "inputs.json", "draft-of"}
     listed |= set(digests(Store(storage)))
     left = [name for name in storage.names() if name not in listed and not name.startswith("tasks/")]
     return [*left, *unfinished(storage)]

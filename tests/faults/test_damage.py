@@ -15,6 +15,7 @@ from mohole.errors import ArtifactError, DamageError, StageError
 from mohole.job import rows
 from mohole.store import Store
 from mohole.store import shuffle as shuffle_module
+from mohole.store.listing import Layout, sealed, unsealed, write_layout
 from mohole.store.merge_task import MergeTask, run_merge
 from mohole.store.stream import Stream
 from mohole.store.verify import verify
@@ -109,17 +110,76 @@ def test_mending_a_sorted_store_makes_the_damaged_shard_alone_again(
     assert changed == {name.removeprefix("shards/")}
 
 
-@pytest.mark.parametrize("name", ["store.json", "layout.json", "documents.safetensors"])
+@pytest.mark.parametrize("name", ["store.json", "layout.json", "documents.safetensors", "manifest.json"])
+@pytest.mark.parametrize("damage", [flip, lambda path, _: path.unlink()])
 def test_mending_a_small_file_keeps_every_shard(
-    source: Store, tmp_path: Path, dice: random.Random, mohole: Mohole, name: str
+    source: Store,
+    tmp_path: Path,
+    dice: random.Random,
+    mohole: Mohole,
+    name: str,
+    damage: Callable[[Path, random.Random], object],
 ) -> None:
     out = tmp_path / "out"
     manifest, before = shuffle(source, out, levels=1).manifest.digest, files(out / "shards")
-    flip(out / name, dice)
+    damage(out / name, dice)
+    status, said = mohole("verify", out)
+    assert (status, name in said) == (1, True)
     assert mohole("verify", out, "--mend")[0] == 0
     assert shuffle(source, out, levels=1).manifest.digest == manifest
     assert mohole("verify", out)[0] == 0
     assert files(out / "shards") == before
+
+
+def test_a_shard_that_has_grown_is_found_and_mended(source: Store, tmp_path: Path, mohole: Mohole) -> None:
+    out = tmp_path / "out"
+    made = shuffle(source, out, levels=0)
+    expected, name = digests(made), min(digests(made))
+    with (out / name).open("ab") as file:
+        file.write(b"more")
+    status, said = mohole("verify", out, "--mend")
+    assert (status, name in said) == (0, True)
+    assert digests(shuffle(source, out, levels=0)) == expected
+    assert mohole("verify", out)[0] == 0
+
+
+def test_a_list_of_shards_that_lacks_a_hookpoint_is_no_certificate(
+    source: Store, tmp_path: Path, mohole: Mohole
+) -> None:
+    out = tmp_path / "out"
+    made = shuffle(source, out, levels=0)
+    first = made.hookpoints[0]
+    for kept in ({}, {first: made.layout.shards[first]}):
+        write_layout(made.storage, Layout(kept))
+        status, said = mohole("verify", out)
+        assert (status, "layout.json: lists shards of" in said) == (1, True)
+    assert mohole("verify", out, "--mend")[0] == 0
+    assert digests(shuffle(source, out, levels=0)) == digests(made)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"name": "../elsewhere"},
+        {"name": "/etc/passwd"},
+        {"name": 3},
+        {"cells": 4},
+        {"fingerprint": "x"},
+        {"n_bytes": None},
+    ],
+)
+def test_a_list_of_shards_that_makes_no_sense_is_one_line(
+    source: Store, tmp_path: Path, mohole: Mohole, changed: dict[str, Any]
+) -> None:
+    out = tmp_path / "out"
+    made = shuffle(source, out, levels=0)
+    body = unsealed((out / "layout.json").read_bytes(), "here")
+    body["shards"][made.hookpoints[0]][0] |= changed
+    (out / "layout.json").write_bytes(sealed(body))
+    status, said = mohole("verify", out)
+    assert (status, len(said.splitlines()), "layout.json: not a list of shards" in said) == (1, 1, True)
+    assert mohole("verify", out, "--mend")[0] == 0
+    assert digests(shuffle(source, out, levels=0)) == digests(made)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from mohole.job import run_verb
 from mohole.job.rows import shuffle_store
 from mohole.storage import lease, open_storage
 from mohole.store import Documents, Store, write_store
-from mohole.store.listing import FACTS_FILE, write_facts
+from mohole.store.listing import FACTS_FILE, Layout, write_facts, write_layout
 from mohole.store.seal import seal
 from mohole.store.verify import verify
 
@@ -116,6 +116,7 @@ def test_rows_of_mixed_types_are_refused(run: Path) -> None:
     formats = {"mlp_out.0": replace(store.facts.formats["resid_post.0"], dtype="float16")} | dict(store.facts.formats)
     marks = {"mlp_out.0": store.facts.fingerprints["resid_post.0"]} | dict(store.facts.fingerprints)
     write_facts(store.storage, replace(store.facts, formats=formats, fingerprints=marks))
+    write_layout(store.storage, Layout(dict.fromkeys(formats, store.layout.shards["resid_post.0"])))
     seal(store.storage, store.manifest.inputs)
     with pytest.raises(StageError, match=r"harvest\.dtype of mlp_out\.0: 'float16' there, 'bfloat16' asked for"):
         run_verb(recipe(run), "train")

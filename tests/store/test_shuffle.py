@@ -204,6 +204,17 @@ def test_rows_lost_by_a_pass_are_noticed_before_their_source_is_let_go(
         shuffled(tmp_path / "out", source, small(), levels=1)
 
 
+def test_the_shards_of_a_pass_stay_while_those_of_the_next_are_not_proved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, merges = write(tmp_path / "runs", WORLD), shuffling.merges
+    monkeypatch.setattr(shuffling, "merges", lambda *a, **k: merges(*a, **k)[: -1 if k["is_last"] else None])
+    with pytest.raises(ArtifactError, match="the rows of embed after the pass 'sorted' are not those of the source"):
+        shuffled(tmp_path / "out", source, small(), levels=1)
+    kept = open_storage(tmp_path / ".out.partial").names("shards/pass-0/")
+    assert len(kept) == len(open_storage(tmp_path / ".out.partial").names("tasks/pass-0/")) > 0
+
+
 def fill(draft: Path, source: Store, **plan: Any) -> None:
     write_documents(draft, source.documents)
     with open_executor("inline", Cores(1, 1)) as executor:

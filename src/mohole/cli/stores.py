@@ -40,8 +40,13 @@ def plan(
     from mohole.job.forecast import Prices, forecast
 
     settings = read_recipe(recipe, override)
+    for name, value in (("gbps", gbps), ("get-dollars", get_dollars), ("put-dollars", put_dollars)):
+        if not 0 <= value < 1e6 or (name == "gbps" and value == 0):
+            raise ConfigError(f"--{name} {value}: not a number that can be meant; give one above 0")
     prices = Prices(hosts, gbps, get_dollars, put_dollars)
     segment_bytes = None if segment is None else n_bytes(segment)
+    if segment_bytes == 0:
+        raise ConfigError(f"--segment {segment}: reads of no bytes; 256KiB suits a disk, 8MB an object store")
     print_forecast(forecast(settings, prices, n_tokens=tokens, d_model=d_model, segment_bytes=segment_bytes), Console())
 
 

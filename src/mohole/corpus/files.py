@@ -17,6 +17,8 @@ from mohole import artifact
 from mohole.errors import CorpusError, MoholeError
 
 BLOCK_BYTES = 1 << 20
+_ZSTD_BYTES = 1 << 11
+"""Packed bytes taken at once: in the worst case they unpack to 64 MB."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".jsonl.zst", ".ndjson.zst", ".parquet")
@@ -179,5 +181,37 @@ def _unpack_zstd(raw: Any, name: str) -> Readable:
         import zstandard
     except ImportError:
         raise CorpusError(f"{name}: to unpack .zst needs the package zstandard; pip install zstandard") from None
-    reader: Readable = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-    return reader
+    return _Zstd(raw, zstandard.ZstdDecompressor(), zstandard.ZstdError)
+
+
+class _Zstd:
+    """Frames of a .zst file, one after the other. The package's own reader takes a frame that is cut short for a whole one."""
+
+    def __init__(self, raw: Readable, decompressor: Any, error: type[Exception]) -> None:
+        self._raw, self._decompressor, self._error = raw, decompressor, error
+        self._frame: Any = None
+        self._unpacked = bytearray()
+
+    def read(self, n_bytes: int = -1, /) -> bytes:
+        while n_bytes < 0 or len(self._unpacked) < n_bytes:
+            packed = self._raw.read(_ZSTD_BYTES)
+            if not packed:
+                if self._frame is not None:
+                    raise EOFError("its last frame has no end")
+                break
+            self._unpack(packed)
+        n_taken = len(self._unpacked) if n_bytes < 0 else min(n_bytes, len(self._unpacked))
+        found = bytes(self._unpacked[:n_taken])
+        del self._unpacked[:n_taken]
+        return found
+
+    def _unpack(self, packed: bytes) -> None:
+        while packed:
+            self._frame = self._frame or self._decompressor.decompressobj()
+            try:
+                self._unpacked += self._frame.decompress(packed)
+            except self._error as error:
+                raise EOFError(str(error)) from error  # as gzip says it
+            packed = self._frame.unused_data
+            if self._frame.eof:
+                self._frame = None

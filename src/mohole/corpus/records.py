@@ -117,5 +117,7 @@ def _parse(line: bytes, where: str, name: str, start: int) -> Any:
     except json.JSONDecodeError as error:
         what = f"{error.msg}, column {error.colno}"
         raise CorpusError(f"{where}: not JSON ({what}); a .jsonl file holds one object in each line") from None
+    except ValueError as error:
+        raise CorpusError(f"{where}: not JSON that can be read ({error})") from None
     except RecursionError:
         raise CorpusError(f"{where}: not JSON that can be read (nested too deeply)") from None

@@ -24,6 +24,8 @@ from mohole.tensors import tensors_from_bytes, write_tensors
 
 FACTS_FILE, LAYOUT_FILE, DOCUMENTS_FILE = "store.json", "layout.json", "documents.safetensors"
 SHARDS, TASKS = "shards", "tasks"
+CLAIM_FILE = "inputs.json"
+"""Of a place that is no folder of a run: for which job it is."""
 BULK = (SHARDS, TASKS, LAYOUT_FILE)
 """What the artifact's manifest does not list: it depends on the plan, and has checksums of its own."""
 
@@ -106,11 +108,14 @@ def read_layout(storage: Storage, name: str = LAYOUT_FILE) -> Layout:
     body = unsealed(
         storage.read(name), f"{storage.url}/{name}", f"mohole verify {storage.url} --mend, then make it again"
     )
-    shards = {
-        hookpoint: tuple(ShardFacts.from_json(entry) for entry in entries)
-        for hookpoint, entries in body["shards"].items()
-    }
-    return Layout(shards, body["place"])
+    try:
+        shards = {
+            hookpoint: tuple(ShardFacts.from_json(entry) for entry in entries)
+            for hookpoint, entries in body["shards"].items()
+        }
+        return Layout(shards, body["place"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(f"{storage.url}/{name}: not a list of shards ({error}); make the store again") from None
 
 
 @lru_cache(maxsize=8)

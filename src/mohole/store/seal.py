@@ -7,10 +7,9 @@ from mohole import artifact
 from mohole.artifact import Inputs
 from mohole.errors import ArtifactError, DamageError
 from mohole.storage import Storage, open_storage
-from mohole.store.listing import BULK, DOCUMENTS_FILE, FACTS_FILE, SHARDS, TASKS, read_layout, write_layout
+from mohole.store.listing import BULK, CLAIM_FILE, DOCUMENTS_FILE, FACTS_FILE, SHARDS, TASKS, read_layout, write_layout
 from mohole.store.store import Store
 
-_CLAIM_FILE = "inputs.json"
 _INDEPENDENT = {"runs", "sorted"}
 """Levels whose sources are kept: one of their tasks can run again alone."""
 
@@ -21,10 +20,7 @@ def claim(place: Storage, inputs: Inputs) -> None:
     Raises:
         ArtifactError: it is for something else.
     """
-    if (
-        not place.put_once(_CLAIM_FILE, inputs.digest().encode())
-        and place.read(_CLAIM_FILE) != inputs.digest().encode()
-    ):
+    if not place.put_once(CLAIM_FILE, inputs.digest().encode()) and place.read(CLAIM_FILE) != inputs.digest().encode():
         raise ArtifactError(
             f"{place.url}: holds rows of another job (other settings, model, text or seed); name another place, or delete it"
         )
@@ -67,9 +63,7 @@ def mend(store: Store, damaged: Sequence[DamageError]) -> None:
 
 def reopen(place: Storage) -> None:
     """Make a finished store an unfinished one: what made it writes the small files again, and shards that have no commit."""
-    if place.local is not None and not place.exists(
-        _CLAIM_FILE
-    ):  # a run's folder, not a place that it gave its rows to
+    if place.local is not None and not place.exists(CLAIM_FILE):  # a run's folder, not a place that it gave its rows to
         artifact.reopen(place.local)
     else:
         place.delete([artifact.MANIFEST])

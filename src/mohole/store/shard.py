@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from mohole.errors import ArtifactError, DamageError
 from mohole.storage import Storage
+from mohole.storage.storage import check_name
 from mohole.store.cells import Cells
 from mohole.store.columns import SAFETENSORS_NAMES, RowFormat
 from mohole.store.fingerprint import Fingerprint
@@ -57,6 +58,11 @@ class ShardFacts:
 
     @classmethod
     def from_json(cls, facts: dict[str, Any]) -> "ShardFacts":
+        """Raises: KeyError, TypeError, ValueError: not facts of a shard."""
+        check_name(facts["name"])
+        numbers = [facts[name] for name in ("n_bytes", "first_token", "last_token", "n_clipped")]
+        if not all(isinstance(number, int) and -1 <= number < 1 << 62 for number in numbers):
+            raise ValueError(f"{facts['name']}: {numbers}")
         nested = {"cells": Cells(**facts["cells"]), "fingerprint": Fingerprint.from_json(facts["fingerprint"])}
         return cls(**(facts | nested))
 
@@ -238,6 +244,14 @@ class Shard:
         target = empty_rows(part.n_rows, self._file.row_format)
         part.read_into(target)
         return target
+
+    def check_size(self) -> None:
+        """Raises:
+        DamageError: the file is longer or shorter than it was written.
+        """
+        n_bytes = self._file.storage.size(self.facts.name)
+        if n_bytes != self.facts.n_bytes:
+            raise self.damaged(f"{n_bytes} bytes, {self.facts.n_bytes} expected")
 
     def check_padding(self) -> None:
         """What stands between the columns is zeros; no checksum covers it, and no reader minds.

@@ -11,6 +11,7 @@ from mohole.errors import ArtifactError, DamageError, HookpointError
 from mohole.storage import Storage, open_storage
 from mohole.store.columns import RowFormat
 from mohole.store.listing import (
+    CLAIM_FILE,
     DOCUMENTS_FILE,
     FACTS_FILE,
     LAYOUT_FILE,
@@ -35,7 +36,7 @@ class Store:
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
-        self.manifest = artifact.parse_manifest(_manifest_of(storage), storage.url)
+        self.manifest = _manifest_of(storage)
         if self.manifest.kind not in KINDS:
             raise ArtifactError(f"{storage.url}: holds {self.manifest.kind!r}, not activations")
         self._check_file(FACTS_FILE)
@@ -44,6 +45,14 @@ class Store:
             self.layout: Layout = read_layout(storage)
         except ArtifactError as error:
             raise DamageError(str(error), LAYOUT_FILE, storage.url) from None
+        if set(self.layout.shards) != set(self.facts.formats):
+            there, expected = ", ".join(self.layout.shards) or "nothing", ", ".join(self.facts.formats)
+            raise DamageError(
+                f"{storage.url}/{LAYOUT_FILE}: lists shards of {there}, and the store is of {expected}; "
+                f"mohole verify {storage.url} --mend, then make it again",
+                LAYOUT_FILE,
+                storage.url,
+            )
         self.shard_storage = storage if self.layout.place is None else open_storage(self.layout.place)
         self._opened: dict[str, list[Shard]] = {}
 
@@ -155,10 +164,11 @@ class Store:
 
     def _check_file(self, name: str) -> None:
         """What the manifest vouches for must be what was written: wrong documents would make every key look wrong."""
-        if artifact.data_digest(self.storage.read(name)) != self.manifest.files.get(name, (0, ""))[1]:
+        is_there = self.storage.exists(name)
+        if not is_there or artifact.data_digest(self.storage.read(name)) != self.manifest.files.get(name, (0, ""))[1]:
+            what = "its checksum is wrong, its bytes have changed" if is_there else "missing"
             raise DamageError(
-                f"{self.storage.url}/{name}: its checksum is wrong, its bytes have changed; "
-                f"mohole verify {self.storage.url} --mend, then make it again",
+                f"{self.storage.url}/{name}: {what}; mohole verify {self.storage.url} --mend, then make it again",
                 name,
                 self.storage.url,
             )
@@ -169,12 +179,26 @@ class Store:
         return self.facts.formats[hookpoint]
 
 
-def _manifest_of(storage: Storage) -> bytes:
-    if not storage.exists(artifact.MANIFEST):
-        folder = storage.local
-        if folder is not None and folder.with_name(f".{folder.name}.partial").is_dir():
-            next_step = "an unfinished one waits beside it, and the command that began it goes on with it"
-        else:
-            next_step = "mohole harvest RECIPE makes one, mohole shuffle STORE one in order"
-        raise ArtifactError(f"{storage.url}: no finished store there; {next_step}")
-    return storage.read(artifact.MANIFEST)
+def _manifest_of(storage: Storage) -> artifact.Manifest:
+    is_there = storage.exists(artifact.MANIFEST)
+    try:
+        if is_there:
+            return artifact.parse_manifest(storage.read(artifact.MANIFEST), storage.url)
+        what = f"{storage.url}/{artifact.MANIFEST}: missing"
+    except ArtifactError as error:
+        what = str(error)
+    is_store = storage.exists(FACTS_FILE) and storage.exists(LAYOUT_FILE)
+    is_begun = not is_there and storage.exists(CLAIM_FILE)  # a place outside a run has no manifest until it is finished
+    if is_store and not is_begun:
+        if is_there:
+            what = f"{storage.url}/{artifact.MANIFEST}: damaged"
+        remedy = f"mohole verify {storage.url} --mend, then make it again; its shards are kept"
+        raise DamageError(f"{what}; {remedy}", artifact.MANIFEST, storage.url)
+    if is_there:
+        raise ArtifactError(what)
+    folder = storage.local
+    if is_begun or (folder is not None and folder.with_name(f".{folder.name}.partial").is_dir()):
+        next_step = "an unfinished one waits, and the command that began it goes on with it"
+    else:
+        next_step = "mohole harvest RECIPE makes one, mohole shuffle STORE one in order"
+    raise ArtifactError(f"{storage.url}: no finished store there; {next_step}")

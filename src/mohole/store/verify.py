@@ -99,6 +99,7 @@ def _proved(
 ) -> Iterator[Rows]:
     shard = Shard(storage, facts, row_format)
     found = Fingerprint()
+    least, most = facts.last_token + 1, -1
     last: tuple[int, int] = (-1, -1)
     for cells, piece in _pieces(shard):
         keys, tokens = piece.key_token[:, 0], piece.key_token[:, 1].astype(np.int64)
@@ -112,14 +113,18 @@ def _proved(
             raise shard.damaged("a row is outside its range of keys")
         if len(keys):
             last = (int(keys[-1]), int(tokens[-1]))
+            least, most = min(least, int(tokens.min())), max(most, int(tokens.max()))
         found += Fingerprint.of(row_hashes(tokens, piece.stored))
         yield piece
     if found != facts.fingerprint:
         raise shard.damaged("its fingerprint is not that of its rows")
+    if found.n_rows and (least, most) != (facts.first_token, facts.last_token):
+        raise shard.damaged(f"its tokens go from {least} to {most}, not from {facts.first_token} to {facts.last_token}")
 
 
 def _pieces(shard: Shard) -> Iterator[tuple[Cells, Rows]]:
     """The shard in stretches of whole cells that take little memory, each checked as it is read."""
+    shard.check_size()
     shard.check_padding()
     cells = shard.facts.cells
     row_bytes = max(shard.facts.n_bytes // max(shard.n_rows, 1), 1)

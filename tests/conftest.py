@@ -50,8 +50,8 @@ def s3_server() -> Iterator[str]:
         for name, value in settings.items():
             patch.setenv(name, value)
         # The least that S3 takes as a part: this server is slow, and what it is for is having several.
-        patch.setattr("mohole.storage.remote._PART_BYTES", 5 << 20)
-        patch.setattr("mohole.storage.remote._RANGE_BYTES", 1 << 20)
+        patch.setattr("mohole.storage.remote.PART_BYTES", 5 << 20)
+        patch.setattr("mohole.storage.remote.RANGE_BYTES", 1 << 20)
         s3fs.S3FileSystem.clear_instance_cache()
         s3fs.S3FileSystem().mkdir(BUCKET)
         yield address

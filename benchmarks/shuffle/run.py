@@ -68,7 +68,11 @@ def main() -> None:
         result = {
             "date": datetime.date.today().isoformat(),
             "command": f"python benchmarks/shuffle/run.py --gb {arguments.gb:g} --rounds {arguments.rounds}"
-            + (" --peers FOLDER --peers-python PYTHON" if arguments.peers else ""),
+            + (
+                f" --peers FOLDER --peers-python PYTHON --peer-rounds {arguments.peer_rounds}"
+                if arguments.peers
+                else ""
+            ),
             "machine": f"{_cpu()}, {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
             "load1": [each["load1"] for each in rounds],
             "gigabytes": n_rows * WIDTH * 2 / 1e9,

@@ -119,7 +119,7 @@ def test_fewer_or_more_bytes_than_announced_are_refused(storage: Storage, n_writ
 HALF_WRITER = """
 import sys, time
 from mohole.storage import open_storage, remote
-remote._PART_BYTES = 5 << 20
+remote.PART_BYTES = 5 << 20
 with open_storage(sys.argv[1]).writer("level0/object", 20 << 20) as writer:
     writer.write(bytes(19 << 20))
     print("half", flush=True)

@@ -44,7 +44,8 @@ def print_forecast(forecast: Forecast, console: Console) -> None:
     console.print(table)
     reads = [f"{step.name} {_bytes(step.segment_bytes)}" for step in forecast.steps if step.segment_bytes]
     console.print(
-        f"one read is on average: {', '.join(reads)}; requests cost ${prices.dollars(whole):,.2f} at ${prices.get_dollars:g} and "
+        f"one read is on average: {', '.join(reads)}; its requests to an object store cost "
+        f"${forecast.dollars:,.2f} at ${prices.get_dollars:g} and "
         f"${prices.put_dollars:g} a million",
         style="dim",
         highlight=False,

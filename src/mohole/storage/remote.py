@@ -33,9 +33,11 @@ _SCHEMES: dict[str, tuple[_Scheme, str]] = {
     "memory": ("memory", "fsspec"),
 }
 """What a URL begins with, and the package that reads it."""
-_PART_BYTES = 32 << 20
+PART_BYTES = 32 << 20
+"""One PUT, of files longer than that; they take two more, to begin and to end."""
 _MAX_PARTS = 9_000  # S3 takes 10 000
-_RANGE_BYTES = 16 << 20  # one GET; a bucket gives several at once faster than a long one
+RANGE_BYTES = 16 << 20
+"""One GET at most; a bucket gives several at once faster than a long one."""
 _N_CONFLICTS = 50
 _MEMORY_LOCK = Lock()
 
@@ -222,8 +224,8 @@ class FsspecStorage:
         if not target.nbytes:
             self._files.info(path)  # nothing to read of it, but it must be there
             return 0
-        starts = range(offset, offset + target.nbytes, _RANGE_BYTES)
-        ends = [min(start + _RANGE_BYTES, offset + target.nbytes) for start in starts]
+        starts = range(offset, offset + target.nbytes, RANGE_BYTES)
+        ends = [min(start + RANGE_BYTES, offset + target.nbytes) for start in starts]
         n_read = 0
         for piece in self._files.cat_ranges([path] * len(ends), list(starts), ends, on_error="return"):
             if isinstance(piece, Exception):  # "raise" raises only in fsspec from 2026 on
@@ -236,7 +238,7 @@ class FsspecStorage:
         """A file to write to, whose `close` makes the object appear and whose `discard` forgets it."""
         if self._scheme == "memory":
             return _MemoryDraft(self._files, path)
-        return self._files.open(path, "wb", block_size=max(_PART_BYTES, -(-n_bytes // _MAX_PARTS)))
+        return self._files.open(path, "wb", block_size=max(PART_BYTES, -(-n_bytes // _MAX_PARTS)))
 
     def _create(self, path: str, data: bytes) -> bool:
         for _ in range(_N_CONFLICTS):
@@ -300,8 +302,8 @@ class _RemoteWriter:
         if self._n_taken > self._n_bytes:
             raise ValueError(f"{self._name}: announced as {self._n_bytes} bytes, more were written")
         with self._storage._named(self._name):
-            for start in range(0, view.nbytes, _PART_BYTES):  # not in one: the upload copies what it is given
-                self._file.write(view[start : start + _PART_BYTES])
+            for start in range(0, view.nbytes, PART_BYTES):  # not in one: the upload copies what it is given
+                self._file.write(view[start : start + PART_BYTES])
 
     def finish(self) -> None:
         if self._n_taken != self._n_bytes:

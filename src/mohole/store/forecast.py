@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mohole.storage import Traffic
+from mohole.storage.remote import PART_BYTES, RANGE_BYTES
 from mohole.store.plan import (
     SEGMENTS_FOR_FREE,
     Limits,
@@ -31,8 +32,17 @@ class Prices:
         """Reading and writing side by side: the longer of the two. A task is on one host."""
         return max(traffic.bytes_read, traffic.bytes_written) / (min(self.hosts, n_tasks) * self.gbps * 1e9)
 
-    def dollars(self, traffic: Traffic) -> float:
-        return (traffic.n_reads * self.get_dollars + traffic.n_writes * self.put_dollars) / 1e6
+    def dollars(self, traffic: Traffic, segment_bytes: int) -> float:
+        """Of an object store's requests: long reads and writes are several.
+
+        Args:
+            segment_bytes: of one long read, on average.
+        """
+        gets = traffic.n_reads + (traffic.bytes_read // RANGE_BYTES if segment_bytes > RANGE_BYTES else 0)
+        puts = traffic.n_writes
+        if traffic.bytes_written > traffic.n_writes * PART_BYTES:
+            puts = traffic.n_writes * (2 - (-traffic.bytes_written // traffic.n_writes // PART_BYTES))
+        return (gets * self.get_dollars + puts * self.put_dollars) / 1e6
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,11 @@ class Forecast:
     def payload_bytes(self) -> int:
         """Rows of all hookpoints, with their keys and tokens."""
         return self.n_rows * (self.row_bytes + KEY_TOKEN_BYTES) * len(self.hookpoints)
+
+    @property
+    def dollars(self) -> float:
+        """For the requests of all steps, were the rows in an object store."""
+        return sum(self.prices.dollars(step.traffic, step.segment_bytes) for step in self.steps)
 
     def total(self) -> Traffic:
         whole = Traffic()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mohole import config
-from mohole.cli.main import command_names
+from mohole.cli.app import command_names
 from mohole.config import Table
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -8,7 +8,7 @@ from types import FrameType
 def main() -> None:
     """Run the command line. Ctrl-C is understood from the first moment, while the libraries are still being loaded."""
     before = signal.signal(signal.SIGINT, _stop)
-    from mohole.cli.main import main as run
+    from mohole.cli.app import main as run
 
     signal.signal(signal.SIGINT, before)
     run()

@@ -131,6 +131,25 @@ def test_mending_a_small_file_keeps_every_shard(
     assert files(out / "shards") == before
 
 
+@pytest.mark.parametrize("levels", [0, 1])
+def test_a_damaged_record_of_a_task_is_found_and_the_store_stays_finished(
+    source: Store, tmp_path: Path, dice: random.Random, mohole: Mohole, levels: int
+) -> None:
+    out = tmp_path / "out"
+    made = shuffle(source, out, levels=levels)
+    record = dice.choice(sorted((out / "tasks" / "sorted").rglob("*.json")))
+    for path in (record, out / "tasks" / "plan.json"):
+        flip(path, dice)
+        status, said = mohole("verify", out)
+        assert (status, f"out/{path.relative_to(out)}" in said) == (1, True)
+        assert mohole("verify", out, "--mend")[0] == 0
+        assert mohole("verify", out)[0] == 0
+    name = dice.choice(sorted(digests(made)))
+    flip(out / name, dice)
+    assert mohole("verify", out, "--mend")[0] == 0
+    assert digests(shuffle(source, out, levels=levels)) == digests(made)
+
+
 def test_a_shard_that_has_grown_is_found_and_mended(source: Store, tmp_path: Path, mohole: Mohole) -> None:
     out = tmp_path / "out"
     made = shuffle(source, out, levels=0)

@@ -116,3 +116,21 @@ def test_int8_scales_come_from_many_rows(tmp_path: Path) -> None:
     for hookpoint, rows in WORLD.rows.items():
         error = np.abs(store.take(hookpoint, WORLD.tokens) - rows).max(0)
         assert (error <= 0.51 * 1.25 * np.abs(rows).max(0) / 127).all()
+
+
+def test_values_beyond_the_calibrated_range_are_clipped_and_counted_over_all_shards(tmp_path: Path) -> None:
+    documents = Documents(np.array([0, 16_484]), np.array([False]))
+    rows = np.random.default_rng(0).uniform(-1, 1, (16_484, 2)).astype(np.float32)
+    beyond = [(16_390, 0), (16_391, 1), (16_480, 1)]  # behind the rows that the scales are taken from, in two shards
+    for row, dimension in beyond:
+        rows[row, dimension] = 1000.0
+    write_store(tmp_path / "s", {"embed": rows}, documents, dtype="int8", shard_rows=100)
+    store = Store.open(tmp_path / "s")
+    assert store.facts.n_clipped["embed"] == len(beyond)
+    assert sum(shard.n_clipped > 0 for shard in store.layout.shards["embed"]) == 2
+    assert verify(store).holds
+    found = store.take("embed", np.arange(16_484))
+    assert np.abs(found).max() < 2
+    kept = np.ones_like(rows, dtype=bool)
+    kept[tuple(np.transpose(beyond))] = False
+    assert np.abs(found - rows)[kept].max() < 1.25 / 127

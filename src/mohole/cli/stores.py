@@ -142,7 +142,9 @@ def verify(
         return
     print_certificate(opened, certificate, Console())
     if certificate.damaged and mend:
-        seal.mend(opened, certificate.damaged)
+        if not seal.mend(opened, certificate.damaged):
+            typer.echo("taken away; nothing else needs these records, and the store is as good as before")
+            return
         typer.echo(
             "taken away, and the store is unfinished again; the command that made it makes these shards again "
             "(all of them, where the shuffle took several passes)"

@@ -43,12 +43,17 @@ def publish(folder: Path, place: Storage, inputs: Inputs) -> None:
     seal(place, inputs)
 
 
-def mend(store: Store, damaged: Sequence[DamageError]) -> None:
+def mend(store: Store, damaged: Sequence[DamageError]) -> bool:
     """Take damaged shards and what vouches for them away, and open the store again: what made it makes only these again.
 
-    Of a shuffle in several passes everything is made again, because the passes between are gone.
+    Of a shuffle in several passes everything is made again, because the passes between are gone. Where nothing but records of
+    tasks are damaged, they go, and the store stays finished: False.
     """
-    shards = {error.name for error in damaged}
+    records = {error.name for error in damaged if error.name.startswith(f"{TASKS}/")}
+    store.shard_storage.delete(sorted(records))
+    shards = {error.name for error in damaged} - records
+    if not shards:
+        return False
     commits = store.shard_storage.names(f"{TASKS}/")
     levels = {name.split("/")[1] for name in commits if name.count("/") > 1}  # beside the levels stands the plan
     if levels <= _INDEPENDENT:
@@ -59,6 +64,7 @@ def mend(store: Store, damaged: Sequence[DamageError]) -> None:
     if store.shard_storage.url != store.storage.url:
         store.shard_storage.delete([artifact.MANIFEST])  # a second one stands beside shards that are elsewhere
     reopen(store.storage)
+    return True
 
 
 def reopen(place: Storage) -> None:

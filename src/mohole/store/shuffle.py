@@ -4,7 +4,6 @@ What stays is a sorted store. A killed shuffle goes on from its commits; where a
 or lost, or where its plan is another one than before (other memory, other cores), it begins again from its source.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -148,7 +147,7 @@ class _Work:
             hookpoint: [[asdict(step) for step in plan.passes], plan.limits.cell_bytes]
             for hookpoint, plan in self.plans.items()
         }
-        data = json.dumps(plans, sort_keys=True).encode()
+        data = sealed({"plans": plans})
         if not self.out.put_once(_PLAN_FILE, data) and self.out.read(_PLAN_FILE) != data:
             self.begin_again()
             self.out.put(_PLAN_FILE, data)

@@ -7,13 +7,13 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from mohole.errors import DamageError
+from mohole.errors import ArtifactError, DamageError
 from mohole.progress import track
 from mohole.storage import Storage
 from mohole.store.cells import Cells
 from mohole.store.columns import RowFormat
 from mohole.store.fingerprint import Fingerprint, row_hashes
-from mohole.store.listing import overlapping
+from mohole.store.listing import TASKS, overlapping, unsealed
 from mohole.store.order import Documents, Order
 from mohole.store.shard import Rows, Shard, ShardFacts
 from mohole.store.shard_writer import sorted_places
@@ -66,8 +66,19 @@ def verify(store: Store) -> Certificate:
                 tracker.advance(facts.n_bytes)
             wrong += _whole(store, hookpoint, shards, found)
             order_hash = state.hexdigest() if store.facts.is_sorted else None
+    damaged += _damaged_records(store.shard_storage)
     n_shards = sum(len(shards) for shards in store.layout.shards.values())
     return Certificate(n_shards, store.n_rows, None if damaged else order_hash, tuple(damaged), tuple(wrong))
+
+
+def _damaged_records(storage: Storage) -> Iterator[DamageError]:
+    """Of the tasks that made the store: no reader needs them, but who mends it does."""
+    for name in storage.names(f"{TASKS}/"):
+        where = f"{storage.url}/{name}"
+        try:
+            unsealed(storage.read(name), where, f"mohole verify {storage.url} --mend takes it away")
+        except ArtifactError as error:
+            yield DamageError(str(error), name, storage.url)
 
 
 def verify_bytes(store: Store) -> None:

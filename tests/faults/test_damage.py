@@ -20,7 +20,7 @@ from mohole.store.merge_task import MergeTask, run_merge
 from mohole.store.stream import Stream
 from mohole.store.verify import verify
 
-N_FLIPS = 8
+N_FLIPS = 5
 """Of each kind of file."""
 
 

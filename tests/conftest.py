@@ -1,6 +1,7 @@
-"""What tests share: one thread, hypothesis without deadlines, the way to real data beside the checkout, an S3 server."""
+"""What tests share: one thread, hypothesis without deadlines, real data beside the checkout, the command line, an S3 server."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,18 @@ def shared_dir() -> Path:
     if not (place / "data").is_dir():
         pytest.skip(f"real models and texts are not there ({place}/data); set MOHOLE_SHARED to a folder that has them")
     return place
+
+
+def exit_status(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """Run the command line in this process."""
+    from mohole.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["mohole", *map(str, arguments)])
+    try:
+        main()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
 
 
 @pytest.fixture(scope="session")

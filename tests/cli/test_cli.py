@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from tests.conftest import exit_status
 
 from mohole import __version__, artifact
-from mohole.cli import main
 from mohole.errors import ArtifactError
 
 Mohole = Callable[..., tuple[int, str, str]]
@@ -43,12 +43,7 @@ def mohole(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -
     """Run the command line in this process; returns exit status, standard output, standard error."""
 
     def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mohole", *map(str, arguments)])
-        try:
-            main()
-            status = 0
-        except SystemExit as exit_:
-            status = int(exit_.code or 0)
+        status = exit_status(monkeypatch, *arguments)
         out, err = capfd.readouterr()
         return status, out, err
 

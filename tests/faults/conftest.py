@@ -1,15 +1,14 @@
 """Small stores that are made in many tasks, and drivers to make them."""
 
 import random
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.conftest import exit_status
 from tests.faults.drivers import Drivers
 
-from mohole.cli import main
 from mohole.storage import Storage
 from mohole.store import Documents, Store, write_store
 from mohole.store.listing import LAYOUT_FILE
@@ -60,12 +59,7 @@ def mohole(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -
     monkeypatch.setenv("COLUMNS", "1000")
 
     def call(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["mohole", *map(str, arguments)])
-        try:
-            main()
-            status = 0
-        except SystemExit as exit_:
-            status = int(exit_.code or 0)
+        status = exit_status(monkeypatch, *arguments)
         return status, " ".join("".join(capfd.readouterr()).split())
 
     return call

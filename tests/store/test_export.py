@@ -1,6 +1,5 @@
 """Exported tables: each row with its own token, document and place, whichever tool reads them; whole or not there."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +7,9 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import safetensors.numpy
+from tests.conftest import exit_status
 from tests.store.worlds import make_world, write
 
-from mohole.cli import main
 from mohole.errors import ArtifactError, DamageError
 from mohole.store import Store
 from mohole.store.export import export
@@ -72,9 +71,6 @@ def test_a_damaged_shard_is_named_and_no_part_of_the_tables_is_left(store: Store
 def test_from_the_command_line_the_tables_stand_beside_the_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["mohole", "export", str(tmp_path / "store"), "--to", "parquet"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert not ended.value.code
+    assert exit_status(monkeypatch, "export", tmp_path / "store", "--to", "parquet") == 0
     assert str(tmp_path / "store-parquet") in capsys.readouterr().out
     assert list((tmp_path / "store-parquet").glob("embed-*.parquet"))

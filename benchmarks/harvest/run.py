@@ -15,7 +15,6 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import shutil
 import statistics
 import sys
@@ -42,6 +41,7 @@ from mohole.model.shared import shared_model
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 import footprint  # noqa: E402
+import machine  # noqa: E402
 
 REPOSITORY = HERE.parent.parent
 CONTEXT = 256
@@ -66,7 +66,7 @@ def main() -> None:
     result = {
         "date": datetime.date.today().isoformat(),
         "command": "python benchmarks/harvest/run.py" + (" --model FOLDER --text FILES" if arguments.text else ""),
-        "machine": f"{_cpu()}, {platform.machine()}, torch {torch.__version__}, 1 thread",
+        "machine": f"{machine.machine()}, torch {torch.__version__}, 1 thread",
         "measured": measured,
     }
     out = HERE / "results" / f"{result['date']}{arguments.suffix}.json"
@@ -194,14 +194,6 @@ def _costs(call: Callable[[], object]) -> tuple[float, float]:
     wall, cpu = time.perf_counter(), footprint.cpu_seconds()
     call()
     return footprint.cpu_seconds() - cpu, time.perf_counter() - wall
-
-
-def _cpu() -> str:
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text().splitlines() if facts.exists() else []
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "processor unknown"
-    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What this machine can do at most: its disk past the page cache, and its memory. GB/s (1e9 bytes)."""
+"""What this machine's disk can do at most, past the page cache. GB/s (1e9 bytes)."""
 
 import mmap
 import os
@@ -9,11 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mohole.store.merge import rows_at
-from mohole.store.shard_writer import BLOCK_BYTES
-
 _BLOCK_BYTES = 8 << 20
-_PERMUTED_BYTES = 256 << 20
 _WRITE_BYTES = 4 << 20  # a merge asks for so much at a time
 
 
@@ -39,37 +35,6 @@ def disk(folder: Path, n_bytes: int) -> dict[str, float]:
         first.unlink(missing_ok=True)
         second.unlink(missing_ok=True)
     return {"write": write / 1e9, "read": read / 1e9, "mixed": mixed / 1e9}
-
-
-def memory(row_bytes: int) -> dict[str, float]:
-    """Copying in one stream; copying in order in pieces of a row; gathering rows by a permutation in one call; and as a merge
-    does it, block by block, by its own code.
-
-    One stream passes the cache by (16 GB/s on one EPYC core), which copies of 4 KB do not (9): no permutation can, its rows
-    stand apart.
-    """
-    rows = np.ones((_PERMUTED_BYTES // row_bytes, row_bytes), dtype=np.uint8)
-    target = np.zeros_like(rows)
-    places, in_order = np.random.default_rng(0).permutation(len(rows)), np.arange(len(rows))
-    step = BLOCK_BYTES // row_bytes
-
-    def merged() -> None:
-        for start in range(0, len(rows), step):
-            rows_at(rows, places[start : start + step])
-
-    calls: dict[str, Callable[[], object]] = {
-        "memcpy": lambda: np.copyto(target, rows),
-        "memcpy by rows": lambda: np.take(rows, in_order, axis=0, out=target, mode="clip"),
-        "gather": lambda: np.take(rows, places, axis=0, out=target, mode="clip"),
-        "permutation": merged,
-    }
-    for call in calls.values():
-        call()
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(5):  # in turn: a machine that is busy for a while slows all of them
-        for name, call in calls.items():
-            times[name].append(seconds(call))
-    return {name: rows.nbytes / float(np.median(found)) / 1e9 for name, found in times.items()}
 
 
 def seconds(call: Callable[[], object]) -> float:

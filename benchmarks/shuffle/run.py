@@ -1,4 +1,4 @@
-"""What a shuffle costs beside what the disk and the memory can do, beside other executors, and beside other libraries.
+"""What a shuffle costs beside what the disk can do, beside other executors, and beside other libraries.
 
     python benchmarks/shuffle/run.py                                    # 2 GB of 1 KB rows, under 512 MiB for all processes
     python benchmarks/shuffle/run.py --peers FOLDER --peers-python PYTHON
@@ -13,7 +13,6 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -33,6 +32,7 @@ from mohole.store.verify import tokens_in_order, verify
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 import footprint  # noqa: E402
+import machine  # noqa: E402
 
 WIDTH = 512  # bfloat16: rows of 1 KiB
 CAP_MIB = 512
@@ -73,7 +73,7 @@ def main() -> None:
                 if arguments.peers
                 else ""
             ),
-            "machine": f"{_cpu()}, {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+            "machine": machine.machine(),
             "load1": [each["load1"] for each in rounds],
             "gigabytes": n_rows * WIDTH * 2 / 1e9,
             **_summary(rounds),
@@ -105,7 +105,6 @@ def _round(scratch: Path, n_rows: int, arguments: argparse.Namespace, number: in
     """Everything once."""
     found: dict[str, Any] = {"load1": round(os.getloadavg()[0], 1)}
     found["limits"] = limits.disk(scratch, min(n_rows * 2 * WIDTH, 1 << 30))
-    found["memory"] = {f"{row_bytes} B rows": limits.memory(row_bytes) for row_bytes in (1024, 4096)}
     found["ours"] = {name: _ours(job, scratch, n_rows) for name, job in OURS.items()}
     found["limits after"] = limits.disk(scratch, min(n_rows * 2 * WIDTH, 1 << 30))
     found["peers"] = {
@@ -175,11 +174,6 @@ def _summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
         "limits_gb_per_s": {
             name: median([(each["limits"][name] + each["limits after"][name]) / 2 for each in rounds])
             for name in ("write", "read", "mixed")
-        }
-        | {
-            f"{name}, {rows}": median([each["memory"][rows][name] for each in rounds])
-            for rows in rounds[0]["memory"]
-            for name in ("memcpy", "memcpy by rows", "gather", "permutation")
         },
         "gb_per_s": {name: median([rate(each, name) for each in rounds]) for name in (*OURS, *PEERS)},
         "cpu_seconds_per_gb": {
@@ -196,16 +190,6 @@ def _summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
             "one stage / (mixed / 2)": median([rate(e, one) / (m / 2) for e, m in zip(rounds, mixed, strict=True)]),
             "loader / read": median([rate(e, load) / e["limits"]["read"] for e in rounds]),
             "Ray Core / process pool": median([over(each, ray, pool) for each in rounds]),
-        }
-        | {
-            f"{one} / {other}, 4096 B rows": median(
-                [e["memory"]["4096 B rows"][one] / e["memory"]["4096 B rows"][other] for e in rounds]
-            )
-            for one, other in (
-                ("gather", "memcpy by rows"),
-                ("permutation", "memcpy by rows"),
-                ("permutation", "memcpy"),
-            )
         }
         | {f"two stages / {name}": median([over(each, pool, name) for each in rounds]) for name in PEERS},
         "planned_and_measured_differ_at_most": round(max(wrong), 5),
@@ -258,14 +242,6 @@ def _print(result: dict[str, Any]) -> None:
         print(f"{name:49} {result[name]}")
     for name, found in result["uniformity"].items():
         print(f"uniformity of {name:35} {found if isinstance(found, str) else found['verdict']}")
-
-
-def _cpu() -> str:
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text().splitlines() if facts.exists() else []
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "processor unknown"
-    )
 
 
 if __name__ == "__main__":

@@ -110,7 +110,12 @@ def test_any_range_of_keys_comes_back_with_its_fingerprint(tmp_path_factory: pyt
     read = shard.read(wanted)
     np.testing.assert_array_equal(read.key_token, key_token[in_range])
     np.testing.assert_array_equal(read.stored.view(np.float32).reshape(-1, 3), rows[in_range])
-    assert shard.part(wanted).n_rows == in_range.sum()
+    part = shard.part(wanted)
+    assert part.n_rows == in_range.sum()
+    for room_rows in (1, 40):  # a cell that is larger than the room, and many cells in it
+        pieces = [(first, piece.copy()) for first, piece in part.pieces(np.empty((room_rows, 12), dtype=np.uint8))]
+        assert [first for first, _ in pieces] == np.cumsum([0, *(len(piece) for _, piece in pieces)])[:-1].tolist()
+        np.testing.assert_array_equal(np.concatenate([read.stored[:0], *(piece for _, piece in pieces)]), read.stored)
     assert sum((shard.part(part).fingerprint for part in own.split(5)), Fingerprint()) == shard.facts.fingerprint
     assert total([shard.facts]) == shard.facts.fingerprint
     tokens = key_token[:, 1]

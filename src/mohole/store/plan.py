@@ -22,6 +22,8 @@ SEGMENT_BYTES = 256 << 10
 SEGMENTS_FOR_FREE = 4096
 """So few seeks are cheaper than another pass, however short the segments."""
 
+PIECE_BYTES = 16 << 20
+"""A loader reads no more at a time. Object stores are read in ranges of as much."""
 _WORK_BYTES = 64
 """Of a merge task for each row, beside the row: keys and tokens twice, places, hashes."""
 _PROCESS_BYTES = 80 * MIB
@@ -121,6 +123,13 @@ class ShufflePlan:
         return tuple(found)
 
 
+def loader_room(memory_bytes: int, row_bytes: int) -> tuple[int, int]:
+    """(rows of a pile, rows of a piece that is on its way to its place) of a training's loader, which holds two piles."""
+    piece_bytes = min(PIECE_BYTES, memory_bytes // 8)
+    rows = Limits((memory_bytes - piece_bytes) // 2, process_bytes=0).pile_rows(row_bytes)
+    return rows, max(piece_bytes // max(row_bytes, 1), 1)
+
+
 def plan_loader(
     n_rows: int,
     row_bytes: int,
@@ -135,7 +144,7 @@ def plan_loader(
     Args:
         n_sorted: shards of a sorted store, of which a pile reads its own; None: runs, of which it reads them all.
     """
-    room = Limits(memory_bytes // 2, process_bytes=0).pile_rows(row_bytes)
+    room, _ = loader_room(memory_bytes, row_bytes)
     n_piles = -(-n_rows // room) or 1
     n_shards = n_runs if n_sorted is None else n_sorted
     opened = ALIGNMENT_BYTES + table_bytes(cells_of_pile(n_rows * row_bytes // max(n_shards, 1), cell_bytes))

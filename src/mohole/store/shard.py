@@ -8,7 +8,7 @@ has a checksum of its part of either column, so any range of keys can be read an
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -172,19 +172,39 @@ class Part:
         Raises:
             DamageError: a cell's checksum is wrong, or the file is gone or cut short.
         """
-        if self.n_rows == 0:
+        self.read_ids(target.key_token)
+        self._read(1, target.stored, 0, len(self.bounds) - 1)
+
+    def read_ids(self, target: UInt64) -> None:
+        """Read their keys and tokens only, and check them. Raises: DamageError, as `read_into`."""
+        self._read(0, target, 0, len(self.bounds) - 1)
+
+    def pieces(self, room: Bytes) -> Iterator[tuple[int, Bytes]]:
+        """The stored rows, some cells at a time, each with the number of its first row here. They stand in `room` until the
+        next ones are asked for; a cell that is larger than `room` comes in room of its own. Raises: DamageError, as `read_into`.
+        """
+        first, last = 0, len(self.bounds) - 1
+        while first < last:
+            start = int(self.bounds[first])
+            fits = int(np.searchsorted(self.bounds, start + len(room), side="right")) - 1
+            end = max(fits, first + 1)
+            n_rows = int(self.bounds[end]) - start
+            piece = room[:n_rows] if fits > first else np.empty((n_rows, room.shape[1]), dtype=np.uint8)
+            self._read(1, piece, first, end)
+            yield start, piece
+            first = end
+
+    def _read(self, column: int, target: NDArray[Any], first: int, end: int) -> None:
+        """Read some cells' part of a column, and check it."""
+        start, stop = int(self.bounds[first]), int(self.bounds[end])
+        if start == stop:
             return
         layout, row_bytes = self.file.layout, self.file.row_format.row_bytes
-        places: tuple[tuple[int, int, NDArray[Any]], ...] = (
-            (layout.ids_at, KEY_TOKEN_BYTES, target.key_token),
-            (layout.rows_at, row_bytes, target.stored),
-        )
-        bounds = self.bounds.tolist()
-        for column, (at, size, part) in enumerate(places):
-            self.file.read(at + self.first_row * size, part.reshape(-1).view(np.uint8).data)
-            for number, (low, high) in enumerate(pairwise(bounds)):
-                if checksum(part[low:high]) != int(self.checksums[number, column]):
-                    raise self.file.wrong_cell(self.first_cell + number)
+        at, size = ((layout.ids_at, KEY_TOKEN_BYTES), (layout.rows_at, row_bytes))[column]
+        self.file.read(at + (self.first_row + start) * size, target.reshape(-1).view(np.uint8).data)
+        for cell, (low, high) in enumerate(pairwise(self.bounds[first : end + 1].tolist()), start=first):
+            if checksum(target[low - start : high - start]) != int(self.checksums[cell, column]):
+                raise self.file.wrong_cell(self.first_cell + cell)
 
 
 class Shard:

@@ -17,15 +17,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mohole.errors import NumericsError, StageError
+from mohole.kernels.place import put_rows, room_for_rows
 from mohole.store.cells import Cells
-from mohole.store.merge import read_range
-from mohole.store.plan import Limits
-from mohole.store.shard import Rows, Shard
+from mohole.store.plan import loader_room
+from mohole.store.shard import Shard
 from mohole.store.shard_writer import sorted_places
 from mohole.store.shuffle import grouped
 from mohole.store.store import Store
 
 Int64 = NDArray[np.int64]
+UInt64 = NDArray[np.uint64]
+Bytes = NDArray[np.uint8]
 
 DEFAULT_MEMORY = 2 << 30
 _CELL_BYTES = 50
@@ -58,16 +60,16 @@ class RowStream(Protocol):
 
 @dataclass(frozen=True)
 class _Pile:
-    """Rows in memory, with the permutation that sorts them."""
+    """Rows in memory, in their order."""
 
     first: int
     """Rank of its first row in the whole order."""
-    rows: Rows
-    places: Int64
+    tokens: UInt64
+    stored: Bytes
 
     @property
     def end(self) -> int:
-        return self.first + len(self.places)
+        return self.first + len(self.tokens)
 
 
 class Stream:
@@ -96,8 +98,8 @@ class Stream:
         self._store, self._format = store, store.facts.formats[hookpoint]
         facts = store.layout.shards[hookpoint]
         self._keeps_tables = sum(shard.cells.count for shard in facts) * _CELL_BYTES <= _TABLES_KEPT
-        room = Limits(memory_bytes // 2, process_bytes=0).pile_rows(self._format.row_bytes)
-        self._ranges, self._firsts = self._cut(room)
+        pile_rows, self._piece_rows = loader_room(memory_bytes, self._format.row_bytes)
+        self._ranges, self._firsts = self._cut(pile_rows)
         self._pile: _Pile | None = None
         self._next: tuple[int, Future[_Pile]] | None = None
 
@@ -149,12 +151,13 @@ class Stream:
         while done < n_rows:
             rank = (first + done) % self.n_rows
             pile = self._at(rank)
-            places = pile.places[rank - pile.first : min(rank - pile.first + n_rows - done, self.n_rows - pile.first)]
-            found[done : done + len(places)] = self._format.decode(
-                np.take(pile.rows.stored, places, axis=0, mode="clip")
+            here = slice(
+                rank - pile.first, min(rank - pile.first + n_rows - done, self.n_rows - pile.first, len(pile.tokens))
             )
-            tokens[done : done + len(places)] = pile.rows.key_token[places, 1]
-            done += len(places)
+            end = done + here.stop - here.start
+            found[done:end] = self._format.decode(pile.stored[here])
+            tokens[done:end] = pile.tokens[here]
+            done = end
         if not np.isfinite(found.sum(dtype=np.float64)) and not np.isfinite(found).all():
             wrong = int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])
             raise NumericsError(
@@ -181,6 +184,20 @@ class Stream:
         return (number + 1) % int(np.searchsorted(self._firsts, self.n_rows, side="left"))
 
     def _load(self, number: int) -> _Pile:
+        """The keys first, so that every row goes to its place as it is read."""
         wanted = self._ranges[number]
-        rows, _ = read_range([shard.part(wanted) for shard in self._shards(wanted)], self._format)
-        return _Pile(int(self._firsts[number]), rows, sorted_places(rows.key_token))
+        parts = [shard.part(wanted) for shard in self._shards(wanted)]
+        starts = np.cumsum([0, *(part.n_rows for part in parts)]).tolist()
+        key_token = np.empty((starts[-1], 2), dtype=np.uint64)
+        for part, start in zip(parts, starts, strict=False):
+            part.read_ids(key_token[start : start + part.n_rows])
+        order = sorted_places(key_token)
+        ranks = np.empty_like(order)
+        ranks[order] = np.arange(len(order))
+        row_bytes = self._format.row_bytes
+        stored = room_for_rows(len(order), row_bytes)
+        room = room_for_rows(min(self._piece_rows, len(order)), row_bytes)
+        for part, start in zip(parts, starts, strict=False):
+            for first, piece in part.pieces(room):
+                put_rows(stored, ranks[start + first : start + first + len(piece)], piece)
+        return _Pile(int(self._firsts[number]), key_token[order, 1], stored)

@@ -38,6 +38,7 @@ class Use(IntEnum):
     FINGERPRINT = 15
     LIVE_WINDOWS = 16
     LIVE_ROWS = 17
+    LATENT_READS = 18
 
 
 def philox(first: UInt64, second: UInt64, key: int) -> tuple[UInt64, UInt64]:

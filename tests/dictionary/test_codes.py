@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mohole.dictionary import SparseCodes
-from mohole.dictionary.codes import from_dense, from_selection
+from mohole.dictionary.codes import from_dense
 
 
 def some_dense(n_rows: int, n_latents: int, seed: int) -> torch.Tensor:
@@ -29,16 +29,6 @@ def test_to_sparse_and_back_loses_nothing(n_rows: int, n_latents: int, seed: int
         entries = codes.latents[codes.row_starts[row] : codes.row_starts[row + 1]]
         assert torch.equal(entries, dense[row].nonzero()[:, 0])  # ascending, distinct
         assert (codes.rows[codes.row_starts[row] : codes.row_starts[row + 1]] == row).all()
-
-
-def test_a_selection_in_any_order_gives_ascending_latents_and_drops_what_is_not_positive() -> None:
-    values = torch.tensor([[0.5, 2.0, -1.0], [0.0, -3.0, -2.0], [1.0, 3.0, 2.0]])
-    latents = torch.tensor([[4, 1, 0], [0, 1, 2], [5, 3, 4]])
-    codes = from_selection(values, latents, 6)
-    assert codes.row_starts.tolist() == [0, 2, 2, 5]
-    assert codes.latents.tolist() == [1, 4, 3, 4, 5]
-    assert codes.values.tolist() == [2.0, 0.5, 3.0, 2.0, 1.0]
-    assert torch.equal(from_dense(codes.dense()).values, codes.values)
 
 
 def test_no_rows_are_no_codes() -> None:

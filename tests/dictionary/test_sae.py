@@ -113,7 +113,7 @@ def test_what_is_saved_is_what_is_opened(tmp_path: Path) -> None:
         "W_enc": (N_LATENTS, D), "b_enc": (N_LATENTS,), "W_dec": (N_LATENTS, D), "b_dec": (D,)
     }  # fmt: skip
     assert (tmp_path / "sae" / "dictionary.json").read_text() == json.dumps(
-        {"hookpoint": "resid_post.1", "nonlinearity": {"k": 9, "kind": "topk"}, "training": {}}, indent=1
+        {"hookpoint": "resid_post.1", "kind": "sae", "nonlinearity": {"k": 9, "kind": "topk"}, "training": {}}, indent=1
     ) + "\n"
 
 

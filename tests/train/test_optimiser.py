@@ -1,27 +1,15 @@
-"""Adam is torch's Adam; the decoder stays on the sphere; clipping keeps direction; denormals do not linger."""
+"""All tensors move as torch's Adam moves them; the decoder stays on the sphere; clipping keeps direction; running means."""
+
+import math
 
 import pytest
 import torch
+from tests.train import dense
+from tests.train.test_objective import KINDS, N_LATENTS, run, settings_of, some_batch, some_weights
 
-from mohole.config import Train
-from mohole.train.optimiser import Adam, Optimiser, learning_rate
+from mohole.config import Gated, JumpReLU, TopK, Train
+from mohole.train.optimiser import Optimiser, RunningMean, learning_rate
 from mohole.train.weights import Weights
-
-
-def draw(*shape: int, seed: int) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def test_adam_moves_as_torchs_adam_does() -> None:
-    start = draw(1500, 3, seed=0)  # more rows than one slab
-    mine, theirs = start.clone(), start.clone()
-    adam, adam_of_torch = Adam(mine), torch.optim.Adam([theirs], lr=0.01, eps=6.25e-10)
-    for step in range(20):
-        gradient = draw(1500, 3, seed=step) * 10.0 ** (step % 5 - 4)
-        adam.step(gradient, 0.01)
-        theirs.grad = gradient.clone()
-        adam_of_torch.step()
-    torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_the_rate_rises_straight_stays_flat_and_falls_straight() -> None:
@@ -35,49 +23,70 @@ def test_the_rate_rises_straight_stays_flat_and_falls_straight() -> None:
     assert all(0 < learning_rate(step, Train(steps=7, decay_share=1.0)) <= Train().lr for step in range(7))
 
 
-def some_weights() -> Weights:
-    W_dec = draw(30, 8, seed=1)
-    return Weights(draw(30, 8, seed=2), draw(30, seed=3), W_dec / W_dec.norm(dim=1, keepdim=True), draw(8, seed=4))
+@pytest.mark.parametrize("clip_norm", [None, 1e9, 0.3])
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("sae", {"nonlinearity": TopK(k=4), "auxk": 5}),
+        ("sae", {"nonlinearity": JumpReLU(), "decoder": "free", "prefixes": (10,)}),
+        ("crosscoder", {"nonlinearity": Gated(), "decoder": "free"}),
+        ("skip", {"nonlinearity": TopK(k=4), "auxk": 0}),
+        ("cross-layer", {"nonlinearity": TopK(k=4), "auxk": 3}),
+    ],
+)
+def test_weights_move_as_torchs_adam_on_the_dense_gradient_moves_them(
+    kind: str, settings: dict[str, object], clip_norm: float | None
+) -> None:
+    """Ten steps of the whole trainer's arithmetic against autograd, clip_grad_norm_ and torch.optim.Adam, in float64."""
+    config = settings_of(kind, **settings)
+    weights = some_weights(kind, config)
+    theirs = {name: tensor.clone() for name, tensor in weights.named()}
+    adam = torch.optim.Adam(theirs.values(), lr=0.01, eps=6.25e-10)
+    optimiser = Optimiser(weights, clip_norm)
+    for step in range(10):
+        batch = some_batch(kind, seed=step)
+        outcome, dead = run(kind, config, weights, batch)
+        norm = optimiser.step(outcome, 0.01)
+        _, gradients = dense.gradients(weights.of(theirs), batch, config, KINDS[kind][2], dead)
+        for name, tensor in theirs.items():
+            tensor.grad = gradients[name]
+        length = torch.nn.utils.clip_grad_norm_(theirs.values(), clip_norm or 1e30)
+        assert norm == pytest.approx(float(length), rel=1e-6)
+        adam.step()
+        if config.decoder == "unit":
+            for name in theirs:
+                if name.startswith("W_dec"):
+                    theirs[name] /= theirs[name].norm(dim=1, keepdim=True)
+        for name, tensor in weights.named():
+            # Adam is the sign of a gradient that is all rounding, so tiny ones may differ: by no more than a step.
+            torch.testing.assert_close(tensor, theirs[name], rtol=1e-6, atol=1e-7, msg=f"{name}, step {step}")
 
 
-def gradients(scale: float) -> Weights:
-    return Weights(*(draw(*tensor.shape, seed=i) * scale for i, tensor in enumerate(some_weights().tensors())))
+def test_decoder_rows_stay_unit_vectors_and_a_gradient_along_them_does_nothing() -> None:
+    config = settings_of("sae", nonlinearity=TopK(k=4), auxk=0)
+    weights = some_weights("sae", config)
+    before = weights.blocks[0].W_dec.clone()
+    optimiser = Optimiser(weights, 1.0)
+    for step in range(5):
+        outcome, _ = run("sae", config, weights, some_batch("sae", seed=step))
+        optimiser.step(outcome, 0.1)
+    torch.testing.assert_close(weights.blocks[0].W_dec.norm(dim=1), torch.ones(N_LATENTS, dtype=torch.float64))
+    assert not torch.allclose(weights.blocks[0].W_dec, before, atol=0.1)
 
 
-def test_decoder_rows_stay_unit_vectors() -> None:
-    weights = some_weights()
-    optimiser = Optimiser(weights, clip_norm=1.0)
-    for _ in range(5):
-        optimiser.step(gradients(1.0), 0.1)
-    torch.testing.assert_close(weights.W_dec.norm(dim=1), torch.ones(30))
-    assert not torch.allclose(weights.W_dec, some_weights().W_dec, atol=0.1)
-
-
-def test_a_gradient_along_the_decoder_rows_does_nothing() -> None:
-    weights = some_weights()
-    along = Weights(torch.zeros(30, 8), torch.zeros(30), 3.0 * weights.W_dec, torch.zeros(8))
-    norm = Optimiser(weights, clip_norm=1.0).step(along, 0.1)
-    assert norm < 1e-5
-
-
-def test_clipping_counts_all_weights_as_one_vector_and_only_shortens() -> None:
-    flat = Weights(draw(30, 8, seed=0), draw(30, seed=1), torch.zeros(30, 8), draw(8, seed=3))
-    length = float(torch.cat([tensor.flatten() for tensor in flat.tensors()]).norm())
-    for clip_norm in (length / 4, length * 4):
-        weights = some_weights()
-        optimiser = Optimiser(weights, clip_norm)
-        assert optimiser.step(flat, 0.1) == pytest.approx(length, rel=1e-5)
-        shrink = min(1.0, clip_norm / length)
-        torch.testing.assert_close(optimiser._adams[0].mean, 0.1 * shrink * flat.W_enc)
-
-
-def test_the_moments_of_a_silent_latent_do_not_become_denormal() -> None:
-    weight = torch.ones(4, 2)
-    adam = Adam(weight)
-    adam.step(torch.full((4, 2), 1e-3), 0.01)
-    for _ in range(1200):
-        adam.step(torch.zeros(4, 2), 0.01)
-    tiny = torch.finfo(torch.float32).tiny
-    for moment in (adam.mean, adam.square):
-        assert ((moment == 0) | (moment.abs() >= tiny)).all()
-    assert (adam.mean == 0).all()
+def test_a_running_mean_weighs_steps_by_their_age() -> None:
+    config = settings_of("sae", nonlinearity=TopK(k=4), decoder="free")
+    weights = some_weights("sae", config)
+    mean = RunningMean(weights, 0.9)
+    seen = []
+    for step in range(6):
+        for _, tensor in weights.named():
+            tensor.add_(step)
+        seen.append(weights.b_dec.clone())
+        mean.update()
+    shares = [0.9**age for age in range(5, -1, -1)]
+    expected = sum(share * tensor for share, tensor in zip(shares, seen, strict=True)) / math.fsum(shares)
+    torch.testing.assert_close(mean.weights(is_unit=False).b_dec, expected)
+    unit = mean.weights(is_unit=True).blocks[0].W_dec
+    torch.testing.assert_close(unit.norm(dim=1), torch.ones(N_LATENTS, dtype=torch.float64))
+    assert isinstance(mean.weights(is_unit=False), Weights)

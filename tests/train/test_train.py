@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mohole import artifact
-from mohole.config import Machine, TopK, Train
+from mohole.config import Gated, JumpReLU, Machine, ReLU, TopK, Train
 from mohole.dictionary import SparseAutoencoder
 from mohole.errors import HookpointError, NumericsError, StageError
 from mohole.job.rows import shuffle_store
@@ -18,9 +18,10 @@ from mohole.metrics import fvu
 from mohole.record import read_record
 from mohole.store import Store
 from mohole.store.stream import Stream
-from mohole.train import loop, train
-from mohole.train.objective import forward
-from mohole.train.weights import Units, Weights, decoder_directions, initial_weights
+from mohole.train import loop, train, trainer
+from mohole.train.objective import Batch, Objective
+from mohole.train.trainer import Trainer
+from mohole.train.weights import Sites, Units, Weights, autoencoder, decoder_directions
 
 HOOKPOINT = "resid_post.1"
 SHORT = {"n_latents": 40, "nonlinearity": TopK(k=3), "batch_rows": 64, "steps": 12, "warmup_steps": 2, "log_every": 5}
@@ -93,24 +94,38 @@ def test_moving_the_origin_moves_only_the_centre(planted: Planter, make_store: S
 
 def test_a_saved_dictionary_is_the_trained_one_in_the_models_units(planted: Planter) -> None:
     rows = torch.from_numpy(planted(500).rows)
-    for units, exact in ((Units(0.25), True), (Units(3.7), False)):
-        weights = initial_weights(rows * units.scale, 60, 4, seed=1)
-        weights.b_enc.copy_(torch.linspace(-0.3, 0.3, 60))
-        weights.b_dec.add_(0.1)
-        in_training = forward(weights, rows * units.scale, 4, torch.empty(500, 60))
-        sae = units.to_model(weights, HOOKPOINT, TopK(k=4))
-        codes = sae.encode(rows)
-        dense = torch.zeros(500, 60).scatter(1, in_training.latents, in_training.values.detach())
-        if exact:
-            assert torch.equal(codes.dense() * units.scale, dense)
-        torch.testing.assert_close(codes.dense() * units.scale, dense, rtol=1e-4, atol=1e-4)
-        error = (sae.decode(codes) - rows) * units.scale
-        torch.testing.assert_close(error, in_training.error, rtol=1e-4, atol=1e-4)
+    sites = Sites((HOOKPOINT,), (rows.shape[1],))
+    for factor, exact in ((4.0, True), (3.7, False)):
+        for nonlinearity in (TopK(k=4), JumpReLU(), Gated(), ReLU()):
+            settings = Train(n_latents=60, nonlinearity=nonlinearity, initial_l0=5.0, auxk=0)
+            weights = autoencoder(rows, 60, nonlinearity, initial_l0=5.0, seed=1)
+            weights.blocks[0].b_enc.add_(torch.linspace(-0.3, 0.3, 60))
+            weights.b_dec.add_(0.1)
+            scale = torch.full((rows.shape[1],), 1 / factor)
+            own = Trainer(settings, sites, sites, weights, Units(scale, scale))
+            sae = own.dictionary()
+            assert isinstance(sae, SparseAutoencoder)
+            codes = sae.encode(rows * factor)
+            batch = Batch(rows * factor * scale, rows * factor * scale)
+            (active,) = own._objective.forward(weights, batch)
+            dense = torch.zeros(500, 60)
+            dense[active.pairs.rows, active.latents] = active.values
+            if exact:
+                assert torch.equal(codes.dense() / factor, dense)
+            torch.testing.assert_close(codes.dense() / factor, dense, rtol=1e-4, atol=1e-4)
+            output = dense @ weights.blocks[0].W_dec + weights.b_dec
+            torch.testing.assert_close(sae.decode(codes), output * factor, rtol=1e-4, atol=1e-3)
 
 
-def test_the_scale_makes_the_mean_squared_distance_the_width() -> None:
-    rows = torch.randn(4000, 20, generator=torch.Generator().manual_seed(0)) * 5 + 100
-    assert Units.of(rows, rows.mean(0)).scale == pytest.approx(1 / 5, rel=0.02)
+def test_the_scale_makes_the_mean_squared_distance_the_width_at_every_site() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(4000, 20, generator=generator) * 5 + 100
+    rows[:, 12:] *= 3
+    sites = Sites(("a", "b"), (12, 8))
+    units = Units.of(rows, rows[:, :12], sites, Sites(("a",), (12,)))
+    assert units.read[0] == pytest.approx(1 / 5, rel=0.02)
+    assert units.read[15] == pytest.approx(1 / 15, rel=0.02)
+    assert torch.equal(units.read[:12], units.written)
 
 
 # Laws
@@ -118,20 +133,28 @@ def test_the_scale_makes_the_mean_squared_distance_the_width() -> None:
 
 def test_the_first_latents_of_a_wider_dictionary_start_as_those_of_a_narrow_one(planted: Planter) -> None:
     sample = torch.from_numpy(planted(300).rows)
-    narrow, wide = (initial_weights(sample, n, 4, seed=3) for n in (50, 1500))
+    narrow, wide = (autoencoder(sample, n, TopK(k=4), initial_l0=4.0, seed=3).blocks[0] for n in (50, 1500))
     assert torch.equal(narrow.W_dec, wide.W_dec[:50])
     ratio = wide.W_enc[:50] / narrow.W_enc
     torch.testing.assert_close(ratio, ratio[0, 0].expand_as(ratio))  # one magnitude for all
     assert torch.equal(decoder_directions(np.array([7, 1400]), 24, seed=3), wide.W_dec[[7, 1400]])
-    assert not torch.equal(initial_weights(sample, 50, 4, seed=4).W_dec, narrow.W_dec)
+    other = autoencoder(sample, 50, TopK(k=4), initial_l0=4.0, seed=4).blocks[0]
+    assert not torch.equal(other.W_dec, narrow.W_dec)
 
 
-def test_reconstructions_start_with_the_magnitude_of_the_rows(planted: Planter) -> None:
+@pytest.mark.parametrize("nonlinearity", [TopK(k=8), ReLU(), JumpReLU(), Gated()])
+def test_training_starts_sparse_and_with_the_magnitude_of_the_rows(planted: Planter, nonlinearity: Any) -> None:
     sample = torch.from_numpy(planted(1000).rows)
-    for n_latents, k in ((30, 1), (400, 20)):
-        weights = initial_weights(sample, n_latents, k, seed=3)
-        batch = forward(weights, sample, k, torch.empty(1000, n_latents))
-        assert float(batch.decoded.detach().norm() / batch.centred.norm()) == pytest.approx(1, rel=1e-4)
+    for n_latents in (60, 400):
+        weights = autoencoder(sample, n_latents, nonlinearity, initial_l0=8.0, seed=3)
+        settings = Train(n_latents=n_latents, nonlinearity=nonlinearity, initial_l0=8.0)
+        (active,) = Objective(settings, Sites((HOOKPOINT,), (24,))).forward(weights, Batch(sample, sample))
+        assert int((active.values > 0).sum()) / 1000 == pytest.approx(8.0, rel=0.1)
+        codes = torch.zeros(1000, n_latents)
+        codes[active.pairs.rows, active.latents] = active.values
+        length = float((codes @ weights.blocks[0].W_dec).norm() / (sample - weights.b_dec).norm())
+        # Where a latent's value jumps at its threshold, rounding decides about the one row that stands on it.
+        assert length == pytest.approx(1, rel=2e-2)
 
 
 def test_training_twice_gives_the_same_bytes_with_one_thread_or_two(
@@ -180,7 +203,7 @@ def test_held_out_rows_are_never_looked_at(planted: Planter, make_store: StoreMa
 
 def kill(weights: Weights) -> Weights:
     """Half of the latents read a hundred times too weakly ever to be kept."""
-    weights.W_enc[::2] *= 0.01
+    weights.blocks[0].W_enc[::2] *= 0.01
     return weights
 
 
@@ -188,7 +211,7 @@ def test_auxk_brings_killed_latents_back_and_nothing_else_does(
     planted: Planter, make_store: StoreMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = make_store(planted(6000).rows)
-    monkeypatch.setattr(loop, "initial_weights", lambda *args, **kwargs: kill(initial_weights(*args, **kwargs)))
+    monkeypatch.setattr(trainer, "autoencoder", lambda *args, **kwargs: kill(autoencoder(*args, **kwargs)))
     settings = {"n_latents": 48, "steps": 250, "batch_rows": 128, "lr": 5e-3, "dead_after_rows": 1500, "log_every": 10}
     dead, quality = {}, {}
     for auxk in (0, 16):
@@ -213,7 +236,10 @@ def test_the_record_says_where_training_stood(planted: Planter, make_store: Stor
     record = read_record(tmp_path / "sae" / "record.jsonl")
     assert [line["step"] for line in record] == [5, 10, 12]
     assert [line["rows"] for line in record] == [5 * 64, 10 * 64, 12 * 64]
-    assert set(record[0]) == {"step", "rows", "loss", "aux_loss", "fvu", "l0", "dead", "lr", "grad_norm"}
+    assert [line["epoch"] for line in record] == [0, 0, 0]
+    assert set(record[0]) == {
+        "step", "rows", "epoch", "loss", "aux_loss", "sparsity_loss", "fvu", "l0", "dead", "lr", "grad_norm"
+    }  # fmt: skip
     assert all(0 < line["l0"] <= 3 for line in record)
     assert record[0]["lr"] == pytest.approx(Train().lr)
     for line in record:  # in training units the loss is the error's share of the variance

@@ -1,6 +1,22 @@
 """Dictionaries: what is learned. Rows of activations into a few active latents and back."""
 
 from mohole.dictionary.codes import SparseCodes
-from mohole.dictionary.sae import Dictionary, SparseAutoencoder, load_dictionary
+from mohole.dictionary.crosscoder import Crosscoder
+from mohole.dictionary.dictionary import Dictionary
+from mohole.dictionary.files import AnyDictionary
+from mohole.dictionary.files import open_dictionary as load_dictionary
+from mohole.dictionary.latents import Latents
+from mohole.dictionary.sae import SparseAutoencoder
+from mohole.dictionary.transcoder import CrossLayerTranscoder, Transcoder
 
-__all__ = ["Dictionary", "SparseAutoencoder", "SparseCodes", "load_dictionary"]
+__all__ = [
+    "AnyDictionary",
+    "CrossLayerTranscoder",
+    "Crosscoder",
+    "Dictionary",
+    "Latents",
+    "SparseAutoencoder",
+    "SparseCodes",
+    "Transcoder",
+    "load_dictionary",
+]

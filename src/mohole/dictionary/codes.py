@@ -51,12 +51,3 @@ def from_dense(dense: Float[Tensor, "row latent"]) -> SparseCodes:
     counts = torch.bincount(rows, minlength=len(dense))
     starts = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
     return SparseCodes(starts, latents, dense[rows, latents], dense.shape[1])
-
-
-def from_selection(values: Float[Tensor, "row kept"], latents: Int[Tensor, "row kept"], n_latents: int) -> SparseCodes:
-    """From each row's kept latents (in any order, distinct); entries that are not positive are dropped."""
-    latents, order = latents.sort(dim=1)
-    values = values.gather(1, order)
-    keep = values > 0
-    starts = torch.cat([torch.zeros(1, dtype=torch.int64), keep.sum(1).cumsum(0)])
-    return SparseCodes(starts, latents[keep], values[keep], n_latents)

@@ -1,5 +1,7 @@
 """What a latent's score is held against: a linear probe (what could be had) and a random dictionary (what is free)."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,9 +21,7 @@ def random_dictionary(like: SparseAutoencoder, mean: Float64, seed: int) -> Spar
     drawn = keys.normal(seed, keys.Use.RANDOM_DICTIONARY, np.arange(like.n_latents), like.d_model)
     directions = torch.from_numpy(drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).float()
     centre = torch.from_numpy(mean).float()
-    return SparseAutoencoder(
-        like.hookpoint, like.nonlinearity, directions, torch.zeros(like.n_latents), directions, centre
-    )
+    return replace(like, W_enc=directions, b_enc=torch.zeros(like.n_latents), W_dec=directions, b_dec=centre)
 
 
 class Probe:

@@ -33,7 +33,7 @@ TEXT = "text"
 """The parent that is no artifact either: the text or dataset of a corpus of one's own."""
 
 # Raised for a stage whose code has changed what it writes for the same settings, so that old artifacts are not taken for new.
-_VERSIONS: dict[Verb, int] = dict.fromkeys(VERBS, 2) | {"train": 3}
+_VERSIONS: dict[Verb, int] = dict.fromkeys(VERBS, 2) | {"train": 4}
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Stage:
     @property
     def resumes(self) -> bool:
         """Can it go on where a killed attempt left off? The others are short, and begin again."""
-        return self.verb in ("corpus", "harvest", "shuffle")
+        return self.verb in ("corpus", "harvest", "shuffle", "train")
 
     @property
     def name(self) -> str:

@@ -1,1 +1,8 @@
-"""The few operations that a sparse autoencoder spends its time in: slow obvious versions, and fast ones tested against them."""
+"""What a dictionary spends its time in: slow obvious versions (`reference`), and fast ones tested against them.
+
+`cpu` (torch's products and numba's loops) and `plain` (torch alone, any device) have the same names and the same laws.
+"""
+
+from importlib.util import find_spec
+
+HAS_NUMBA = find_spec("numba") is not None

@@ -8,6 +8,8 @@ everything): .94-.98 so; .73-.77 reading in the wanted order with the next row r
 import numpy as np
 from numpy.typing import NDArray
 
+from mohole.kernels import HAS_NUMBA
+
 Bytes = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
 
@@ -24,7 +26,7 @@ def put_rows(target: Bytes, places: Int64, rows: Bytes) -> None:
     if len(places) and not 0 <= int(places.min()) <= int(places.max()) < len(target):
         raise IndexError(f"places {places.min()} to {places.max()} of {len(target)} rows")
     row_bytes = target.shape[1]
-    if row_bytes == 0 or row_bytes % _ALIGNED_BYTES or target.ctypes.data % _ALIGNED_BYTES:
+    if not HAS_NUMBA or row_bytes == 0 or row_bytes % _ALIGNED_BYTES or target.ctypes.data % _ALIGNED_BYTES:
         target[places] = rows  # streaming stores need whole lines
         return
     from mohole.kernels.place_compiled import put_lines  # numba takes 0.3 s to import: only where rows are placed

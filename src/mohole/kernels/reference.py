@@ -1,10 +1,10 @@
-"""Slow, obvious versions of every kernel, and the objective they serve, by autograd. Each fast one is tested against these.
+"""Slow, obvious versions of every kernel, over dense codes. Each fast one is tested against these.
 
-Axes: B batch rows, L latents, K kept latents per row, D model width. Codes are dense here: [B, L], zero where not kept.
+Axes: B batch rows, L latents, K kept latents per row, D model width. Codes are [B, L], zero where not kept.
 """
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -30,57 +30,28 @@ def codes(pre_BL: Float[Tensor, "B L"], k: int) -> Float[Tensor, "B L"]:
     return torch.zeros_like(pre_BL).scatter(1, latents_BK, values_BK.clamp_min(0.0))
 
 
-def decode(
-    codes_BL: Float[Tensor, "B L"], W_dec_LD: Float[Tensor, "L D"], b_dec_D: Float[Tensor, " D"]
-) -> Float[Tensor, "B D"]:
+def batch_top(pre_BL: Float[Tensor, "B L"], n: int) -> Float[Tensor, "B L"]:
+    """Keep the batch's n largest entries where they are positive; among equals those of the lower row, then latent."""
+    flat = pre_BL.flatten()
+    kept = flat.argsort(descending=True, stable=True)[:n]
+    return torch.zeros_like(flat).scatter(0, kept, flat[kept].clamp_min(0.0)).view_as(pre_BL)
+
+
+def above(pre_BL: Float[Tensor, "B L"], threshold_L: Float[Tensor, " L"]) -> Float[Tensor, "B L"]:
+    """Keep entries that exceed their latent's threshold."""
+    return pre_BL * (pre_BL > threshold_L)
+
+
+def decode(codes_BL: Float[Tensor, "B L"], W_dec_LD: Float[Tensor, "L D"]) -> Float[Tensor, "B D"]:
     """Sum each row's decoder directions, weighted by its codes."""
-    return codes_BL @ W_dec_LD + b_dec_D
+    return codes_BL @ W_dec_LD
 
 
-def reconstruction_loss(rows_BD: Float[Tensor, "B D"], output_BD: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
-    """Mean squared error over rows and dimensions."""
-    return (output_BD - rows_BD).square().mean()
+def dots(sources_BD: Float[Tensor, "B D"], W_dec_LD: Float[Tensor, "L D"]) -> Float[Tensor, "B L"]:
+    """Each row's source along each decoder direction."""
+    return sources_BD @ W_dec_LD.T
 
 
-def auxiliary_loss(
-    rows_BD: Float[Tensor, "B D"],
-    output_BD: Float[Tensor, "B D"],
-    pre_BL: Float[Tensor, "B L"],
-    W_dec_LD: Float[Tensor, "L D"],
-    dead_L: Bool[Tensor, " L"],
-    k: int,
-) -> Float[Tensor, ""]:
-    """AuxK: how badly each row's k strongest dead latents explain what the others left over.
-
-        e = x - x^ (held fixed)      e^ = relu(top-k of the dead latents) W_dec      loss = |e - e^|^2 / |e - mean(e)|^2
-
-    Source: Gao et al. 2024 (arXiv 2406.04093), appendix A.2, and openai/sparse_autoencoder, train.py.
-    """
-    residual_BD = (rows_BD - output_BD).detach()
-    dead_codes_BL = codes(pre_BL.masked_fill(~dead_L, -torch.inf), min(k, int(dead_L.sum())))
-    guess_BD = dead_codes_BL @ W_dec_LD
-    return (guess_BD - residual_BD).square().sum() / (residual_BD - residual_BD.mean(0)).square().sum()
-
-
-def gradients(
-    rows_BD: Float[Tensor, "B D"],
-    W_enc_LD: Float[Tensor, "L D"],
-    b_enc_L: Float[Tensor, " L"],
-    W_dec_LD: Float[Tensor, "L D"],
-    b_dec_D: Float[Tensor, " D"],
-    k: int,
-    *,
-    dead_L: Bool[Tensor, " L"] | None = None,
-    auxk: int = 0,
-    auxk_weight: float = 0.0,
-) -> tuple[Float[Tensor, "L D"], Float[Tensor, " L"], Float[Tensor, "L D"], Float[Tensor, " D"]]:
-    """What autograd says of the whole objective, in the order W_enc, b_enc, W_dec, b_dec."""
-    weights = [tensor.detach().clone().requires_grad_() for tensor in (W_enc_LD, b_enc_L, W_dec_LD, b_dec_D)]
-    W_enc, b_enc, W_dec, b_dec = weights
-    pre = pre_activations(rows_BD, W_enc, b_enc, b_dec)
-    output = decode(codes(pre, k), W_dec, b_dec)
-    loss = reconstruction_loss(rows_BD, output)
-    if dead_L is not None and dead_L.any() and auxk > 0:
-        loss = loss + auxk_weight * auxiliary_loss(rows_BD, output, pre, W_dec, dead_L, auxk)
-    d_W_enc, d_b_enc, d_W_dec, d_b_dec = torch.autograd.grad(loss, weights)
-    return d_W_enc, d_b_enc, d_W_dec, d_b_dec
+def sums(factors_BL: Float[Tensor, "B L"], source_BD: Float[Tensor, "B D"]) -> Float[Tensor, "L D"]:
+    """For each latent, the sum over rows of its factor times the row's source."""
+    return factors_BL.T @ source_BD

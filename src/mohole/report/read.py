@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import assert_never
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from mohole import artifact
 from mohole.act import read_steering
 from mohole.artifact import Manifest
 from mohole.catalogue import Catalogue, Example, Feature
+from mohole.config import BatchTopK, Gated, JumpReLU, Nonlinearity, ReLU, TopK
 from mohole.corpus import Corpus
 from mohole.dictionary import SparseAutoencoder
 from mohole.errors import ArtifactError, HookpointError
@@ -114,7 +116,7 @@ def _read_hookpoint(folder: Path, corpus: Corpus, max_features: int, advance: Ca
         hookpoint=dictionary.hookpoint,
         n_latents=dictionary.n_latents,
         d_model=dictionary.d_model,
-        nonlinearity=f"top-k with k = {dictionary.nonlinearity.k}",
+        nonlinearity=_in_words(dictionary.nonlinearity),
         n_tokens=catalogue.n_tokens,
         evaluation=read_evaluation(folder / "evaluation"),
         recovery=recovery,
@@ -177,3 +179,19 @@ def _snippet(example: Example, corpus: Corpus) -> Snippet:
     tokens = corpus.tokens[example.start : example.end].tolist()
     pieces = tuple(corpus.pieces[token] for token in tokens)
     return Snippet(example.document, example.start, example.token - example.start, pieces, example.activations)
+
+
+def _in_words(nonlinearity: Nonlinearity) -> str:
+    match nonlinearity:
+        case TopK(k=k):
+            return f"top-k with k = {k}"
+        case BatchTopK(k=k):
+            return f"batch top-k with {k} on average"
+        case ReLU():
+            return "ReLU"
+        case JumpReLU():
+            return "JumpReLU"
+        case Gated():
+            return "gates"
+        case _:
+            assert_never(nonlinearity)

@@ -1,101 +1,142 @@
-"""Training one sparse autoencoder: the loop, its record, and the dictionary it leaves. The parts are in files of their own."""
+"""Training one dictionary from its first row to its last: the loop, its record, its checkpoints, and the dictionary it leaves."""
 
+import json
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from mohole.config import Train
-from mohole.errors import NumericsError
-from mohole.metrics import fvu
+from mohole.dictionary.files import save
+from mohole.errors import ArtifactError, NumericsError
 from mohole.progress import track
 from mohole.record import Recorder
 from mohole.store.stream import RowStream
-from mohole.train.objective import Forward, Outcome, Silence, forward, objective
-from mohole.train.optimiser import Optimiser, learning_rate
-from mohole.train.weights import Units, initial_weights
+from mohole.tensors import write_tensors
+from mohole.train.checkpoint import Checkpoints
+from mohole.train.source import Source
+from mohole.train.trainer import Stepped, Trainer
 
 SAMPLE_ROWS = 8192
 """The first rows of the stream, from which the centre, the scale and the encoder's first magnitude are estimated."""
 RECORD_FILE = "record.jsonl"
+STATISTICS_FILE = "statistics.safetensors"
+_CHECKPOINT_SECONDS = 600.0
+_WORSE_THAN_THE_MEAN = 20
+"""Lines of the record in a row with fvu > 1, after the warm-up, at which a training is stopped."""
 
 
-def train(out: Path, stream: RowStream, settings: Train, *, seed: int) -> None:
-    """Train a sparse autoencoder on the rows of `stream`, and write it into `out`.
+def train(out: Path, streams: RowStream | Mapping[str, RowStream], settings: Train, *, seed: int) -> None:
+    """Train a dictionary on the rows of `streams` (one, or one for each hookpoint), and write it into `out`.
 
-    `record.jsonl` gets a line every `log_every` steps and at the last: step (counted from 1), rows seen, loss, aux_loss, fvu of
-    the batch before the step, l0, dead (latents), lr, grad_norm (before clipping). No times: the same store, settings and seed
-    give the same bytes.
+    `record.jsonl` gets a line every `log_every` steps and at the last: step (counted from 1), rows seen, epoch (passes over the
+    rows that are whole), loss, aux_loss, sparsity_loss, fvu of the batch before the step, l0, dead (latents), lr, grad_norm
+    (before clipping). No times: the same store, settings and seed give the same bytes. `statistics.safetensors` has each
+    latent's density, mean and maximum over the last tenth of the steps.
+
+    What a killed training left in `out` is gone on with: the result is the same bytes.
 
     Raises:
         HookpointError: the store has no such hookpoint.
-        StageError: the store is not shuffled, or has fewer than two training rows.
-        NumericsError: a row, the loss or a gradient that is not finite, or rows that are all the same.
+        StageError: the store is not shuffled, has fewer than two training rows, or a hookpoint is missing.
+        NumericsError: a row, the loss or a gradient that is not finite, rows that are all the same, or a training that stays
+            worse than the mean.
+        ArtifactError: checkpoints of another training.
     """
-    hookpoint = stream.hookpoint
-    sample = stream.rows(0, min(SAMPLE_ROWS, stream.n_rows))
-    units = _units(sample, hookpoint)
-    k = settings.nonlinearity.k
-    weights = initial_weights(sample * units.scale, settings.n_latents, k, seed=seed)
-    optimiser = Optimiser(weights, settings.clip_norm)
-    silence = Silence(settings.n_latents, settings.dead_after_rows)
-    buffer = torch.empty(settings.batch_rows, settings.n_latents)
+    source = Source.of(settings.learns, streams)
+    reads, writes = source.sites()
+    n_sample = min(SAMPLE_ROWS, source.n_rows)
+    rows, targets = source.rows(0, n_sample)
+    _check_sample(rows, source.name)
+    trainer = Trainer.start(settings, rows, targets, reads, writes, seed=seed)
+    checkpoints = Checkpoints(out)
+    try:
+        _go_on(trainer, checkpoints, out)
+        _steps(trainer, source, checkpoints, out)
+    finally:
+        checkpoints.close()
+    facts: dict[str, Any] = {"sample_rows": n_sample, "training_rows": source.n_rows, "steps": settings.steps}
+    facts |= {"scale": float(trainer.units.written[0]), "statistics_rows": trainer.statistics.n_rows}
+    save(trainer.dictionary(), out, training=facts)
+    scale = torch.cat(
+        [trainer.units.written[block.writes][:1].expand(settings.n_latents) for block in trainer.weights.blocks]
+    )
+    write_tensors(
+        out / STATISTICS_FILE, {name: each.numpy() for name, each in trainer.statistics.in_units(scale).items()}
+    )
+    checkpoints.clear()
+
+
+def _go_on(trainer: Trainer, checkpoints: Checkpoints, out: Path) -> None:
+    """From the last checkpoint, if there is one; the record is cut back to it."""
+    found = checkpoints.last()
+    if found is not None:
+        try:
+            trainer.restore(*found)
+        except (ValueError, KeyError) as error:
+            raise ArtifactError(
+                f"{out}: its checkpoints are of another training ({error}); delete it to start over"
+            ) from None
+    record = out / RECORD_FILE
+    if record.exists():
+        lines = [line for line in record.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+        kept = [line for line in lines if json.loads(line)["step"] <= trainer.n_steps]
+        record.write_text("".join(kept), encoding="utf-8")
+
+
+def _steps(trainer: Trainer, source: Source, checkpoints: Checkpoints, out: Path) -> None:
+    settings, n_rows = trainer.settings, trainer.settings.batch_rows
+    last_checkpoint = time.monotonic()
+    n_worse = 0
     with (
         Recorder(out / RECORD_FILE) as record,
-        track(f"train {hookpoint}", settings.steps * settings.batch_rows, "rows") as tracker,
+        track(f"train {source.name}", settings.steps * n_rows, "rows") as tracker,
     ):
-        for step in range(settings.steps):
-            rows = stream.batch(step, settings.batch_rows) * units.scale
-            batch = forward(weights, rows, k, buffer)
-            silence.update(batch.fired(), len(rows))
-            dead = silence.dead()
-            outcome = objective(weights, batch, dead, auxk=settings.auxk, auxk_weight=settings.auxk_weight)
-            rate = learning_rate(step, settings)
-            grad_norm = optimiser.step(outcome.gradients, rate)
-            _check(outcome, grad_norm, hookpoint, step, rate)
+        tracker.advance(trainer.n_steps * n_rows)
+        for step in range(trainer.n_steps, settings.steps):
+            rows, targets = source.rows(step * n_rows, n_rows)
+            stepped = trainer.step(rows, targets)
+            _check(stepped, source.name, step)
             note = ""
             if (step + 1) % settings.log_every == 0 or step + 1 == settings.steps:
-                line = _measure(rows, batch, outcome)
-                note = f"fvu {line['fvu'] or 0.0:.4f}"
-                seen = (step + 1) * settings.batch_rows
-                record.write(
-                    step=step + 1, rows=seen, dead=len(dead), lr=_short(rate), grad_norm=_short(grad_norm), **line
-                )
-            tracker.advance(len(rows), note)
-    facts = {"scale": units.scale, "sample_rows": len(sample), "training_rows": stream.n_rows, "steps": settings.steps}
-    units.to_model(weights, hookpoint, settings.nonlinearity).save(out, training=facts)
+                line = trainer.measure(stepped, targets)
+                seen = (step + 1) * n_rows
+                record.write(step=step + 1, rows=seen, epoch=seen // source.n_rows, **line)
+                note = f"fvu {line['fvu'] or 0.0:.4f}, l0 {line['l0']:.1f}"
+                n_worse = n_worse + 1 if (line["fvu"] or 0.0) > 1.0 and step >= settings.warmup_steps else 0
+                if n_worse == _WORSE_THAN_THE_MEAN:
+                    raise NumericsError(_worse(source.name, step, line, settings))
+            tracker.advance(n_rows, note)
+            if _is_time(settings, step + 1, last_checkpoint) and step + 1 < settings.steps:
+                checkpoints.write(step + 1, *trainer.state())
+                last_checkpoint = time.monotonic()
 
 
-def _units(sample: Float[Tensor, "row d"], hookpoint: str) -> Units:
-    centre = sample.double().mean(0).float()
-    if bool((sample == sample[0]).all()):
+def _is_time(settings: Train, n_steps: int, last: float) -> bool:
+    if settings.checkpoint_every is not None:
+        return n_steps % settings.checkpoint_every == 0
+    return time.monotonic() - last > _CHECKPOINT_SECONDS
+
+
+def _check_sample(rows: torch.Tensor, name: str) -> None:
+    if bool((rows == rows[0]).all()):
         raise NumericsError(
-            f"{hookpoint}: all {len(sample)} sampled rows are the same, so there is nothing to learn; choose another hookpoint"
+            f"{name}: all {len(rows)} sampled rows are the same, so there is nothing to learn; choose another hookpoint"
         )
-    return Units.of(sample, centre)
 
 
-def _check(outcome: Outcome, grad_norm: float, hookpoint: str, step: int, rate: float) -> None:
-    for name, value in (("loss", float(outcome.loss)), ("gradient norm", grad_norm)):
+def _check(stepped: Stepped, name: str, step: int) -> None:
+    for what, value in (("loss", stepped.outcome.terms.total), ("gradient norm", stepped.grad_norm)):
         if value - value != 0.0:
             raise NumericsError(
-                f"{hookpoint}: {name} {value} at step {step}, learning rate {rate:.3g}; try a lower train.lr"
+                f"{name}: {what} {value} at step {step}, learning rate {stepped.rate:.3g}; try a lower train.lr"
             )
 
 
-def _measure(rows: Float[Tensor, "row d"], batch: Forward, outcome: Outcome) -> dict[str, Any]:
-    """What a line of the record says about a batch. A batch of equal rows has no variance, and so no fvu."""
-    varies = bool((rows != rows[0]).any())
-    return {
-        "loss": _short(float(outcome.loss)),
-        "aux_loss": _short(float(outcome.aux_loss)),
-        "fvu": _short(float(fvu(rows, rows + batch.error))) if varies else None,
-        "l0": _short(float((batch.values > 0).sum() / len(rows))),
-    }
-
-
-def _short(value: float) -> float:
-    """Six digits: what differs beyond them is rounding."""
-    return float(f"{value:.6g}")
+def _worse(name: str, step: int, line: dict[str, Any], settings: Train) -> str:
+    return (
+        f"{name}: fvu {line['fvu']} at step {step + 1}, above 1 for {_WORSE_THAN_THE_MEAN} lines of the record: the mean alone "
+        f"reconstructs better; try a lower train.lr than {settings.lr}, or a lower train.sparsity.weight"
+    )

@@ -1,108 +1,412 @@
-"""What is minimised, and its gradient: squared error of the reconstruction, plus AuxK for latents that fell silent.
+"""What is minimised, and its gradient: squared error, the price of sparsity, and what brings dead latents back.
 
-    loss = mean over rows and dimensions of (x^ - x)^2     +     auxk_weight * |e - e^|^2 / |e - mean(e)|^2
+    loss =   mean over prefixes, rows and dimensions of (y^ - y)^2
+           + (weight * penalty of the activations, mean over rows) / d
+           + auxk_weight * |e - e^|^2 / |e - mean(e)|^2
+           + (pre_act_weight * how far dead latents lie below their threshold, mean over rows) / d
+           + gated: mean over rows and dimensions of (y^ from the gates alone - y)^2, the decoder held fixed
 
 In training units the first term is about 1 for a reconstruction by the mean, whatever the batch. The gradient is written out,
 not left to autograd: only kept (row, latent) pairs contribute, so a step costs one product of rows and encoder
-(field practice is six to twenty). It is tested against autograd of `kernels.reference`.
+(field practice is four to twenty). It is tested against autograd of `kernels.reference`, for every variant.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from types import ModuleType
+from typing import assert_never
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mohole.kernels import sparse
-from mohole.train.weights import Weights
+from mohole.config import L0, L1, Gated, Tanh, Train
+from mohole.kernels.choice import kernels_for
+from mohole.kernels.pairs import Backward, Pairs, side_by_side
+from mohole.train.activation import Active, activate, pull_back
+from mohole.train.weights import Block, Sites, Weights
 
 
 @dataclass(frozen=True)
-class Forward:
-    """A batch on its way through the autoencoder."""
+class Batch:
+    """Rows of a step, in training units. An autoencoder's targets are its rows."""
 
-    centred: Float[Tensor, "row d"]
-    """Rows minus b_dec: what the encoder reads."""
-    pre: Float[Tensor, "row latent"]
-    values: Float[Tensor, "row kept"]
-    """Kept activations; zero where a kept pre-activation was not positive."""
-    latents: Int[Tensor, "row kept"]
-    decoded: Float[Tensor, "row d"]
-    """Sum of kept decoder directions, on the graph of `values`."""
-    error: Float[Tensor, "row d"]
-    """Reconstruction minus rows."""
+    rows: Float[Tensor, "B D"]
+    targets: Float[Tensor, "B E"]
 
-    def fired(self) -> Bool[Tensor, " latent"]:
-        """Which latents were active in at least one row."""
-        fired = torch.zeros(self.pre.shape[1], dtype=torch.bool)
-        fired[self.latents[self.values > 0]] = True
-        return fired
+
+@dataclass(frozen=True)
+class Terms:
+    """The parts of the loss, each with its weight in it."""
+
+    reconstruction: float
+    sparsity: float
+    auxk: float
+    pre_act: float
+    gate: float
+
+    @property
+    def total(self) -> float:
+        return self.reconstruction + self.sparsity + self.auxk + self.pre_act + self.gate
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Losses of a batch, and the gradient of their weighted sum."""
+    """What a batch says: losses, and gradients of their sum. Those of the two matrices are still kept pairs (`Backward`)."""
 
-    loss: Float[Tensor, ""]
-    aux_loss: Float[Tensor, ""]
-    gradients: Weights
-
-
-def forward(weights: Weights, rows: Float[Tensor, "row d"], k: int, buffer: Float[Tensor, "row latent"]) -> Forward:
-    """Encode and decode. `buffer` receives the pre-activations: a fresh one each step costs a quarter more in page faults."""
-    centred = rows - weights.b_dec
-    pre = torch.addmm(weights.b_enc, centred, weights.W_enc.T, out=buffer)
-    values, latents = sparse.top_k(pre, k)
-    values = values.clamp_min_(0.0).requires_grad_()
-    decoded = sparse.decode(values, latents, weights.W_dec)
-    return Forward(centred, pre, values, latents, decoded, decoded.detach() - centred)
+    terms: Terms
+    error: Float[Tensor, "B E"]
+    """Reconstruction minus targets."""
+    active: tuple[Active, ...]
+    backward: tuple[Backward, ...]
+    vectors: tuple[dict[str, Float[Tensor, " L"]], ...]
+    """Gradients of each block's vectors."""
+    d_b_dec: Float[Tensor, " E"]
+    d_skip: Float[Tensor, "E D"] | None
 
 
-def objective(
-    weights: Weights, batch: Forward, dead: Int[Tensor, " dead"], *, auxk: int, auxk_weight: float
-) -> Outcome:
-    """Loss and gradient. `dead` are the latents that AuxK may use; they must be silent in this batch too."""
-    n_rows, d_model = batch.error.shape
-    loss = _total(batch.error.square()) / (n_rows * d_model)
-    error_gradient = batch.error * (2.0 / (n_rows * d_model))
-    d_enc, d_bias, d_dec = _pair_gradients(
-        weights, batch.centred, batch.decoded, batch.values, batch.latents, error_gradient
-    )
-    aux_loss = torch.zeros(())
-    if len(dead) > 0 and auxk > 0:
-        values, latents = sparse.top_k(batch.pre[:, dead], min(auxk, len(dead)))
-        values, latents = values.clamp_min_(0.0).requires_grad_(), dead[latents]
-        guess = sparse.decode(values, latents, weights.W_dec)
-        # The target is the residual x - x^, held fixed: no gradient reaches the living latents through it.
-        surprise = guess.detach() + batch.error
-        spread = _total((batch.error - batch.error.mean(0)).square())
-        aux_loss = _total(surprise.square()) / spread
-        if torch.isfinite(aux_loss):
-            more = _pair_gradients(
-                weights, batch.centred, guess, values, latents, surprise * (2.0 * auxk_weight / spread)
+class Objective:
+    """The loss and its gradient for one kind of dictionary. Holds memory, no state: calls do not affect each other."""
+
+    def __init__(self, settings: Train, writes: Sites, device: torch.device | None = None) -> None:
+        self._settings, self._writes, self._nonlinearity = settings, writes, settings.nonlinearity
+        self._kernels: ModuleType = kernels_for(device or torch.device("cpu"))
+        self._scratch = self._kernels.Scratch()
+
+    def forward(self, weights: Weights, batch: Batch) -> tuple[Active, ...]:
+        """The codes of a batch."""
+        read = batch.rows - weights.b_dec if weights.is_tied else batch.rows
+        return tuple(
+            activate(block, _columns(read, block.reads), self._nonlinearity, self._kernels, self._scratch)
+            for block in weights.blocks
+        )
+
+    def __call__(
+        self,
+        weights: Weights,
+        batch: Batch,
+        active: tuple[Active, ...],
+        dead: tuple[Int[Tensor, " _"], ...],
+        *,
+        warmth: float = 1.0,
+    ) -> Outcome:
+        """Loss and gradient of a batch whose codes are `active`.
+
+        Args:
+            dead: latents of each block that AuxK may use and `pre_act_weight` pulls at; they must be silent in this batch.
+            warmth: share of the sparsity penalty that is in force (its warm-up).
+        """
+        return _Step(self, weights, batch, active, dead, warmth).outcome()
+
+
+class _Step:
+    """One batch through the objective. In a class because the parts share the batch, not because they keep anything."""
+
+    def __init__(
+        self, objective: Objective, weights: Weights, batch: Batch, active: tuple[Active, ...],
+        dead: tuple[Int[Tensor, " _"], ...], warmth: float,
+    ) -> None:  # fmt: skip
+        self._settings, self._nonlinearity = objective._settings, objective._nonlinearity
+        self._sites, self._kernels, self._scratch = objective._writes, objective._kernels, objective._scratch
+        self._weights, self._batch, self._active, self._dead = weights, batch, active, dead
+        self._warmth = warmth
+        self.gate_source: Float[Tensor, "1 B E"] | None = None
+        """Gated: gradient of the reconstruction from gates alone."""
+        self._read = batch.rows - weights.b_dec if weights.is_tied else batch.rows
+        n_rows, width = batch.targets.shape
+        self._share = 1.0 / (n_rows * width)
+        """Of one squared number in a mean over rows and dimensions."""
+
+    def outcome(self) -> Outcome:
+        weights, batch = self._weights, self._batch
+        errors = self._errors()
+        reconstruction = sum(_total(error.square()) for error in errors) * self._share / len(errors)
+        # A prefix's error moves the latents of that prefix and of all smaller ones: sources[p] = sum of those from p on.
+        per_prefix = torch.stack(errors).mul_(2.0 * self._share / len(errors))
+        sources = per_prefix.flip(0).cumsum(0).flip(0).contiguous() if len(errors) > 1 else per_prefix
+        d_b_dec = sources[0].sum(0)
+        d_skip = None if weights.W_skip is None else sources[0].T @ batch.rows
+        surprise, auxk = self._auxk(errors[-1])
+        sparsity = pre_act = 0.0
+        gate = self._gates()
+        backward, vectors = [], []
+        for number, block in enumerate(weights.blocks):
+            step = _BlockStep(self, block, self._active[number], self._dead[number])
+            back, found, prices = step.run(sources, surprise, None if surprise is None else self._rescuers[number])
+            backward.append(back)
+            vectors.append(found)
+            sparsity, pre_act = sparsity + prices[0], pre_act + prices[1]
+            if weights.is_tied:  # b_dec moves the output, and every reading the other way
+                d_b_dec = d_b_dec.clone()
+                sums = back.by_latent.sums(back.d_pre)
+                d_b_dec[block.reads] -= self._kernels.weighted_sum(sums, block.W_enc)
+        terms = Terms(reconstruction, sparsity, auxk, pre_act, gate)
+        return Outcome(terms, errors[-1], self._active, tuple(backward), tuple(vectors), d_b_dec, d_skip)
+
+    def _errors(self) -> list[Float[Tensor, "B E"]]:
+        """Reconstruction minus targets, with each prefix of the latents and with all."""
+        weights, targets = self._weights, self._batch.targets
+        out = weights.b_dec - targets
+        if weights.W_skip is not None:
+            out += self._batch.rows @ weights.W_skip.T
+        errors = []
+        for first, last in self.groups:
+            for block, active in zip(weights.blocks, self._active, strict=True):
+                pairs, values = active.pairs, active.values
+                if len(self.groups) > 1:
+                    here = (pairs.latents >= first) & (pairs.latents < last)
+                    pairs, values = pairs.where(here), values[here]
+                _add(self._kernels, pairs, values, block, out)
+            errors.append(out if last == self.groups[-1][1] else out.clone())
+        return errors
+
+    @cached_property
+    def groups(self) -> list[tuple[int, int]]:
+        """Ranges of latents that a prefix adds to the one before."""
+        sizes = (0, *self._settings.prefixes, self._settings.n_latents)
+        return list(pairwise(sizes))
+
+    def _auxk(self, error: Float[Tensor, "B E"]) -> tuple[Float[Tensor, "B E"] | None, float]:
+        """Gradient at the reconstruction by dead latents, and the weighted loss; nothing where none is dead.
+
+            e = y - y^ (held fixed)    e^ = top-k of the dead latents, decoded    loss = |e - e^|^2 / |e - mean(e)|^2
+
+        Source: Gao et al. 2024 (arXiv 2406.04093), appendix A.2. They drop it, too, where there is nothing to explain (0 / 0).
+        """
+        settings = self._settings
+        if settings.auxk == 0 or settings.auxk_weight == 0 or not any(len(dead) for dead in self._dead):
+            return None, 0.0
+        surprise = error.clone()
+        for block, pairs in zip(self._weights.blocks, self._rescuers, strict=True):
+            _add(self._kernels, pairs, pairs.values, block, surprise)
+        spread = _total((error - error.mean(0)).square())
+        if spread == 0.0:
+            return None, 0.0
+        loss = settings.auxk_weight * _total(surprise.square()) / spread
+        return surprise.mul_(2.0 * settings.auxk_weight / spread), loss
+
+    def _gates(self) -> float:
+        """Gated: how well the gates' own readings reconstruct, with decoder and b_dec held fixed. Leaves `gate_source`."""
+        if not isinstance(self._nonlinearity, Gated):
+            return 0.0
+        out = self._weights.b_dec - self._batch.targets
+        if self._weights.W_skip is not None:
+            out += self._batch.rows @ self._weights.W_skip.T
+        for block, active in zip(self._weights.blocks, self._active, strict=True):
+            _add(self._kernels, active.pairs, active.pairs.values, block, out)
+        loss = _total(out.square()) * self._share
+        self.gate_source = out.mul_(2.0 * self._share)[None]
+        return loss
+
+    @cached_property
+    def _rescuers(self) -> list[Pairs]:
+        """Each row's strongest dead latents."""
+        found = []
+        for block, dead in zip(self._weights.blocks, self._dead, strict=True):
+            if len(dead) == 0:
+                found.append(_nothing(self._batch.rows))
+                continue
+            k = min(self._settings.auxk, len(dead))
+            pairs = self._kernels.top_k(_columns(self._read, block.reads), block.W_enc[dead], block.b_enc[dead], k)
+            found.append(pairs.numbered(dead))
+        return found
+
+
+@dataclass(frozen=True)
+class _Price:
+    """What the active latents of a batch cost, weights included."""
+
+    total: float = 0.0
+    d_values: Float[Tensor, " N"] | None = None
+    """Gradient of each activation; of each gate's reading, where latents are gated."""
+    d_active: float = 0.0
+    """What being active costs, whatever the value."""
+    d_lengths: Float[Tensor, " L"] | None = None
+    """Gradient of each decoder row's length."""
+
+
+class _BlockStep:
+    """The gradients of one block."""
+
+    def __init__(self, step: _Step, block: Block, active: Active, dead: Int[Tensor, " dead"]) -> None:
+        self._step, self._block, self._active, self._dead = step, block, active, dead
+        self._settings, self._kernels = step._settings, step._kernels
+        self._nonlinearity = step._nonlinearity
+
+    def run(
+        self, sources: Float[Tensor, "P B E"], surprise: Float[Tensor, "B E"] | None, rescuers: Pairs | None
+    ) -> tuple[Backward, dict[str, Float[Tensor, " L"]], tuple[float, float]]:
+        """Its share of the gradient, and the weighted prices of sparsity and of dead latents' silence."""
+        block, active, step = self._block, self._active, self._step
+        n_latents = len(block.b_enc)
+        own = _writes(sources, block)
+        source_of = torch.zeros(n_latents, dtype=torch.uint8)
+        for number, (first, last) in enumerate(step.groups):
+            source_of[first:last] = number
+        d_values = self._kernels.dots(active.pairs, own, source_of, block.W_dec)
+        price = self._price()
+        d_gate = None
+        if step.gate_source is not None:
+            d_gate = self._kernels.dots(active.pairs, _writes(step.gate_source, block), source_of * 0, block.W_dec)
+        if price.d_values is not None:  # gated: the penalty counts gates
+            d_values, d_gate = (
+                (d_values + price.d_values, d_gate) if d_gate is None else (d_values, d_gate + price.d_values)
             )
-            d_enc, d_bias, d_dec = d_enc + more[0], d_bias + more[1], d_dec + more[2]
-        else:  # a perfect reconstruction leaves nothing to explain, 0 / 0; Gao et al. drop the term too
-            aux_loss = torch.zeros(())
-    # b_dec moves the output, and through the encoder it moves every kept pre-activation the other way.
-    d_centre = error_gradient.sum(0) - d_bias @ weights.W_enc
-    return Outcome(loss, aux_loss, Weights(d_enc, d_bias, d_dec, d_centre))
+        pulled = pull_back(block, active, self._nonlinearity, d_values, d_active=price.d_active, d_gate=d_gate)
+
+        pairs, values, d_product, d_vectors = active.pairs, active.values, pulled.d_product, pulled.d_vectors
+        read = _columns(step._read, block.reads)
+        if surprise is not None and rescuers is not None and len(rescuers.values):
+            own = torch.cat([own, _writes(surprise[None], block)])
+            source_of[self._dead] = len(own) - 1
+            d_rescue = self._kernels.dots(rescuers, own, source_of, block.W_dec)
+            pairs, values, d_product, d_vectors = _joined(
+                pairs, rescuers, values, rescuers.values, d_product, d_rescue, d_vectors
+            )
+        pre_act = 0.0
+        if self._settings.pre_act_weight and len(self._dead):
+            pre_act, pairs, values, d_product, d_vectors, read, own = self._pull_up(
+                pairs, values, d_product, d_vectors, read, own
+            )
+        by_latent = self._kernels.by_latent(pairs, n_latents)
+        d_length = torch.zeros_like(block.b_enc) if price.d_lengths is None else price.d_lengths.to(block.b_enc.dtype)
+        back = Backward(
+            by_latent, d_product, values, read, own, source_of, d_length,
+            sites=_sites(step._sites, block), is_unit=self._settings.decoder == "unit",
+        )  # fmt: skip
+        return back, {name: by_latent.sums(each) for name, each in d_vectors.items()}, (price.total, pre_act)
+
+    def _price(self) -> "_Price":
+        """The penalty of this block's activations, with its gradients."""
+        active, settings = self._active, self._settings
+        penalty = settings.penalty()
+        if penalty is None:
+            return _Price()
+        each = penalty.weight * self._step._warmth * self._step._share
+        is_free = settings.decoder == "free"
+        lengths = self._lengths[active.latents] if is_free else torch.ones_like(active.values)
+        values = active.pairs.values if isinstance(self._nonlinearity, Gated) else active.values
+        match penalty:
+            case L1():
+                total, d_values, d_lengths = values * lengths, lengths, values
+            case L0():
+                return _Price(float((values > 0).double().sum()) * each, d_active=each)
+            case Tanh(scale=scale):
+                total = (scale * values * lengths).tanh()
+                slope = scale * (1.0 - total.square())
+                d_values, d_lengths = slope * lengths, slope * values
+            case _:
+                assert_never(penalty)
+        n_latents = len(self._block.b_enc)
+        sums = torch.bincount(active.latents, weights=each * d_lengths, minlength=n_latents) if is_free else None
+        return _Price(float(total.double().sum()) * each, each * d_values, d_lengths=sums)
+
+    @cached_property
+    def _lengths(self) -> Float[Tensor, " L"]:
+        """Of each decoder row: the sum of its lengths at the sites it writes."""
+        bounds = _sites(self._step._sites, self._block)
+        parts = [self._block.W_dec[:, low:high].norm(dim=1) for low, high in pairwise(bounds)]
+        return torch.stack(parts).sum(0)
+
+    def _pull_up(
+        self, pairs: Pairs, values: Tensor, d_product: Tensor, d_vectors: dict[str, Tensor], read: Tensor, own: Tensor
+    ) -> tuple[float, Pairs, Tensor, Tensor, dict[str, Tensor], Tensor, Tensor]:
+        """Dead latents are pulled up: weight * sum over rows of (threshold - pre) * length of the decoder row.
+
+        They are silent in all rows, so the gradient of each row is the same: one more row, the mean of all, carries it.
+        Source: Conerly et al., Circuits Updates January 2025 (there for all latents; SAELens, too, for dead ones only).
+        """
+        block, dead = self._block, self._dead
+        n_rows = len(read)
+        price = self._settings.pre_act_weight * self._step._share
+        lengths = self._lengths[dead] if self._settings.decoder == "free" else torch.ones(len(dead), dtype=read.dtype)
+        mean = read.mean(0, keepdim=True)
+        threshold = block.log_threshold[dead].exp() if block.log_threshold is not None else torch.zeros_like(lengths)
+        below = threshold - (mean @ block.W_enc[dead].T)[0] - block.b_enc[dead]
+        loss = float((below * lengths).double().sum()) * price * n_rows
+        more = -price * n_rows * lengths
+        starts = torch.cat([pairs.row_starts, pairs.row_starts[-1:] + len(dead)])
+        nothing = torch.zeros_like(more)
+        pairs = Pairs(
+            starts, torch.cat([pairs.latents, dead.to(pairs.latents.dtype)]), torch.cat([pairs.values, nothing])
+        )
+        extra = {name: more if name == "b_enc" else nothing for name in d_vectors}
+        if "log_threshold" in extra:
+            extra["log_threshold"] = -more * threshold
+        grown = {name: torch.cat([each, extra[name]]) for name, each in d_vectors.items()}
+        own = torch.cat([own, torch.zeros_like(own[:, :1])], dim=1)
+        return (
+            loss,
+            pairs,
+            torch.cat([values, nothing]),
+            torch.cat([d_product, more]),
+            grown,
+            torch.cat([read, mean]),
+            own,
+        )
 
 
-def _pair_gradients(
-    weights: Weights, centred: Tensor, decoded: Tensor, values: Tensor, latents: Tensor, decoded_gradient: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of W_enc, b_enc and W_dec through `decoded`, the kept pairs' sum of decoder rows."""
-    (value_gradient,) = torch.autograd.grad(decoded, values, decoded_gradient)
-    value_gradient = value_gradient * (values.detach() > 0)
-    pairs = sparse.ByLatent.of(latents, len(weights.b_enc))
-    d_bias = torch.bincount(latents.flatten(), weights=value_gradient.flatten(), minlength=len(weights.b_enc))
-    return pairs.sum(value_gradient, centred), d_bias, pairs.sum(values.detach(), decoded_gradient)
+def _joined(
+    pairs: Pairs,
+    others: Pairs,
+    values: Tensor,
+    other_values: Tensor,
+    d_product: Tensor,
+    d_other: Tensor,
+    d_vectors: dict[str, Tensor],
+) -> tuple[Pairs, Tensor, Tensor, dict[str, Tensor]]:
+    """Pairs of both, with what belongs to each. The others' gradient reaches b_enc, as through a plain ReLU."""
+    n, n_others = len(pairs.latents), len(others.latents)
+    numbers = [torch.arange(n, dtype=torch.float64), torch.arange(n, n + n_others, dtype=torch.float64)]
+    both = side_by_side([replace(pairs, values=numbers[0]), replace(others, values=numbers[1])])
+    order = both.values.long()
+
+    def together(first: Tensor, second: Tensor) -> Tensor:
+        return torch.cat([first, second])[order]
+
+    found = {
+        name: together(each, d_other if name == "b_enc" else torch.zeros_like(d_other))
+        for name, each in d_vectors.items()
+    }
+    joined = Pairs(both.row_starts, both.latents, together(pairs.values, others.values))
+    return joined, together(values, other_values), together(d_product, d_other), found
 
 
-def _total(squares: Tensor) -> Tensor:
+def _add(kernels: ModuleType, pairs: Pairs, values: Tensor, block: Block, out: Float[Tensor, "B E"]) -> None:
+    """Add what a block decodes to its columns of `out`."""
+    if block.writes == slice(0, out.shape[1]):
+        kernels.decode(pairs, values, block.W_dec, out)
+    else:
+        own = torch.zeros(len(out), block.W_dec.shape[1], dtype=out.dtype)
+        out[:, block.writes] += kernels.decode(pairs, values, block.W_dec, own)
+
+
+def _columns(rows: Float[Tensor, "B D"], columns: slice) -> Float[Tensor, "B own"]:
+    return rows[:, columns].contiguous()
+
+
+def _writes(sources: Float[Tensor, "S B E"], block: Block) -> Float[Tensor, "S B own"]:
+    return sources[:, :, block.writes].contiguous()
+
+
+def _sites(sites: Sites, block: Block) -> tuple[int, ...]:
+    """Where the sites begin among the columns a block writes, and its width."""
+    start, stop = block.writes.start, block.writes.stop
+    return tuple(bound - start for bound in sites.bounds if start <= bound <= stop)
+
+
+def _nothing(rows: Tensor) -> Pairs:
+    return Pairs(
+        torch.zeros(len(rows) + 1, dtype=torch.int64),
+        torch.zeros(0, dtype=torch.int32),
+        torch.zeros(0, dtype=rows.dtype),
+    )
+
+
+def _total(squares: Tensor) -> float:
     """Sum in double, rows first: the order, and so the last bit, does not depend on the number of threads."""
-    return squares.sum(1).double().sum().float()
+    return float(squares.sum(1).double().sum())
 
 
 class Silence:
@@ -119,3 +423,10 @@ class Silence:
     def dead(self) -> Int[Tensor, " dead"]:
         """Latents that have been silent for too long, ascending."""
         return (self.rows >= self._dead_after_rows).nonzero()[:, 0]
+
+
+def fired(active: Active, n_latents: int) -> Bool[Tensor, " latent"]:
+    """Which latents were active in at least one row."""
+    found = torch.zeros(n_latents, dtype=torch.bool)
+    found[active.latents[active.values > 0]] = True
+    return found

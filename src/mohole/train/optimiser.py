@@ -1,18 +1,17 @@
-"""From gradients to new weights: decoder kept on the unit sphere, clipping, Adam, the learning rate's course."""
+"""From gradients to new weights: clipping, Adam, unit decoder rows, the learning rate's course, a running mean."""
+
+import math
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from mohole.config import Train
+from mohole.kernels import plain
+from mohole.kernels.choice import kernels_for
+from mohole.kernels.pairs import AdamStep, Moving
+from mohole.train.objective import Outcome
 from mohole.train.weights import Weights
-
-_BETA1, _BETA2 = 0.9, 0.999
-# A gradient here is a mean over rows and dimensions, so it is small; torch's default of 1e-8 would damp rare latents.
-# Gao et al. 2024 use this value.
-_EPSILON = 6.25e-10
-_SLAB_ROWS = 1024
-_FLUSH_STEPS = 100
-_FLUSH_BELOW = 1e-30
 
 
 def learning_rate(step: int, settings: Train) -> float:
@@ -24,62 +23,68 @@ def learning_rate(step: int, settings: Train) -> float:
 
 
 class Optimiser:
-    """Moves the weights in place."""
+    """Moves the weights in place. Gradients of the latents' matrices are summed and applied in one sweep, and never stored."""
 
-    def __init__(self, weights: Weights, clip_norm: float) -> None:
-        self._weights = weights
-        self._adams = [Adam(tensor) for tensor in weights.tensors()]
-        self._clip_norm = clip_norm
-
-    def step(self, gradients: Weights, rate: float) -> float:
-        """Take a step, and return the gradient's norm before clipping, without its part along the decoder rows."""
-        W_dec = self._weights.W_dec
-        gradients = Weights(gradients.W_enc, gradients.b_enc, _across(gradients.W_dec, W_dec), gradients.b_dec)
-        norm = _norm(gradients)
-        for adam, gradient in zip(self._adams, gradients.tensors(), strict=True):
-            adam.step(gradient * (self._clip_norm / norm) if norm > self._clip_norm else gradient, rate)
-        W_dec /= W_dec.norm(dim=1, keepdim=True)
-        return norm
-
-
-class Adam:
-    """Adam (Kingma & Ba 2014) on one tensor, in place.
-
-    Not torch.optim.Adam: its fused form is faster (3 ms against 6 for 8192 x 512, of a step of 200), but making one imports 800
-    modules of the compiler, 1.6 CPU-seconds in every training process. And torch keeps denormal moments (see `_flush`).
-    """
-
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weights: Weights, clip_norm: float | None) -> None:
         self.n_steps = 0
-        self.mean, self.square = torch.zeros_like(weight), torch.zeros_like(weight)
-        self._weight = weight
+        self.moving = {name: Moving.still(tensor) for name, tensor in weights.named()}
+        self._weights, self._clip_norm = weights, clip_norm
+        self._kernels: ModuleType = kernels_for(weights.b_dec.device)
 
-    def step(self, gradient: Tensor, rate: float) -> None:
-        self.n_steps += 1
-        step_size, square_size = rate / (1 - _BETA1**self.n_steps), (1 - _BETA2**self.n_steps) ** 0.5
-        for start in range(0, len(gradient), _SLAB_ROWS):  # what fits the cache is read once: 6 ms instead of 10
-            here = slice(start, start + _SLAB_ROWS)
-            mean, square, slab = self.mean[here], self.square[here], gradient[here]
-            mean.lerp_(slab, 1 - _BETA1)
-            square.mul_(_BETA2).addcmul_(slab, slab, value=1 - _BETA2)
-            self._weight[here].addcdiv_(mean, square.sqrt().div_(square_size).add_(_EPSILON), value=-step_size)
-        if self.n_steps % _FLUSH_STEPS == 0:
-            self._flush()
+    def step(self, outcome: Outcome, rate: float) -> float:
+        """Take a step, and return the gradient's length before clipping, without its part along unit decoder rows.
 
-    def _flush(self) -> None:
-        """Zero moments that are fading away. A silent latent's become denormal numbers, with which a step takes nine times as
-        long for ever; torch's own switch for that is global and reaches only threads not yet started.
+        With clip_norm the length must be known before the first latent moves, which costs one more sweep over the pairs.
         """
-        for moment in (self.mean, self.square):
-            moment.masked_fill_(moment.abs() < _FLUSH_BELOW, 0.0)
+        self.n_steps += 1
+        step = AdamStep(rate, self.n_steps)
+        small = {"b_dec": outcome.d_b_dec} | ({} if outcome.d_skip is None else {"W_skip": outcome.d_skip})
+        for number, vectors in enumerate(outcome.vectors):
+            small |= {f"{name}.{number}": gradient for name, gradient in vectors.items()}
+        square = sum(_square(gradient) for gradient in small.values())
+        shrink = 1.0
+        if self._clip_norm is not None:
+            for number, back in enumerate(outcome.backward):
+                W_dec = self._weights.blocks[number].W_dec
+                square += _square(self._kernels.squared_lengths(back, W_dec), squared=True)
+            if square > self._clip_norm**2:
+                shrink = self._clip_norm / math.sqrt(square)
+        for number, back in enumerate(outcome.backward):
+            encoder, decoder = self.moving[f"W_enc.{number}"], self.moving[f"W_dec.{number}"]
+            squares = self._kernels.adam(back, encoder, decoder, step, shrink=shrink)
+            if self._clip_norm is None:
+                square += _square(squares, squared=True)
+        for name, gradient in small.items():
+            plain.move(self.moving[name], gradient * shrink, step)
+        return math.sqrt(square) if square >= 0 else math.nan
 
 
-def _across(gradient: Tensor, directions: Tensor) -> Tensor:
-    """The gradient without its part along each row's direction, along which normalisation would undo the step."""
-    return gradient - (gradient * directions).sum(1, keepdim=True) * directions
+class RunningMean:
+    """An exponential running mean of weights, without the pull of its start: sum of share^age * weights / sum of share^age."""
+
+    def __init__(self, weights: Weights, share: float) -> None:
+        self.tensors = {name: torch.zeros_like(tensor) for name, tensor in weights.named()}
+        self.n_steps = 0
+        self._weights, self._share = weights, share
+
+    def update(self) -> None:
+        """Take the weights as they are now."""
+        self.n_steps += 1
+        for name, tensor in self._weights.named():
+            self.tensors[name].lerp_(tensor, 1.0 - self._share)
+
+    def weights(self, *, is_unit: bool) -> Weights:
+        """The mean; unit decoder rows brought back to length one."""
+        scale = 1.0 / (1.0 - self._share**self.n_steps)
+        tensors = {name: tensor * scale for name, tensor in self.tensors.items()}
+        if is_unit:
+            for name in tensors:
+                if name.startswith("W_dec"):
+                    tensors[name] /= tensors[name].norm(dim=1, keepdim=True)
+        return self._weights.of(tensors)
 
 
-def _norm(gradients: Weights) -> float:
-    """Length of all gradients as one vector; row sums first, so that it does not depend on the number of threads."""
-    squares = [tensor.reshape(len(tensor), -1).square().sum(1).double().sum() for tensor in gradients.tensors()]
-    return float(torch.stack(squares).sum().sqrt())
+def _square(gradient: Tensor, *, squared: bool = False) -> float:
+    """Sum of squares; row sums first, so that it does not depend on the number of threads."""
+    rows = gradient.reshape(len(gradient), -1)
+    return float((rows if squared else rows.square()).sum(1).double().sum())

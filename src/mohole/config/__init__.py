@@ -13,28 +13,33 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
+from mohole.config.tables import Count, Flag, Listed, Name, Number, Share, Table
+from mohole.config.train import (
+    L0,
+    L1,
+    BatchTopK,
+    Gated,
+    JumpReLU,
+    Nonlinearity,
+    ReLU,
+    Sparsity,
+    Tanh,
+    TopK,
+    Train,
+)
 from mohole.errors import ConfigError
 
-Share = Annotated[float, Field(strict=True, gt=0.0, lt=1.0)]
-Count = Annotated[int, Field(strict=True, ge=1, le=2**40)]
-Listed = Annotated[int, Field(strict=True, ge=1, le=10_000)]
-"""How many of something are kept for each latent."""
-PositiveFloat = Annotated[float, Field(strict=True, gt=0.0, allow_inf_nan=False)]
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Flag = Annotated[bool, Field(strict=True)]
+__all__ = [
+    "L0", "L1", "BatchTopK", "Catalogue", "Corpus", "DatasetCorpus", "Evaluate", "Gated", "Harvest", "JumpReLU", "Label",
+    "Machine", "Model", "Nonlinearity", "PlantedCorpus", "ReLU", "Recipe", "Report", "Shuffle", "Sparsity", "Steer", "Table",
+    "Tanh", "TextCorpus", "TopK", "Train", "Windows", "n_bytes", "parse", "read_recipe", "settings",
+]  # fmt: skip
+
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?) ?(?:([kMGT])(i?))?B")
-Name = Annotated[str, Field(strict=True, min_length=1, pattern=r"^[^\x00]*$")]
-
-
-class Table(BaseModel):
-    """A frozen table of a recipe. Unknown keys are errors."""
-
-    # Scalars are strict, so that a string is never taken for a number; tables are not, because TOML has no tuples.
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 def _a_size(text: str) -> str:
@@ -161,59 +166,6 @@ class Shuffle(Table):
     enough piles, or that are read by others."""
     levels: Annotated[int, Field(strict=True, ge=0, le=8)] | None = None
     """Passes of a stored shuffle before the last one. None: as few as the memory allows."""
-
-
-class TopK(Table):
-    """Keep the k largest pre-activations of a row, where they are positive; ties go to the lower latent (Gao et al. 2024)."""
-
-    kind: Literal["topk"] = "topk"
-    k: Count = 16
-    """Active latents per row at most."""
-
-
-Nonlinearity = TopK  # one kind so far; a second makes this a union tagged by `kind`
-
-
-class Train(Table):
-    """One sparse autoencoder per hookpoint."""
-
-    n_latents: Annotated[int, Field(strict=True, ge=1, le=2**31)] = 1024
-    """Latents of the dictionary."""
-    nonlinearity: Nonlinearity = TopK()
-    """How the few active latents are chosen."""
-    batch_rows: Annotated[int, Field(strict=True, ge=1, le=2**24)] = 1024
-    """Rows of a step."""
-    steps: Count = 900
-    """Optimiser steps. The rows are read again from the start when they run out."""
-    live_rows: Annotated[int, Field(strict=True, ge=0, le=2**40)] = 0
-    """0: rows come from the store, in the shuffled order. More: the model is run as training goes on, and so many rows are held
-    in memory and mixed at a time: nothing is read from the disk, and the mixing is weaker (docs/stores.md)."""
-    # Built-in model, resid_post.1, 1024 latents, k 16, 900 steps of 1024 rows: held-out FVU 0.030 at 2e-3, 0.024 at 4e-3,
-    # 0.022 at 8e-3 (17 dead). Long trainings and wide dictionaries want less (Gao et al. 2024: in proportion to width^-1/2).
-    lr: Annotated[float, Field(strict=True, gt=0.0, le=1e30)] = 5e-3
-    """Adam's learning rate, held flat after the warm-up and brought to zero over the last `decay_share`."""
-    warmup_steps: Annotated[int, Field(strict=True, ge=0)] = 50
-    """Steps over which the rate rises from zero."""
-    decay_share: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0.0, le=1.0)] = 0.3
-    """Share of the steps, at the end, over which the rate falls linearly to zero."""
-    auxk: Annotated[int, Field(strict=True, ge=0)] = 64
-    """Dead latents that help to explain the residual each step (AuxK, Gao et al. 2024). 0 turns it off."""
-    auxk_weight: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0.0)] = 1 / 32
-    """Weight of what the dead latents explain, in the loss."""
-    dead_after_rows: Count = 100_000
-    """A latent is dead when it has been silent for this many rows."""
-    clip_norm: PositiveFloat = 1.0
-    """Gradients longer than this are shortened to it. All weights count as one vector."""
-    log_every: Count = 10
-    """Steps between two lines of the record."""
-
-    @model_validator(mode="after")
-    def _k_fits(self) -> "Train":
-        if self.nonlinearity.k > self.n_latents:
-            raise ValueError(
-                f"nonlinearity.k: {self.nonlinearity.k} is more than n_latents; the largest is {self.n_latents}"
-            )
-        return self
 
 
 class Evaluate(Table):
@@ -389,7 +341,12 @@ def _keys(kind: type[Table], prefix: str) -> Iterator[tuple[str, str, str]]:
         if inner:
             if not field.is_required() and field.default is None:
                 yield f"{prefix}{name}", "none", _sentence(field)
-            yield from _keys(inner[0], f"{prefix}{name}.")
+            if len(inner) > 1:
+                kinds = " | ".join(str(kind.model_fields["kind"].default) for kind in inner)
+                default = "none" if field.default is None else json.dumps(field.default.kind)
+                yield f"{prefix}{name}.kind", default, f"{kinds}. {_sentence(field)}"
+            keys = [key for kind in inner for key in _keys(kind, f"{prefix}{name}.")]
+            yield from dict.fromkeys(keys)
         elif name != "kind":
             yield f"{prefix}{name}", _as_toml(field), _sentence(field)
 
@@ -454,7 +411,10 @@ def _is_tag(loc: tuple[int | str, ...], index: int, tables: dict[str, Any]) -> b
     for part in loc[:index]:
         if isinstance(value, dict) and part in value:
             value = value[part]
-    return isinstance(value, dict) and value.get("kind") == loc[index] and loc[index] not in value
+    if not isinstance(value, dict) or loc[index] in value:
+        return False
+    # Some unions have a default kind, which need not be written; the last part of a path is always a key.
+    return value.get("kind", loc[index] if index < len(loc) - 1 else None) == loc[index]
 
 
 def _explain(key: str, place: tuple[int | str, ...], error: Any) -> str:

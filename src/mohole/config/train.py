@@ -1,0 +1,239 @@
+"""What a dictionary is and how it is learned, as values of a recipe. The laws stand with the code that follows them.
+
+Weights of penalties are those of the papers, whose loss sums over dimensions: loss = (|x - x^|^2 + weight * penalty) / d_model,
+a mean over rows. Rows are scaled so that their mean squared distance from their centre is d_model (the original recipe's units).
+"""
+
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from mohole.config.tables import Count, Flag, Name, NotNegative, PositiveFloat, Table, Whole
+
+
+class TopK(Table):
+    """Keep the k largest pre-activations of a row, where they are positive; ties go to the lower latent (Gao et al. 2024)."""
+
+    kind: Literal["topk"] = "topk"
+    k: Count = 16
+    """Active latents per row at most."""
+
+
+class BatchTopK(Table):
+    """In training keep the rows x k largest pre-activations of a batch, where they are positive; afterwards those above one
+    threshold, the mean over batches of the smallest kept one (Bussmann et al. 2024, arXiv 2412.06410)."""
+
+    kind: Literal["batchtopk"] = "batchtopk"
+    k: Count = 16
+    """Active latents per row on average."""
+
+
+class ReLU(Table):
+    """Keep every positive pre-activation (Bricken et al. 2023)."""
+
+    kind: Literal["relu"] = "relu"
+
+
+class JumpReLU(Table):
+    """Keep the pre-activations that exceed their latent's threshold, whole (Rajamanoharan et al. 2024, arXiv 2407.14435)."""
+
+    kind: Literal["jumprelu"] = "jumprelu"
+    bandwidth: PositiveFloat = 0.5
+    """Width of the window around the threshold in which pre-activations tell the threshold where to go."""
+
+
+class Gated(Table):
+    """One reading decides whether a latent is active, another how strongly; they share directions (Rajamanoharan et al. 2024,
+    arXiv 2404.16014)."""
+
+    kind: Literal["gated"] = "gated"
+
+
+Nonlinearity = TopK | BatchTopK | ReLU | JumpReLU | Gated
+AnyNonlinearity = Annotated[Nonlinearity, Field(discriminator="kind")]
+
+
+class L1(Table):
+    """Sum of activations, each times the length of its decoder row (Conerly et al. 2024, Circuits Updates April)."""
+
+    kind: Literal["l1"] = "l1"
+    weight: NotNegative = 5.0
+    """Of the penalty, beside the squared error."""
+    warmup_steps: Whole = 100
+    """Steps over which the weight rises from zero."""
+
+
+class L0(Table):
+    """Number of active latents, which moves thresholds only (JumpReLU's `step` penalty; Rajamanoharan et al. 2024)."""
+
+    kind: Literal["l0"] = "l0"
+    weight: NotNegative = 1.0
+    """Of the penalty, beside the squared error."""
+    warmup_steps: Whole = 100
+    """Steps over which the weight rises from zero."""
+
+
+class Tanh(Table):
+    """Sum of tanh(scale * activation * length of the decoder row): near a count, with a slope (Circuits Updates January 2025)."""
+
+    kind: Literal["tanh"] = "tanh"
+    weight: NotNegative = 1.0
+    """Of the penalty, beside the squared error."""
+    scale: PositiveFloat = 4.0
+    """How steeply a small activation counts as one."""
+    warmup_steps: Whole = 100
+    """Steps over which the weight rises from zero."""
+
+
+Sparsity = L1 | L0 | Tanh
+AnySparsity = Annotated[Sparsity, Field(discriminator="kind")]
+
+_PENALTIES: dict[type[Nonlinearity], tuple[type[Sparsity], ...]] = {
+    TopK: (),
+    BatchTopK: (),
+    ReLU: (L1, Tanh),
+    JumpReLU: (L0, Tanh, L1),
+    Gated: (L1,),
+}
+"""What each nonlinearity can pay for its active latents; the first is the default."""
+
+
+class Sae(Table):
+    """A sparse autoencoder of each harvested hookpoint."""
+
+    kind: Literal["sae"] = "sae"
+
+
+class TranscoderOf(Table):
+    """A transcoder: reads one hookpoint, predicts another (Dunefsky et al. 2024)."""
+
+    kind: Literal["transcoder"] = "transcoder"
+    reads: Name
+    """The hookpoint it reads, such as mlp_in.3."""
+    writes: Name
+    """The hookpoint it predicts, such as mlp_out.3."""
+    skip: Flag = False
+    """With a linear path past the latents (Paulo et al. 2025)."""
+
+
+class CrosscoderOf(Table):
+    """A crosscoder: shared latents of several hookpoints (Lindsey et al. 2024)."""
+
+    kind: Literal["crosscoder"] = "crosscoder"
+    hookpoints: Annotated[tuple[Name, ...], Field(min_length=2)]
+    """The hookpoints it reads and reconstructs."""
+
+
+class CrossLayerOf(Table):
+    """A cross-layer transcoder: latents of each layer write to their own layer and all later ones (Ameisen et al. 2025)."""
+
+    kind: Literal["cross_layer_transcoder"] = "cross_layer_transcoder"
+    reads: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """What the latents of each layer read, in the order of layers."""
+    writes: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """What is predicted at each layer, in the same order."""
+
+    @model_validator(mode="after")
+    def _pairs(self) -> "CrossLayerOf":
+        if len(self.reads) != len(self.writes):
+            raise ValueError(
+                f"writes: {len(self.writes)} hookpoints, and reads has {len(self.reads)}; a layer has one of each"
+            )
+        return self
+
+
+Learns = Sae | TranscoderOf | CrosscoderOf | CrossLayerOf
+
+
+class Train(Table):
+    """How dictionaries are learned."""
+
+    learns: Annotated[Learns, Field(discriminator="kind")] = Sae()
+    """What is learned."""
+    n_latents: Annotated[int, Field(strict=True, ge=1, le=2**31)] = 1024
+    """Latents of the dictionary; of each layer, of a cross-layer transcoder."""
+    nonlinearity: AnyNonlinearity = TopK()
+    """How the few active latents are chosen."""
+    sparsity: AnySparsity | None = None
+    """What active latents cost. None: nothing for topk and batchtopk, l1 for relu and gated, l0 for jumprelu."""
+    prefixes: tuple[Count, ...] = ()
+    """Matryoshka: sizes below n_latents, ascending; the first so many latents alone have to reconstruct the rows too, and the
+    loss is the mean over all sizes (Bussmann et al. 2025, arXiv 2503.17547)."""
+    decoder: Literal["unit", "free"] = "unit"
+    """`unit`: decoder rows are kept at length 1. `free`: they are not, and penalties count activation times length."""
+    initial_l0: PositiveFloat | None = None
+    """Active latents per row at the start, for nonlinearities with a threshold: each latent's bias is set so that it fires on
+    its share of the sample. None: 64 (or an eighth of the latents), so that a step is sparse from the start."""
+    batch_rows: Annotated[int, Field(strict=True, ge=1, le=2**24)] = 1024
+    """Rows of a step."""
+    steps: Count = 900
+    """Optimiser steps. The rows are read again from the start when they run out."""
+    live_rows: Whole = 0
+    """0: rows come from the store, in the shuffled order. More: the model is run as training goes on, and so many rows are held
+    in memory and mixed at a time: nothing is read from the disk, and the mixing is weaker (docs/stores.md)."""
+    # Built-in model, resid_post.1, 1024 latents, k 16, 900 steps of 1024 rows: held-out FVU 0.030 at 2e-3, 0.024 at 4e-3,
+    # 0.022 at 8e-3 (17 dead). Long trainings and wide dictionaries want less (Gao et al. 2024: in proportion to width^-1/2).
+    lr: Annotated[float, Field(strict=True, gt=0.0, le=1e30)] = 5e-3
+    """Adam's learning rate, held flat after the warm-up and brought to zero over the last `decay_share`."""
+    warmup_steps: Annotated[int, Field(strict=True, ge=0)] = 50
+    """Steps over which the rate rises from zero."""
+    decay_share: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0.0, le=1.0)] = 0.3
+    """Share of the steps, at the end, over which the rate falls linearly to zero."""
+    auxk: Annotated[int, Field(strict=True, ge=0)] = 64
+    """Dead latents that help to explain the residual each step (AuxK, Gao et al. 2024). 0 turns it off."""
+    auxk_weight: NotNegative = 1 / 32
+    """Weight of what the dead latents explain, in the loss."""
+    pre_act_weight: NotNegative = 0.0
+    """Weight of how far dead latents' pre-activations lie below their threshold (Circuits Updates January 2025: 3e-6)."""
+    dead_after_rows: Count = 100_000
+    """A latent is dead when it has been silent for this many rows."""
+    clip_norm: PositiveFloat | None = 1.0
+    """Gradients longer than this are shortened to it. All weights count as one vector. None: never."""
+    average: Annotated[float, Field(strict=True, ge=0.0, lt=1.0)] = 0.0
+    """The dictionary is a running mean of the weights, of which each step keeps this share (0.999, say). 0: the last weights."""
+    log_every: Count = 10
+    """Steps between two lines of the record."""
+    checkpoint_every: Count | None = None
+    """Steps between two checkpoints. None: as many as are made in ten minutes. A killed training goes on from the last one."""
+
+    @field_validator("nonlinearity", mode="before")
+    @classmethod
+    def _default_kind(cls, given: Any) -> Any:
+        """`-o train.nonlinearity.k=32` alone means the default kind."""
+        return {"kind": "topk"} | given if isinstance(given, dict) else given
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Train":
+        nonlinearity = self.nonlinearity
+        if isinstance(nonlinearity, TopK | BatchTopK) and nonlinearity.k > self.n_latents:
+            raise ValueError(
+                f"nonlinearity.k: {nonlinearity.k} is more than n_latents; the largest is {self.n_latents}"
+            )
+        sizes = (*self.prefixes, self.n_latents)
+        if any(low >= high for low, high in pairwise(sizes)):
+            raise ValueError(f"prefixes: {list(self.prefixes)} must ascend and stay below n_latents, {self.n_latents}")
+        allowed = _PENALTIES[type(nonlinearity)]
+        if self.sparsity is not None and type(self.sparsity) not in allowed:
+            kinds = (
+                ", ".join(table.model_fields["kind"].default for table in allowed) or "none: k says how many are active"
+            )
+            raise ValueError(f"sparsity: {self.sparsity.kind} is not for {nonlinearity.kind}; it takes {kinds}")
+        if self.pre_act_weight and not isinstance(nonlinearity, ReLU | JumpReLU):
+            raise ValueError(
+                f"pre_act_weight: {nonlinearity.kind} has silent latents above their threshold; it takes auxk instead"
+            )
+        if self.initial_l0 is not None and self.initial_l0 > self.n_latents / 2:
+            raise ValueError(
+                f"initial_l0: {self.initial_l0} is more than half of the latents; the most is {self.n_latents / 2}"
+            )
+        return self
+
+    def first_l0(self) -> float:
+        """`initial_l0`, or its default."""
+        return self.initial_l0 if self.initial_l0 is not None else min(64.0, self.n_latents / 8)
+
+    def penalty(self) -> Sparsity | None:
+        """The penalty in force."""
+        allowed = _PENALTIES[type(self.nonlinearity)]
+        return self.sparsity if self.sparsity is not None or not allowed else allowed[0]()

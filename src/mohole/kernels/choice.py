@@ -1,0 +1,18 @@
+"""Which kernels run on a device."""
+
+from types import ModuleType
+
+import torch
+
+from mohole.kernels import HAS_NUMBA
+
+
+def kernels_for(device: torch.device) -> ModuleType:
+    """The module whose functions are fastest on a device."""
+    if device.type == "cpu" and HAS_NUMBA:
+        from mohole.kernels import cpu
+
+        return cpu
+    from mohole.kernels import plain
+
+    return plain

@@ -1,0 +1,263 @@
+"""The kernels on a CPU: torch's products, and numba's loops for what torch has no operator for. Same names and laws as `plain`.
+
+Axes: B batch rows, L latents, N kept pairs, D width read, E width written, S sources.
+No [B, L] tensor is kept: the encoder's product is made a tile of latents at a time, and only candidates outlive the tile.
+Sums run in an order that depends on shapes alone, so results do not depend on the number of threads.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from mohole.kernels import loops
+from mohole.kernels.pairs import AdamStep, Backward, ByLatent, Moving, Pairs, side_by_side
+
+# Fewer latents cost more of MKL's overhead, more leave the cache: 512 x 2048 rows, of one whole product: 1.07 at 256,
+# 0.96-1.03 from 1024 to 4096.
+_TILE_LATENTS = 2048
+_TILE_NUMBERS = 1 << 23
+_BLOCK_LATENTS = 512
+"""Latents that `weighted_sum` takes in one go: fixed, so that the sum's order is."""
+_SPARE = 64
+
+
+class Scratch:
+    """Memory for one encoding at a time, kept between batches: fresh memory costs a page fault for every 4 KB."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """A tensor of this shape, of any content."""
+        n = int(np.prod(shape))
+        held = self._held.get(name)
+        if held is None or held.dtype != dtype or held.numel() < n:
+            self._held[name] = held = torch.empty(n, dtype=dtype)
+        return held[:n].view(shape)
+
+
+def top_k(
+    rows: Float[Tensor, "B D"],
+    W_enc: Float[Tensor, "L D"],
+    b_enc: Float[Tensor, " L"],
+    k: int,
+    scratch: Scratch | None = None,
+) -> Pairs:
+    """Each row's k largest positive pre-activations, or all where there are fewer; among equals the lower latent is kept."""
+    scratch, n_rows = scratch or Scratch(), len(rows)
+    room = 3 * k + _SPARE
+    values = scratch("values", (n_rows, room), rows.dtype).numpy()
+    latents = scratch("latents", (n_rows, room), torch.int32).numpy()
+    thresholds, counts = np.zeros(n_rows, values.dtype), np.zeros(n_rows, np.int64)
+    bias = b_enc.numpy()
+    for first, last, tile in _tiles(rows, W_enc, scratch):
+        pre, offset = tile.numpy(), bias[first:last]
+        if first == 0:
+            _over(n_rows, loops.first_thresholds, pre, offset, k, thresholds)
+        _over(n_rows, loops.absorb_top, pre, offset, first, k, thresholds, values, latents, counts)
+    _over(n_rows, loops.finish_top, k, values, latents, counts)
+    starts = np.concatenate([[0], counts.cumsum()])
+    kept_values, kept_latents = np.empty(starts[-1], values.dtype), np.empty(starts[-1], np.int32)
+    _over(n_rows, loops.pack, values, latents, starts, kept_values, kept_latents)
+    return _pairs(starts, kept_latents, kept_values)
+
+
+def batch_top(
+    rows: Float[Tensor, "B D"],
+    W_enc: Float[Tensor, "L D"],
+    b_enc: Float[Tensor, " L"],
+    n: int,
+    scratch: Scratch | None = None,
+) -> Pairs:
+    """The batch's n largest positive pre-activations; among equals the lower row, then the lower latent is kept."""
+    scratch, n_latents = scratch or Scratch(), len(W_enc)
+    limit = np.zeros(n_latents, W_enc.numpy().dtype)
+    held: list[Pairs] = []
+    n_held = 0
+    for first, last, tile in _tiles(rows, W_enc, scratch):
+        found = _above_tile(tile, b_enc[first:last], limit[first:last], first)
+        held.append(found)
+        n_held += len(found.latents)
+        if n_held > 2 * n or (last == n_latents and n_held > n):
+            best = _best(side_by_side(held), n)
+            limit[:] = np.nextafter(
+                best.values.min().numpy(), -np.inf
+            )  # equals in higher latents may stand in lower rows
+            held, n_held = [best], n
+    return side_by_side(held)
+
+
+def above(
+    rows: Float[Tensor, "B D"],
+    W_enc: Float[Tensor, "L D"],
+    b_enc: Float[Tensor, " L"],
+    thresholds: Float[Tensor, " L"],
+    scratch: Scratch | None = None,
+) -> Pairs:
+    """All pre-activations that exceed their latent's threshold."""
+    scratch, limits = scratch or Scratch(), thresholds.numpy()
+    return side_by_side(
+        [
+            _above_tile(tile, b_enc[first:last], limits[first:last], first)
+            for first, last, tile in _tiles(rows, W_enc, scratch)
+        ]
+    )
+
+
+def decode(
+    pairs: Pairs, values: Float[Tensor, " N"], W_dec: Float[Tensor, "L E"], out: Float[Tensor, "B E"]
+) -> Float[Tensor, "B E"]:
+    """Add each row's decoder directions, weighted by its values, to `out`."""
+    arrays = pairs.row_starts.numpy(), pairs.latents.numpy(), values.numpy(), W_dec.numpy(), out.numpy()
+    _over(len(out), loops.decode_rows, *arrays)
+    return out
+
+
+def dots(
+    pairs: Pairs, sources: Float[Tensor, "S B E"], source_of: UInt8[Tensor, " L"], W_dec: Float[Tensor, "L E"]
+) -> Float[Tensor, " N"]:
+    """For each pair: its latent's source, at its row, along its decoder direction."""
+    found = torch.empty(len(pairs.latents), dtype=W_dec.dtype)
+    arrays = pairs.row_starts.numpy(), pairs.latents.numpy(), sources.numpy(), source_of.numpy(), W_dec.numpy()
+    _over(len(pairs.row_starts) - 1, loops.dot_rows, *arrays, found.numpy())
+    return found
+
+
+def by_latent(pairs: Pairs, n_latents: int) -> ByLatent:
+    """The pairs in the order of latents."""
+    n = len(pairs.latents)
+    starts, order, rows = np.zeros(n_latents + 1, np.int64), np.empty(n, np.int32), np.empty(n, np.int32)
+    loops.sort_by_latent(pairs.row_starts.numpy(), pairs.latents.numpy(), starts, order, rows)
+    return ByLatent(torch.from_numpy(starts), torch.from_numpy(order), torch.from_numpy(rows))
+
+
+def gradients(back: Backward, W_dec: Float[Tensor, "L E"]) -> tuple[Float[Tensor, "L D"], Float[Tensor, "L E"]]:
+    """The gradients of W_enc and W_dec, as tensors."""
+    d_enc, d_dec = torch.empty(len(W_dec), back.centred.shape[1], dtype=W_dec.dtype), torch.empty_like(W_dec)
+    squares = np.empty(len(W_dec), W_dec.numpy().dtype)
+    _over(
+        len(W_dec),
+        loops.sum_gradients,
+        *_arrays(back),
+        W_dec.numpy(),
+        back.is_unit,
+        d_enc.numpy(),
+        d_dec.numpy(),
+        squares,
+    )
+    return d_enc, d_dec
+
+
+def squared_lengths(back: Backward, W_dec: Float[Tensor, "L E"]) -> Float[Tensor, " L"]:
+    """The squared length of each latent's gradients, both rows together. No gradient is kept."""
+    squares = torch.empty(len(W_dec), dtype=W_dec.dtype)
+    arrays, matrix, found = _arrays(back), W_dec.numpy(), squares.numpy()
+
+    def lengths(low: int, high: int) -> None:
+        enc = np.empty((1, back.centred.shape[1]), matrix.dtype)
+        loops.sum_gradients(
+            *arrays, matrix, back.is_unit, enc, np.empty((1, matrix.shape[1]), matrix.dtype), found, low, high
+        )
+
+    _in_ranges(len(W_dec), lengths)
+    return squares
+
+
+def adam(
+    back: Backward, encoder: Moving, decoder: Moving, step: AdamStep, *, shrink: float = 1.0
+) -> Float[Tensor, " L"]:
+    """Move both matrices by their gradients times `shrink`, without a gradient tensor. Returns what `squared_lengths` does."""
+    squares = torch.empty(len(encoder.weight), dtype=encoder.weight.dtype)
+    matrices = [
+        tensor.numpy() for moving in (encoder, decoder) for tensor in (moving.weight, moving.mean, moving.square)
+    ]
+    numbers = (step.beta1, step.beta2, step.step_size, step.root_scale, step.epsilon)
+    arrays, factor = _arrays(back), matrices[0].dtype.type(shrink)
+    _over(len(squares), loops.adam_latents, *arrays, factor, back.is_unit, *matrices, squares.numpy(), *numbers)
+    return squares
+
+
+def weighted_sum(weights: Float[Tensor, " L"], matrix: Float[Tensor, "L D"]) -> Float[Tensor, " D"]:
+    """weights @ matrix, in an order of sums that does not depend on the number of threads."""
+    n_blocks = -(-len(matrix) // _BLOCK_LATENTS)
+    totals = np.zeros((n_blocks, matrix.shape[1]), matrix.numpy().dtype)
+
+    def blocks(low: int, high: int) -> None:
+        for block in range(low, high):
+            first, last = block * _BLOCK_LATENTS, min((block + 1) * _BLOCK_LATENTS, len(matrix))
+            loops.add_weighted(weights.numpy(), matrix.numpy(), totals[block], first, last)
+
+    _in_ranges(n_blocks, blocks)
+    return torch.from_numpy(totals.sum(0))
+
+
+def _tiles(rows: Tensor, W_enc: Tensor, scratch: Scratch) -> Any:
+    """Products of rows and some latents at a time, without the bias: (first latent, one past the last, [B, tile])."""
+    n_latents = len(W_enc)
+    width = min(n_latents, max(min(_TILE_LATENTS, _TILE_NUMBERS // max(len(rows), 1)) // 128 * 128, 128))
+    room = scratch("tile", (len(rows) * width,), rows.dtype)
+    for first in range(0, n_latents, width):
+        last = min(first + width, n_latents)
+        out = room[: len(rows) * (last - first)].view(len(rows), last - first)
+        yield first, last, torch.mm(rows, W_enc[first:last].T, out=out)
+
+
+def _above_tile(tile: Tensor, bias: Tensor, limits: np.ndarray, first: int) -> Pairs:
+    pre, offset = tile.numpy(), bias.numpy()
+    bare, counts = limits - offset, np.zeros(len(pre), np.int64)
+    _over(len(pre), loops.count_above, pre, bare, counts)
+    starts = np.concatenate([[0], counts.cumsum()])
+    values, latents = np.empty(starts[-1], pre.dtype), np.empty(starts[-1], np.int32)
+    _over(len(pre), loops.take_above, pre, offset, bare, first, starts, values, latents)
+    return _pairs(starts, latents, values)
+
+
+def _best(pairs: Pairs, n: int) -> Pairs:
+    """The n largest; among those that equal the n-th the first ones."""
+    if len(pairs.values) <= n:
+        return pairs
+    least = torch.topk(pairs.values, n, sorted=False).values.min()
+    more, equal = pairs.values > least, pairs.values == least
+    return pairs.where(more | (equal & (equal.cumsum(0) <= n - int(more.sum()))))
+
+
+def _pairs(starts: np.ndarray, latents: np.ndarray, values: np.ndarray) -> Pairs:
+    return Pairs(torch.from_numpy(starts), torch.from_numpy(latents), torch.from_numpy(values))
+
+
+def _arrays(back: Backward) -> tuple[np.ndarray, ...]:
+    """As the loops take them."""
+    pairs = back.by_latent
+    tensors = (
+        pairs.starts, pairs.order, pairs.rows, back.d_pre, back.values, back.centred, back.sources, back.source_of,
+        back.norm_gradient,
+    )  # fmt: skip
+    return *(tensor.numpy() for tensor in tensors), np.array(back.sites)
+
+
+def _over(n: int, loop: Callable[..., None], *arrays: Any) -> None:
+    """Run a loop over all n rows or latents, in as many ranges as torch has threads."""
+    _in_ranges(n, lambda low, high: loop(*arrays, low, high))
+
+
+def _in_ranges(n: int, work: Callable[[int, int], None]) -> None:
+    n_threads = min(torch.get_num_threads(), n)
+    if n_threads <= 1:
+        work(0, n)
+        return
+    edges = [n * i // n_threads for i in range(n_threads + 1)]
+    for done in [_threads(n_threads).submit(work, low, high) for low, high in pairwise(edges)]:
+        done.result()
+
+
+@cache
+def _threads(n: int) -> ThreadPoolExecutor:
+    """Of our own: numba's threads and torch's would wait for each other by spinning."""
+    return ThreadPoolExecutor(n, thread_name_prefix="mohole-kernel")

@@ -1,0 +1,396 @@
+"""The compiled loops of `cpu`: what torch has no operator for. Arrays only; shapes and laws stand with their callers.
+
+Axes: B batch rows, L latents, N kept (row, latent) pairs, D width. Every function works on a range of rows or latents and
+writes nothing outside it, so a caller may hand ranges to threads, and the numbers do not depend on how many there are.
+Functions are written for LLVM to vectorise: fixed widths, no branch inside, one array per name.
+"""
+
+from typing import no_type_check
+
+import numba
+import numpy as np
+
+# Sums may be taken in another order than written (they are vectorised), products fused with sums: no more. Not `arcp`, `afn`:
+# a reciprocal instead of a division differs between machines. Not `nnan`: a bad number must stay one.
+# error_model: a division by zero is an infinity, as torch has it, and the loop around it can be vectorised.
+_SUMS = {"contract", "reassoc", "nsz"}
+_WIDE = 64
+_FADING = 1e-30
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@no_type_check
+def _before(value, latent, other_value, other_latent):
+    """Does the first entry come before the other one: larger, or as large with a lower latent?"""
+    return value > other_value or (value == other_value and latent < other_latent)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def keep_best(values, latents, n, k):
+    """Reorder the first n entries so that the k best come first (quickselect)."""
+    low, high = 0, n - 1
+    while low < high:
+        middle = (low + high) // 2
+        pivot_value, pivot_latent = values[middle], latents[middle]
+        i, j = low, high
+        while i <= j:
+            while _before(values[i], latents[i], pivot_value, pivot_latent):
+                i += 1
+            while _before(pivot_value, pivot_latent, values[j], latents[j]):
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                latents[i], latents[j] = latents[j], latents[i]
+                i += 1
+                j -= 1
+        if k - 1 <= j:
+            high = j
+        elif k - 1 >= i:
+            low = i
+        else:
+            return
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def first_thresholds(pre, bias, k, thresholds, low, high):
+    """For rows [low, high): a value that at least k entries of the tile exceed, and at least zero.
+
+    The k-th largest of maxima over strided blocks, or zero where the tile has too few blocks.
+    """
+    n_blocks = 128 if k <= 64 else 2 * k
+    width = pre.shape[1] // n_blocks
+    if width < 2:
+        thresholds[low:high] = 0.0
+        return
+    maxima, places = np.empty(n_blocks, pre.dtype), np.arange(n_blocks).astype(np.int32)
+    for row in range(low, high):
+        maxima[:] = -np.inf
+        for part in range(width):
+            tile, offset = (
+                pre[row, part * n_blocks : (part + 1) * n_blocks],
+                bias[part * n_blocks : (part + 1) * n_blocks],
+            )
+            for i in range(n_blocks):
+                maxima[i] = max(maxima[i], tile[i] + offset[i])
+        keep_best(maxima, places, n_blocks, k)
+        least = maxima[0]
+        for i in range(1, k):
+            least = min(least, maxima[i])
+        # One step down: entries equal to it may belong to the k best.
+        thresholds[row] = max(least - abs(least) * 1e-6, 0.0)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def absorb_top(  # noqa: C901 - one loop over the hottest data there is
+    pre, bias, first, k, thresholds, values, latents, counts, low, high
+):
+    """For rows [low, high): add the tile's entries above the row's threshold to its candidates; raise it when they are many.
+
+    values, latents [B, room] with room >= k + a wide block; counts [B]. Tiles must come in ascending order of latents: an
+    entry equal to the k-th best of earlier ones has a higher latent, and loses.
+    """
+    n_latents, room = pre.shape[1], values.shape[1]
+    n_wide = n_latents // _WIDE
+    bias_wide = bias[: n_wide * _WIDE].reshape(n_wide, _WIDE)
+    for row in range(low, high):
+        threshold, count = thresholds[row], counts[row]
+        own_values, own_latents = values[row], latents[row]
+        tile = pre[row, : n_wide * _WIDE].reshape(n_wide, _WIDE)
+        for block in range(n_wide):
+            part, offset = tile[block], bias_wide[block]
+            any_hit = np.uint8(0)
+            for i in range(_WIDE):
+                any_hit |= np.uint8(part[i] + offset[i] > threshold)
+            if any_hit:
+                if count + _WIDE > room:
+                    keep_best(own_values, own_latents, count, k)
+                    count = k
+                    threshold = max(threshold, own_values[:k].min())
+                for i in range(_WIDE):
+                    value = part[i] + offset[i]
+                    if value > threshold:
+                        own_values[count] = value
+                        own_latents[count] = first + block * _WIDE + i
+                        count += 1
+        for i in range(n_wide * _WIDE, n_latents):
+            value = pre[row, i] + bias[i]
+            if value > threshold:
+                if count == room:
+                    keep_best(own_values, own_latents, count, k)
+                    count = k
+                    threshold = max(threshold, own_values[:k].min())
+                    if value <= threshold:
+                        continue
+                own_values[count] = value
+                own_latents[count] = first + i
+                count += 1
+        thresholds[row], counts[row] = threshold, count
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def finish_top(k, values, latents, counts, low, high):
+    """For rows [low, high): leave the k best candidates, or all where there are fewer, in ascending order of latents."""
+    for row in range(low, high):
+        count = counts[row]
+        if count > k:
+            keep_best(values[row], latents[row], count, k)
+            count = k
+        own_values, own_latents = values[row], latents[row]
+        order = np.argsort(own_latents[:count])
+        own_values[:count] = own_values[:count][order]
+        own_latents[:count] = own_latents[:count][order]
+        counts[row] = count
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def pack(values, latents, row_starts, packed_values, packed_latents, low, high):
+    """Candidates [B, room] of rows [low, high) into one array of all rows, one after the other."""
+    for row in range(low, high):
+        start, stop = row_starts[row], row_starts[row + 1]
+        packed_values[start:stop] = values[row, : stop - start]
+        packed_latents[start:stop] = latents[row, : stop - start]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def count_above(pre, thresholds, counts, low, high):
+    """For rows [low, high): how many entries of the tile exceed their latent's threshold (which the bias was taken off)."""
+    for row in range(low, high):
+        tile, n = pre[row], 0
+        for i in range(len(thresholds)):
+            n += tile[i] > thresholds[i]
+        counts[row] = n
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def take_above(pre, bias, thresholds, first, starts, values, latents, low, high):
+    """For rows [low, high): write the tile's entries that exceed their latent's threshold, ascending, from starts[row] on."""
+    n_latents = pre.shape[1]
+    n_wide = n_latents // _WIDE
+    wide = thresholds[: n_wide * _WIDE].reshape(n_wide, _WIDE)
+    for row in range(low, high):
+        at = starts[row]
+        tile = pre[row, : n_wide * _WIDE].reshape(n_wide, _WIDE)
+        for block in range(n_wide):
+            part, limit = tile[block], wide[block]
+            any_hit = np.uint8(0)
+            for i in range(_WIDE):
+                any_hit |= np.uint8(part[i] > limit[i])
+            if any_hit:
+                for i in range(_WIDE):
+                    if part[i] > limit[i]:
+                        latent = block * _WIDE + i
+                        values[at] = part[i] + bias[latent]
+                        latents[at] = first + latent
+                        at += 1
+        for latent in range(n_wide * _WIDE, n_latents):
+            if pre[row, latent] > thresholds[latent]:
+                values[at] = pre[row, latent] + bias[latent]
+                latents[at] = first + latent
+                at += 1
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS)
+@no_type_check
+def decode_rows(row_starts, latents, values, W_dec, out, low, high):
+    """For rows [low, high): out[row] += sum of values[pair] * W_dec[latents[pair]]. Four directions at a time."""
+    d = W_dec.shape[1]
+    for row in range(low, high):
+        own = out[row]
+        pair, stop = row_starts[row], row_starts[row + 1]
+        while pair + 4 <= stop:
+            a, b, c, e = (
+                W_dec[latents[pair]],
+                W_dec[latents[pair + 1]],
+                W_dec[latents[pair + 2]],
+                W_dec[latents[pair + 3]],
+            )
+            va, vb, vc, ve = values[pair], values[pair + 1], values[pair + 2], values[pair + 3]
+            for i in range(d):
+                own[i] += va * a[i] + vb * b[i] + vc * c[i] + ve * e[i]
+            pair += 4
+        while pair < stop:
+            a, va = W_dec[latents[pair]], values[pair]
+            for i in range(d):
+                own[i] += va * a[i]
+            pair += 1
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS)
+@no_type_check
+def dot_rows(row_starts, latents, sources, source_of, W_dec, dots, low, high):
+    """For rows [low, high): dots[pair] = sources[source_of[latent], row] . W_dec[latent]."""
+    d = W_dec.shape[1]
+    for row in range(low, high):
+        for pair in range(row_starts[row], row_starts[row + 1]):
+            latent = latents[pair]
+            direction, source = W_dec[latent], sources[source_of[latent], row]
+            total = W_dec.dtype.type(0)
+            for i in range(d):
+                total += direction[i] * source[i]
+            dots[pair] = total
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def sort_by_latent(row_starts, latents, starts, order, rows):
+    """Counting sort of pairs by latent, rows ascending within one. starts [L + 1] must be zeros."""
+    for pair in range(len(latents)):
+        starts[latents[pair] + 1] += 1
+    for latent in range(len(starts) - 1):
+        starts[latent + 1] += starts[latent]
+    for row in range(len(row_starts) - 1):
+        for pair in range(row_starts[row], row_starts[row + 1]):
+            place = starts[latents[pair]]
+            order[place] = pair
+            rows[place] = row
+            starts[latents[pair]] = place + 1
+    for latent in range(len(starts) - 1, 0, -1):
+        starts[latent] = starts[latent - 1]
+    starts[0] = 0
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS, inline="always")
+@no_type_check
+def _sum_pairs(latent, starts, order, rows, factors, source, total):
+    """total = sum over a latent's pairs of factors[pair] * source[row]. Two rows at a time."""
+    d = source.shape[1]
+    total[:] = 0
+    place, stop = starts[latent], starts[latent + 1]
+    while place + 2 <= stop:
+        a, b = source[rows[place]], source[rows[place + 1]]
+        va, vb = factors[order[place]], factors[order[place + 1]]
+        for i in range(d):
+            total[i] += va * a[i] + vb * b[i]
+        place += 2
+    if place < stop:
+        a, va = source[rows[place]], factors[order[place]]
+        for i in range(d):
+            total[i] += va * a[i]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS, inline="always")
+@no_type_check
+def _decoder_gradient(
+    latent, starts, order, rows, values, sources, source_of, norm_gradient, sites, W_dec, is_unit, total
+):
+    """Of one latent's decoder row, without its part along the row where that is kept a unit vector."""
+    _sum_pairs(latent, starts, order, rows, values, sources[source_of[latent]], total)
+    direction, d = W_dec[latent], W_dec.shape[1]
+    if is_unit:
+        along = W_dec.dtype.type(0)
+        for i in range(d):
+            along += total[i] * direction[i]
+        for i in range(d):
+            total[i] -= along * direction[i]
+    elif norm_gradient[latent] != 0:
+        for site in range(len(sites) - 1):
+            square = W_dec.dtype.type(0)
+            for i in range(sites[site], sites[site + 1]):
+                square += direction[i] * direction[i]
+            if square > 0:
+                factor = norm_gradient[latent] / np.sqrt(square)
+                for i in range(sites[site], sites[site + 1]):
+                    total[i] += factor * direction[i]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS)
+@no_type_check
+def sum_gradients(
+    starts, order, rows, d_pre, values, centred, sources, source_of, norm_gradient, sites, W_dec, is_unit, d_enc, d_dec,
+    squares, low, high,
+):  # fmt: skip
+    """For latents [low, high): gradients of both matrices and the squared length of both rows together.
+
+    d_enc, d_dec are [L, D], or [1, D] where only the lengths are wanted.
+    """
+    keeps = len(d_enc) > 1 or len(W_dec) == 1
+    for latent in range(low, high):
+        place = latent if keeps else 0
+        total, other = d_enc[place], d_dec[place]
+        _sum_pairs(latent, starts, order, rows, d_pre, centred, total)
+        _decoder_gradient(
+            latent, starts, order, rows, values, sources, source_of, norm_gradient, sites, W_dec, is_unit, other
+        )
+        square = W_dec.dtype.type(0)
+        for i in range(len(total)):
+            square += total[i] * total[i]
+        for i in range(len(other)):
+            square += other[i] * other[i]
+        squares[latent] = square
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS, inline="always")
+@no_type_check
+def _adam_row(weight, mean, square, gradient, beta1, beta2, step_size, root_scale, epsilon):
+    """Adam on one row; moments that are fading away become zero, before they become denormal and slow for ever."""
+    kind = weight.dtype.type
+    b1, b2, fading = kind(beta1), kind(beta2), kind(_FADING)
+    c1, c2, step, scale, eps = kind(1 - beta1), kind(1 - beta2), kind(step_size), kind(root_scale), kind(epsilon)
+    for i in range(len(weight)):
+        g = gradient[i]
+        m = b1 * mean[i] + c1 * g
+        v = b2 * square[i] + c2 * g * g
+        m = m if abs(m) > fading else kind(0)
+        v = v if v > fading else kind(0)
+        mean[i] = m
+        square[i] = v
+        weight[i] -= step * m / (np.sqrt(v) * scale + eps)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS)
+@no_type_check
+def adam_latents(
+    starts, order, rows, d_pre, values, centred, sources, source_of, norm_gradient, sites, shrink, is_unit,
+    W_enc, enc_mean, enc_square, W_dec, dec_mean, dec_square, squares,
+    beta1, beta2, step_size, root_scale, epsilon, low, high,
+):  # fmt: skip
+    """For latents [low, high): sum the gradients of both rows, and move them at once, so that no gradient is ever stored.
+
+    squares [L] receives the gradients' squared length before `shrink`.
+    """
+    kind = W_enc.dtype.type
+    enc, dec = np.empty(W_enc.shape[1], W_enc.dtype), np.empty(W_dec.shape[1], W_dec.dtype)
+    for latent in range(low, high):
+        _sum_pairs(latent, starts, order, rows, d_pre, centred, enc)
+        _decoder_gradient(
+            latent, starts, order, rows, values, sources, source_of, norm_gradient, sites, W_dec, is_unit, dec
+        )
+        square = kind(0)
+        for i in range(len(enc)):
+            square += enc[i] * enc[i]
+            enc[i] *= shrink
+        for i in range(len(dec)):
+            square += dec[i] * dec[i]
+            dec[i] *= shrink
+        squares[latent] = square
+        _adam_row(
+            W_enc[latent], enc_mean[latent], enc_square[latent], enc, beta1, beta2, step_size, root_scale, epsilon
+        )
+        direction = W_dec[latent]
+        _adam_row(direction, dec_mean[latent], dec_square[latent], dec, beta1, beta2, step_size, root_scale, epsilon)
+        if is_unit:
+            length = kind(0)
+            for i in range(len(direction)):
+                length += direction[i] * direction[i]
+            factor = kind(1) / np.sqrt(length)
+            for i in range(len(direction)):
+                direction[i] *= factor
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS)
+@no_type_check
+def add_weighted(weights, matrix, total, low, high):
+    """total += sum over rows [low, high) of weights[row] * matrix[row]; rows of weight zero are not read."""
+    for row in range(low, high):
+        weight = weights[row]
+        if weight != 0:
+            own = matrix[row]
+            for i in range(len(total)):
+                total[i] += weight * own[i]

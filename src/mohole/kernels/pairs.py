@@ -1,0 +1,137 @@
+"""What a batch of sparse codes is while it is being computed: kept (row, latent) pairs, and what flows back through them.
+
+Axes: B batch rows, L latents, N kept pairs, D width read, E width written, S sources.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Kept pairs in compressed rows. Latents of a row ascend and are distinct."""
+
+    row_starts: Int[Tensor, " B_plus_one"]
+    latents: Int[Tensor, " N"]
+    values: Float[Tensor, " N"]
+    """Pre-activations."""
+
+    @property
+    def rows(self) -> Int[Tensor, " N"]:
+        """The row of each pair."""
+        n_rows = len(self.row_starts) - 1
+        return torch.repeat_interleave(
+            torch.arange(n_rows, device=self.latents.device), torch.diff(self.row_starts), output_size=len(self.latents)
+        )
+
+    def where(self, keep: Tensor) -> "Pairs":
+        """The pairs for which `keep` [N] is true."""
+        sums = torch.cat([torch.zeros_like(self.row_starts[:1]), keep.cumsum(0)])
+        return Pairs(sums[self.row_starts], self.latents[keep], self.values[keep])
+
+    def numbered(self, latents: Int[Tensor, " L"]) -> "Pairs":
+        """The same pairs, with latent i called latents[i] (ascending)."""
+        return replace(self, latents=latents[self.latents.long()].to(self.latents.dtype))
+
+
+def side_by_side(parts: Sequence[Pairs]) -> Pairs:
+    """Pairs of the same rows together: in every row those of the first part before those of the second."""
+    if len(parts) == 1:
+        return parts[0]
+    sizes = torch.stack([torch.diff(part.row_starts) for part in parts], dim=1)
+    starts = torch.cat([torch.zeros_like(parts[0].row_starts[:1]), sizes.flatten().cumsum(0)])
+    latents = parts[0].latents.new_empty(int(starts[-1]))
+    values = parts[0].values.new_empty(int(starts[-1]))
+    for number, part in enumerate(parts):
+        shift = starts[number : -1 : len(parts)] - part.row_starts[:-1]
+        places = torch.arange(len(part.latents), device=latents.device) + shift[part.rows]
+        latents[places], values[places] = part.latents, part.values
+    return Pairs(starts[:: len(parts)].contiguous(), latents, values)
+
+
+def from_dense(keep: Tensor, pre: Float[Tensor, "B L"]) -> Pairs:
+    """The entries of `pre` for which `keep` [B, L] is true."""
+    starts = torch.cat([torch.zeros(1, dtype=torch.int64, device=pre.device), keep.sum(1).cumsum(0)])
+    return Pairs(starts, keep.nonzero()[:, 1].to(torch.int32), pre[keep])
+
+
+@dataclass(frozen=True)
+class ByLatent:
+    """The same pairs in the order of latents, rows ascending within one: what belongs to a latent is summed in one sweep."""
+
+    starts: Int[Tensor, " L_plus_one"]
+    order: Int[Tensor, " N"]
+    """Number of the pair."""
+    rows: Int[Tensor, " N"]
+
+    def sums(self, per_pair: Float[Tensor, " N"]) -> Float[Tensor, " L"]:
+        """For each latent, the sum over its pairs."""
+        latents = torch.repeat_interleave(torch.diff(self.starts), output_size=len(self.order))
+        ordered = per_pair[self.order.long()]
+        return torch.bincount(latents, weights=ordered, minlength=len(self.starts) - 1).to(per_pair.dtype)
+
+
+@dataclass(frozen=True)
+class Backward:
+    """What reaches the two matrices of latents from a batch.
+
+    d W_enc[l] = sum over the latent's pairs of d_pre * centred[row]
+    d W_dec[l] = sum over the latent's pairs of value * sources[source_of[l], row]  +  norm_gradient[l] * d |W_dec[l]|
+    """
+
+    by_latent: ByLatent
+    d_pre: Float[Tensor, " N"]
+    """Gradient of each pair's pre-activation."""
+    values: Float[Tensor, " N"]
+    """Activations."""
+    centred: Float[Tensor, "B D"]
+    """What the encoder read."""
+    sources: Float[Tensor, "S B E"]
+    """Gradients of reconstructions. Most objectives have one; nested prefixes have one each, AuxK one of its own."""
+    source_of: UInt8[Tensor, " L"]
+    """Which of them moves a latent's decoder row."""
+    norm_gradient: Float[Tensor, " L"]
+    """Gradient of the length of each decoder row, over the sites it writes: a penalty's part."""
+    sites: tuple[int, ...]
+    """Where the sites begin among the columns of W_dec, and the width. A row's length is the sum of its lengths at the sites."""
+    is_unit: bool
+    """Decoder rows are unit vectors: the gradient along them is left out, and they are brought back to length one."""
+
+
+@dataclass(frozen=True)
+class AdamStep:
+    """The numbers of one step of Adam (Kingma & Ba 2014), in the form of torch.optim.Adam."""
+
+    rate: float
+    n_steps: int
+    """Counted from 1."""
+    beta1: float = 0.9
+    beta2: float = 0.999
+    # A gradient here is a mean over rows and dimensions, so it is small; torch's default of 1e-8 would damp rare latents.
+    # Gao et al. 2024 use this value.
+    epsilon: float = 6.25e-10
+
+    @property
+    def step_size(self) -> float:
+        return self.rate / (1.0 - self.beta1**self.n_steps)
+
+    @property
+    def root_scale(self) -> float:
+        return float((1.0 - self.beta2**self.n_steps) ** -0.5)
+
+
+@dataclass(frozen=True)
+class Moving:
+    """A tensor and its two moments, moved in place."""
+
+    weight: Float[Tensor, "..."]
+    mean: Float[Tensor, "..."]
+    square: Float[Tensor, "..."]
+
+    @classmethod
+    def still(cls, weight: Float[Tensor, "..."]) -> "Moving":
+        return cls(weight, torch.zeros_like(weight), torch.zeros_like(weight))

@@ -1,0 +1,202 @@
+"""One dictionary being learned: all that changes from step to step, and the step. No files, no stream.
+
+Everything that decides the next step is in `state()`; a trainer given that state goes on to the same bits.
+"""
+
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mohole.config import BatchTopK, Train
+from mohole.config.train import CrosscoderOf, CrossLayerOf, Sae, TranscoderOf
+from mohole.dictionary import AnyDictionary, Crosscoder, CrossLayerTranscoder, SparseAutoencoder, Transcoder
+from mohole.metrics import fvu
+from mohole.train.activation import Active
+from mohole.train.objective import Batch, Objective, Outcome, Silence, fired
+from mohole.train.optimiser import Optimiser, RunningMean, learning_rate
+from mohole.train.statistics import Statistics
+from mohole.train.weights import Sites, Units, Weights, autoencoder, transcoder
+
+_THRESHOLD_KEPT = 0.999
+"""Share that the running mean of batchtopk's threshold keeps at each step, as dictionary_learning's does."""
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """What a step found, before it moved the weights."""
+
+    outcome: Outcome
+    rate: float
+    grad_norm: float
+    n_dead: int
+
+
+class Trainer:
+    """Learns one dictionary from batches in the model's units."""
+
+    def __init__(self, settings: Train, reads: Sites, writes: Sites, weights: Weights, units: Units) -> None:
+        self.settings, self.weights, self.units = settings, weights, units
+        self._reads, self._writes = reads, writes
+        self._objective = Objective(settings, writes)
+        self.n_steps = 0
+        self.optimiser = Optimiser(weights, settings.clip_norm)
+        self.silence = [Silence(settings.n_latents, settings.dead_after_rows) for _ in weights.blocks]
+        self.statistics = Statistics(settings.n_latents * len(weights.blocks))
+        self._mean = RunningMean(weights, settings.average) if settings.average else None
+        self._threshold = torch.zeros(len(weights.blocks), 2, dtype=torch.float64)
+        """batchtopk: for each block the weighted sum of the smallest kept activations of batches, and of the weights."""
+
+    @classmethod
+    def start(
+        cls,
+        settings: Train,
+        rows: Float[Tensor, "row d_in"],
+        targets: Float[Tensor, "row d_out"],
+        reads: Sites,
+        writes: Sites,
+        *,
+        seed: int,
+    ) -> "Trainer":
+        """A trainer at its first step, with units and first weights from a sample of rows in the model's units."""
+        units = Units.of(rows, targets, reads, writes)
+        x, y = rows * units.read, targets * units.written
+        l0 = settings.first_l0()
+        n_latents, nonlinearity = settings.n_latents, settings.nonlinearity
+        match settings.learns:
+            case Sae() | CrosscoderOf():
+                weights = autoencoder(x, n_latents, nonlinearity, initial_l0=l0, seed=seed)
+            case TranscoderOf(skip=skip):
+                whole = [(slice(0, reads.width), slice(0, writes.width))]
+                weights = transcoder(x, y, whole, n_latents, nonlinearity, skip=skip, initial_l0=l0, seed=seed)
+            case CrossLayerOf():
+                columns = [
+                    (slice(low, high), slice(start, writes.width))
+                    for low, high, start in zip(reads.bounds, reads.bounds[1:], writes.bounds, strict=False)
+                ]
+                weights = transcoder(x, y, columns, n_latents, nonlinearity, skip=False, initial_l0=l0, seed=seed)
+            case _:
+                assert_never(settings.learns)
+        return cls(settings, reads, writes, weights, units)
+
+    def step(self, rows: Float[Tensor, "row d_in"], targets: Float[Tensor, "row d_out"]) -> Stepped:
+        """Learn from a batch."""
+        settings = self.settings
+        x = rows * self.units.read
+        batch = Batch(x, x if targets is rows else targets * self.units.written)
+        active = self._objective.forward(self.weights, batch)
+        for own, silence in zip(active, self.silence, strict=True):
+            silence.update(fired(own, settings.n_latents), len(rows))
+        dead = tuple(silence.dead() for silence in self.silence)
+        penalty = settings.penalty()
+        warmth = min((self.n_steps + 1) / penalty.warmup_steps, 1.0) if penalty and penalty.warmup_steps else 1.0
+        outcome = self._objective(self.weights, batch, active, dead, warmth=warmth)
+        rate = learning_rate(self.n_steps, settings)
+        if self.n_steps >= self._statistics_from:
+            self.statistics.add([(own.latents, own.values) for own in active], len(rows))
+        self._follow_threshold(active)
+        grad_norm = self.optimiser.step(outcome, rate)
+        if self._mean is not None:
+            self._mean.update()
+        self.n_steps += 1
+        return Stepped(outcome, rate, grad_norm, sum(map(len, dead)))
+
+    @property
+    def _statistics_from(self) -> int:
+        """Statistics are of the last tenth of the steps, in which the weights hardly move any more."""
+        return self.settings.steps - -(-self.settings.steps // 10)
+
+    def _follow_threshold(self, active: tuple[Active, ...]) -> None:
+        if not isinstance(self.settings.nonlinearity, BatchTopK):
+            return
+        for number, own in enumerate(active):
+            if len(own.values):
+                least = own.values.min().double()
+                self._threshold[number] *= _THRESHOLD_KEPT
+                self._threshold[number] += torch.stack([least, torch.ones_like(least)]) * (1 - _THRESHOLD_KEPT)
+
+    def measure(self, stepped: Stepped, targets: Float[Tensor, "row d_out"]) -> dict[str, Any]:
+        """What a line of the record says about a step. A batch of equal rows has no variance, and so no fvu."""
+        y = targets * self.units.written
+        varies = bool((y != y[0]).any())
+        n_active = sum(int((own.values > 0).sum()) for own in stepped.outcome.active)
+        terms = stepped.outcome.terms
+        return {
+            "loss": _short(terms.reconstruction),
+            "aux_loss": _short(terms.auxk / (self.settings.auxk_weight or 1.0)),
+            "sparsity_loss": _short(terms.sparsity + terms.pre_act + terms.gate),
+            "fvu": _short(float(fvu(y, y + stepped.outcome.error))) if varies else None,
+            "l0": _short(n_active / len(y)),
+            "dead": stepped.n_dead,
+            "lr": _short(stepped.rate),
+            "grad_norm": _short(stepped.grad_norm),
+        }
+
+    def dictionary(self) -> AnyDictionary:
+        """What has been learned so far, in the model's units."""
+        weights = self.weights
+        if self._mean is not None and self._mean.n_steps:
+            weights = self._mean.weights(is_unit=self.settings.decoder == "unit")
+        nonlinearity, learns = self.settings.nonlinearity, self.settings.learns
+        means = self._threshold[:, 0] / self._threshold[:, 1].clamp_min(1e-300)
+        layers = tuple(
+            self.units.to_model(block, nonlinearity, float(means[number]))
+            for number, block in enumerate(weights.blocks)
+        )
+        b_dec = weights.b_dec / self.units.written
+        match learns:
+            case Sae():
+                own = layers[0]
+                matrices = own.W_enc, own.b_enc, own.W_dec, b_dec
+                optional = own.threshold, own.b_mag, own.r_mag
+                return SparseAutoencoder(self._reads.names[0], nonlinearity, *matrices, *optional)
+            case TranscoderOf(reads=reads, writes=writes):
+                skip = weights.W_skip
+                W_skip = None if skip is None else skip * self.units.read / self.units.written[:, None]
+                return Transcoder(reads, writes, layers[0], b_dec, W_skip)
+            case CrosscoderOf(hookpoints=hookpoints):
+                return Crosscoder(hookpoints, self._reads.widths, layers[0], b_dec)
+            case CrossLayerOf(reads=several, writes=targets):
+                return CrossLayerTranscoder(several, targets, layers, b_dec.view(len(targets), -1))
+            case _:
+                assert_never(learns)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """(tensors, numbers) from which a trainer goes on to the same bits. Tensors are its own: copy them before a step."""
+        tensors = dict(self.weights.named())
+        for name, moving in self.optimiser.moving.items():
+            tensors |= {f"adam.mean.{name}": moving.mean, f"adam.square.{name}": moving.square}
+        for number, silence in enumerate(self.silence):
+            tensors[f"silent_rows.{number}"] = silence.rows
+        if self._mean is not None:
+            tensors |= {f"average.{name}": tensor for name, tensor in self._mean.tensors.items()}
+        tensors |= {"threshold": self._threshold, "scale.read": self.units.read, "scale.written": self.units.written}
+        tensors |= {f"statistics.{name}": tensor for name, tensor in self.statistics.tensors().items()}
+        numbers = {"n_steps": self.n_steps, "statistics_rows": self.statistics.n_rows}
+        return tensors, numbers
+
+    def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+        """Go on from a state.
+
+        Raises:
+            ValueError: it is of other shapes, or of another kind of dictionary.
+        """
+        own, _ = self.state()
+        if {name: (tensor.shape, tensor.dtype) for name, tensor in own.items()} != {
+            name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()
+        }:
+            different = sorted(set(own) ^ set(tensors)) or sorted(n for n in own if own[n].shape != tensors[n].shape)
+            raise ValueError(f"a state of another dictionary: {', '.join(different[:4]) or 'other types of numbers'}")
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+        self.n_steps = self.optimiser.n_steps = int(numbers["n_steps"])
+        self.statistics.n_rows = int(numbers["statistics_rows"])
+        if self._mean is not None:
+            self._mean.n_steps = self.n_steps
+
+
+def _short(value: float) -> float:
+    """Six digits: what differs beyond them is rounding."""
+    return float(f"{value:.6g}")

@@ -1,0 +1,180 @@
+"""A training killed anywhere goes on to the same bytes: every kind of dictionary, every nonlinearity, several places."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mohole import artifact
+from mohole.config import BatchTopK, Gated, JumpReLU, ReLU, TopK, Train
+from mohole.config.train import CrosscoderOf, CrossLayerOf, Sae, TranscoderOf
+from mohole.dictionary import load_dictionary
+from mohole.errors import ArtifactError
+from mohole.record import read_record
+from mohole.tensors import open_tensors
+from mohole.train import train
+from mohole.train.checkpoint import Checkpoints
+
+STEPS = 13
+SETTINGS: dict[str, Any] = {
+    "n_latents": 40, "batch_rows": 32, "steps": STEPS, "warmup_steps": 3, "log_every": 2, "checkpoint_every": 3,
+    "dead_after_rows": 100, "auxk": 4,
+}  # fmt: skip
+VARIANTS: dict[str, dict[str, Any]] = {
+    "topk": {"nonlinearity": TopK(k=3)},
+    "topk, mean of weights": {"nonlinearity": TopK(k=3), "average": 0.9, "clip_norm": None},
+    "batchtopk": {"nonlinearity": BatchTopK(k=3), "prefixes": (9, 20)},
+    "relu": {"nonlinearity": ReLU(), "decoder": "free", "pre_act_weight": 0.01},
+    "jumprelu": {"nonlinearity": JumpReLU(), "pre_act_weight": 0.01},
+    "gated": {"nonlinearity": Gated()},
+    "transcoder": {"learns": TranscoderOf(reads="a", writes="b", skip=True), "nonlinearity": TopK(k=3)},
+    "crosscoder": {"learns": CrosscoderOf(hookpoints=("a", "b")), "nonlinearity": JumpReLU(), "decoder": "free"},
+    "cross-layer": {"learns": CrossLayerOf(reads=("a", "b"), writes=("b", "a")), "nonlinearity": BatchTopK(k=3)},
+}
+
+
+class PowerError(Exception):
+    """It is gone."""
+
+
+class Rows:
+    """A stream that fails when it is asked for a step it should not reach."""
+
+    def __init__(self, hookpoint: str, width: int, fails_at: int | None = None) -> None:
+        self.hookpoint, self.d_model, self.n_rows = hookpoint, width, 300
+        self._fails_at = fails_at
+        draw = np.random.default_rng(width)
+        directions = draw.normal(size=(50, width))
+        chosen = draw.random((300, 50)).argpartition(3, axis=1)[:, :3]
+        self._rows = torch.from_numpy((directions[chosen].sum(1) + 2.0).astype(np.float32))
+
+    def rows(self, first: int, n_rows: int) -> torch.Tensor:
+        if self._fails_at is not None and first >= self._fails_at * SETTINGS["batch_rows"]:
+            raise PowerError
+        return self._rows[torch.arange(first, first + n_rows) % self.n_rows]
+
+    def batch(self, step: int, n_rows: int, *, rank: int = 0, world: int = 1) -> torch.Tensor:
+        return self.rows(step * n_rows, n_rows)
+
+
+def trained(folder: Path, settings: Train, fails_at: int | None = None) -> dict[str, bytes]:
+    streams: Any = {"a": Rows("a", 12, fails_at), "b": Rows("b", 10, fails_at)}
+    if isinstance(settings.learns, Sae):
+        streams = streams["a"]
+    elif isinstance(settings.learns, CrossLayerOf):
+        streams["b"] = Rows("b", 12, fails_at)
+    inputs = artifact.Inputs(kind="dictionary", config=settings.model_dump(mode="json"), seed=5)
+    with artifact.create(folder, inputs, resume=True) as draft:
+        train(draft, streams, settings, seed=5)
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+def make(variant: str, **others: Any) -> Train:
+    return Train(**(SETTINGS | VARIANTS[variant] | others))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_killed_and_gone_on_with_is_never_killed(variant: str, tmp_path: Path) -> None:
+    whole = trained(tmp_path / "whole", make(variant))
+    assert set(whole) >= {"dictionary.safetensors", "dictionary.json", "record.jsonl", "statistics.safetensors"}
+    assert not any("checkpoint" in name for name in whole)
+    for fails_at in (1, 3, 4, 8, STEPS - 1):
+        with pytest.raises(PowerError):
+            trained(tmp_path / str(fails_at), make(variant), fails_at)
+        draft = tmp_path / f".{fails_at}.partial"
+        assert (draft / "checkpoints").exists() == (fails_at >= 3)
+        assert trained(tmp_path / str(fails_at), make(variant)) == whole, fails_at
+    with pytest.raises(PowerError):
+        trained(tmp_path / "twice", make(variant), 5)
+    with pytest.raises(PowerError):
+        trained(tmp_path / "twice", make(variant), 10)
+    assert trained(tmp_path / "twice", make(variant)) == whole
+
+
+def test_where_checkpoints_are_made_changes_nothing(tmp_path: Path) -> None:
+    found = [trained(tmp_path / str(n), make("jumprelu", checkpoint_every=n)) for n in (1, 5, 100)]
+    for name in ("dictionary.safetensors", "record.jsonl", "statistics.safetensors"):
+        assert found[0][name] == found[1][name] == found[2][name]
+
+
+def broken(tmp_path: Path, fails_at: int = 11) -> Path:
+    """A draft with checkpoints at steps 6 and 9."""
+    with pytest.raises(PowerError):
+        trained(tmp_path / "sae", make("topk"), fails_at)
+    folder = tmp_path / ".sae.partial" / "checkpoints"
+    assert sorted(file.name for file in folder.iterdir()) == [
+        f"000000000{step}.{kind}" for step in (6, 9) for kind in ("json", "safetensors")
+    ]
+    return folder
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) -> None:
+    whole = trained(tmp_path / "whole", make("topk"))
+    folder = broken(tmp_path)
+    newest = folder / "0000000009.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-9] + b"\x01" * 9)
+    assert trained(tmp_path / "sae", make("topk")) == whole
+
+
+def test_half_written_checkpoints_do_not_count(tmp_path: Path) -> None:
+    whole = trained(tmp_path / "whole", make("topk"))
+    folder = broken(tmp_path)
+    (folder / "0000000012.safetensors").write_bytes(b"half")
+    (folder / "draft.json").write_text("{")
+    (folder / "draft.safetensors").write_bytes(b"")
+    assert trained(tmp_path / "sae", make("topk")) == whole
+
+
+def test_only_damaged_checkpoints_are_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    folder = broken(tmp_path)
+    for file in folder.glob("*.json"):
+        file.write_text('{"format": 99}')
+    with pytest.raises(
+        ArtifactError, match=r"checkpoints: 2 checkpoints, all damaged or of another version; delete it to start over"
+    ):
+        trained(tmp_path / "sae", make("topk"))
+
+
+def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
+    folder = broken(tmp_path)
+    with pytest.raises(
+        ArtifactError,
+        match=r"of another training \(a state of another dictionary: .*W_enc.0.*\); delete it to start over",
+    ):
+        train(folder.parent, Rows("a", 12), make("topk", n_latents=41), seed=5)
+    with pytest.raises(ArtifactError, match=r"another dictionary: .*log_threshold.0"):
+        train(folder.parent, Rows("a", 12), make("jumprelu"), seed=5)
+
+
+def test_a_checkpoint_that_cannot_be_written_stops_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Checkpoints, *arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Checkpoints, "_write", full)
+    with pytest.raises(OSError, match="No space left"):
+        trained(tmp_path / "sae", make("topk"))
+    assert not (tmp_path / "sae").exists()
+
+
+def test_statistics_are_those_of_the_last_tenth_of_the_rows(tmp_path: Path) -> None:
+    trained(tmp_path / "sae", make("topk", steps=40, lr=1e-12))  # the weights stand still
+    sae, rows = load_dictionary(tmp_path / "sae"), Rows("a", 12).rows(36 * 32, 4 * 32)
+    codes = sae.encode(rows).dense()
+    found = open_tensors(tmp_path / "sae" / "statistics.safetensors")
+    np.testing.assert_allclose(found["density"], (codes > 0).float().mean(0), atol=1e-6)
+    np.testing.assert_allclose(found["max"], codes.amax(0), rtol=1e-4, atol=1e-6)
+    mean = codes.sum(0) / (codes > 0).sum(0).clamp_min(1)
+    np.testing.assert_allclose(found["mean"], mean, rtol=1e-4, atol=1e-6)
+
+
+def test_the_record_says_which_pass_over_the_rows_it_is(tmp_path: Path) -> None:
+    trained(tmp_path / "sae", make("topk", steps=30, log_every=10))
+    assert [line["epoch"] for line in read_record(tmp_path / "sae" / "record.jsonl")] == [
+        320 // 300,
+        640 // 300,
+        960 // 300,
+    ]

@@ -73,7 +73,7 @@ def test_a_clamp_sets_and_does_not_add():
 def test_f_is_the_code_after_top_k():
     """A latent with a positive pre-activation that is not among the k largest counts as zero."""
     sae = random_sae(k=2)
-    pre, codes = sae.pre_activations(ROWS), sae.encode(ROWS).dense()
+    pre, codes = (ROWS - sae.b_dec) @ sae.W_enc.T + sae.b_enc, sae.encode(ROWS).dense()
     latent = int(((pre > 0.5) & (codes == 0)).sum(0).argmax())
     left_out = (pre[:, latent] > 0.5) & (codes[:, latent] == 0)
     assert left_out.any()

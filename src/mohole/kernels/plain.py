@@ -3,6 +3,8 @@
 Axes: B batch rows, L latents, N kept pairs, D width read, E width written, S sources.
 """
 
+import warnings
+
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
@@ -11,9 +13,10 @@ from torch.nn.functional import embedding_bag
 from mohole.kernels.pairs import AdamStep, Backward, ByLatent, Moving, Pairs, from_dense
 
 _BLOCKS = 16
-_CHUNK_NUMBERS = 1 << 25
-"""Pre-activations held at a time."""
-_SLAB_LATENTS = 1024
+_CHUNK_NUMBERS = 1 << 22
+"""Pre-activations held at a time, but of 512 rows at least: fewer make slow products."""
+_CHUNK_ROWS = 512
+_SLAB_LATENTS = 4096
 _FADING = 1e-30
 
 
@@ -30,7 +33,7 @@ def top_k(
 ) -> Pairs:
     """Each row's k largest positive pre-activations, or all where there are fewer; among equals the lower latent is kept."""
     found = []
-    for chunk in torch.split(rows, max(_CHUNK_NUMBERS // len(W_enc), 1)):
+    for chunk in torch.split(rows, max(_CHUNK_NUMBERS // len(W_enc), _CHUNK_ROWS)):
         values, latents = largest(torch.addmm(b_enc, chunk, W_enc.T), min(k, len(W_enc)))
         latents, order = latents.sort(dim=1)
         values = values.gather(1, order)
@@ -64,7 +67,7 @@ def above(
 ) -> Pairs:
     """All pre-activations that exceed their latent's threshold."""
     found = []
-    for chunk in torch.split(rows, max(_CHUNK_NUMBERS // len(W_enc), 1)):
+    for chunk in torch.split(rows, max(_CHUNK_NUMBERS // len(W_enc), _CHUNK_ROWS)):
         pre = torch.addmm(b_enc, chunk, W_enc.T)
         pairs = from_dense(pre > thresholds, pre)
         found.append((torch.diff(pairs.row_starts), pairs.latents, pairs.values))
@@ -83,14 +86,16 @@ def dots(
     pairs: Pairs, sources: Float[Tensor, "S B E"], source_of: UInt8[Tensor, " L"], W_dec: Float[Tensor, "L E"]
 ) -> Float[Tensor, " N"]:
     """For each pair: its latent's source, at its row, along its decoder direction."""
-    latents, rows = pairs.latents.long(), pairs.rows
-    found = torch.empty(len(latents), dtype=W_dec.dtype, device=W_dec.device)
-    step = max(_CHUNK_NUMBERS // W_dec.shape[1], 1)
-    for start in range(0, len(latents), step):
-        here = slice(start, start + step)
-        own = sources[source_of[latents[here]].long(), rows[here]]
-        found[here] = (own * W_dec[latents[here]]).sum(1)
-    return found
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+        shape = len(pairs.row_starts) - 1, len(W_dec)
+        places = torch.sparse_csr_tensor(
+            pairs.row_starts, pairs.latents.to(torch.int64), torch.zeros_like(pairs.values), shape, check_invariants=False
+        )
+        found = [torch.sparse.sampled_addmm(places, source, W_dec.T, beta=0.0).values() for source in sources]
+    if len(found) == 1:
+        return found[0]
+    return torch.stack(found).gather(0, source_of[pairs.latents.long()].long()[None])[0]
 
 
 def by_latent(pairs: Pairs, n_latents: int) -> ByLatent:

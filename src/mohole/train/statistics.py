@@ -16,7 +16,7 @@ class Statistics:
         self.total: Float[Tensor, " latent"] = torch.zeros(n_latents, dtype=torch.float64)
         self.largest: Float[Tensor, " latent"] = torch.zeros(n_latents)
 
-    def add(self, blocks: Sequence[tuple[Int[Tensor, " N"], Float[Tensor, " N"]]], n_rows: int) -> None:
+    def add(self, blocks: Sequence[tuple[Int[Tensor, " _"], Float[Tensor, " _"]]], n_rows: int) -> None:
         """Take a batch: each block's latents and activations of its pairs."""
         n_own = len(self.n_active) // len(blocks)
         for number, (latents, values) in enumerate(blocks):

@@ -1,0 +1,120 @@
+"""One case of mohole's training step in this process: CPU-seconds of a step over CPU-seconds of one product, and memory.
+
+    python one.py --nonlinearity topk --n-latents 32768 --kernels cpu [--check]
+
+A whole step of the trainer on rows in memory: units, encoding, loss, gradients, clipping, Adam, dead counters, AuxK as it
+falls due, statistics, a line of the record at the end. Prints `RESULT {json}`. One GE is one float32 product rows x d x latents
+into warm memory, timed before every step.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import sys
+import time
+from pathlib import Path
+
+D, K = 512, 32
+
+
+def main() -> None:
+    arguments = _arguments()
+    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    import torch
+
+    from mohole.config import L1, JumpReLU, ReLU, TopK, Train
+    from mohole.kernels import cpu, plain
+    from mohole.train import objective, optimiser, weights
+    from mohole.train.trainer import Trainer
+    from mohole.train.weights import Sites
+
+    torch.set_num_threads(arguments.threads)
+    if arguments.kernels == "plain":
+        for module in (objective, optimiser, weights):
+            module.kernels_for = lambda device: plain
+    nonlinearity = {"topk": TopK(k=K), "relu": ReLU(), "jumprelu": JumpReLU()}[arguments.nonlinearity]
+    # A weight at which L0 stays about where it starts, at 60, for the few steps that are measured.
+    sparsity = L1(weight=1.0) if arguments.nonlinearity == "relu" else None
+    generator = torch.Generator().manual_seed(0)
+    batches = [torch.randn(arguments.rows, D, generator=generator) for _ in range(8)]
+
+    def trainer(n_latents: int) -> Trainer:
+        settings = Train(
+            n_latents=n_latents, nonlinearity=nonlinearity, sparsity=sparsity, lr=2e-4, warmup_steps=0, steps=10_000,
+            batch_rows=arguments.rows, initial_l0=None if arguments.nonlinearity == "topk" else 60.0,
+            clip_norm=None if arguments.no_clip else 1.0,
+        )  # fmt: skip
+        sites = Sites(("rows",), (D,))
+        return Trainer.start(settings, batches[0], batches[0], sites, sites, seed=0)
+
+    warm = trainer(512)  # compiled loops are loaded, torch's first products made
+    for _ in range(2):
+        warm.step(batches[0], batches[0])
+    base = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    own = trainer(arguments.n_latents)
+    started_at = _status("VmHWM") - base
+    Path("/proc/self/clear_refs").write_text("5")
+    for i in range(2):
+        own.step(batches[i], batches[i])
+    peak = _status("VmHWM") - base
+    product = torch.empty(arguments.rows, arguments.n_latents)
+    torch.mm(batches[0], own.weights.blocks[0].W_enc.T, out=product)
+    ratios, products, l0 = [], [], 0.0
+    for i in range(arguments.steps):
+        rows = batches[i % 8]
+        before = _cpu()
+        torch.mm(rows, own.weights.blocks[0].W_enc.T, out=product)
+        middle = _cpu()
+        stepped = own.step(rows, rows)
+        ratios.append((_cpu() - middle) / (middle - before))
+        products.append(middle - before)
+        l0 = sum(int((active.values > 0).sum()) for active in stepped.outcome.active) / arguments.rows
+    own.measure(stepped, rows)
+    weights_mib = 2 * D * arguments.n_latents * 4 / 2**20
+    result = {
+        "peer": " ".join(["mohole", arguments.kernels, *(["no clipping"] if arguments.no_clip else [])]),
+        "arch": arguments.nonlinearity,
+        "n_latents": arguments.n_latents,
+        "ge": statistics.median(ratios),
+        "ge_all": [round(each, 3) for each in ratios],
+        "product_cpu_s": statistics.median(products),
+        "peak_times_weights": round(peak / weights_mib, 2),
+        "peak_at_start_times_weights": round(started_at / weights_mib, 2),
+        "l0": l0,
+        "threads": arguments.threads,
+    }
+    print("RESULT " + json.dumps(result), flush=True)
+    assert cpu is not None
+
+
+def _cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def _status(field: str) -> float:
+    """MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nonlinearity", choices=["topk", "relu", "jumprelu"], default="topk")
+    parser.add_argument("--n-latents", type=int, default=8192)
+    parser.add_argument("--kernels", choices=["cpu", "plain"], default="cpu")
+    parser.add_argument("--rows", type=int, default=2048)
+    parser.add_argument("--steps", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--no-clip", action="store_true")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    started = time.perf_counter()
+    main()
+    print(f"{time.perf_counter() - started:.1f} s", file=sys.stderr)

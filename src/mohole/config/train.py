@@ -109,6 +109,11 @@ class TranscoderOf(Table):
     """A transcoder: reads one hookpoint, predicts another (Dunefsky et al. 2024)."""
 
     kind: Literal["transcoder"] = "transcoder"
+
+    def needs(self) -> tuple[str, ...]:
+        """The hookpoints it is learned from, each once."""
+        return tuple(dict.fromkeys((self.reads, self.writes)))
+
     reads: Name
     """The hookpoint it reads, such as mlp_in.3."""
     writes: Name
@@ -124,6 +129,10 @@ class CrosscoderOf(Table):
     hookpoints: Annotated[tuple[Name, ...], Field(min_length=2)]
     """The hookpoints it reads and reconstructs."""
 
+    def needs(self) -> tuple[str, ...]:
+        """The hookpoints it is learned from."""
+        return self.hookpoints
+
 
 class CrossLayerOf(Table):
     """A cross-layer transcoder: latents of each layer write to their own layer and all later ones (Ameisen et al. 2025)."""
@@ -133,6 +142,10 @@ class CrossLayerOf(Table):
     """What the latents of each layer read, in the order of layers."""
     writes: Annotated[tuple[Name, ...], Field(min_length=1)]
     """What is predicted at each layer, in the same order."""
+
+    def needs(self) -> tuple[str, ...]:
+        """The hookpoints it is learned from, each once."""
+        return tuple(dict.fromkeys((*self.reads, *self.writes)))
 
     @model_validator(mode="after")
     def _pairs(self) -> "CrossLayerOf":

@@ -52,7 +52,12 @@ def run_verb(recipe: Recipe, verb: Verb, *, replace: bool = False, say: Say = _p
     """
     whole = plan(recipe)
     verbs: tuple[Verb, ...] = ("corpus", "harvest") if verb == "harvest" else (verb,)
-    return _make(whole, [stage for stage in whole.stages if stage.verb in verbs], replace, say)
+    chosen = [stage for stage in whole.stages if stage.verb in verbs]
+    if not chosen and verb not in ("shuffle",):
+        raise StageError(
+            f"{verb}: not for a {recipe.train.learns.kind} yet; its dictionary is what `mohole train` leaves"
+        )
+    return _make(whole, chosen, replace, say)
 
 
 def _make(whole: Plan, stages: Sequence[Stage], replace: bool, say: Say) -> list[str]:

@@ -3,17 +3,20 @@
 RUN/corpus  ->  RUN/activations (-> RUN/shuffled)  ->  RUN/<hookpoint>/dictionary  ->  .../evaluation
                                                                                    ->  .../catalogue  ->  .../labels
                                                                                    ->  RUN/steering  ->  RUN/report.html
+
+Where something else than a sparse autoencoder is learned, one RUN/<kind>/dictionary is the last artifact.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 from mohole import artifact
 from mohole.artifact import Inputs
 from mohole.config import DatasetCorpus, PlantedCorpus, Recipe, TextCorpus
+from mohole.config.train import CrosscoderOf, CrossLayerOf, Learns, Sae, TranscoderOf
 from mohole.corpus.sources import display_name, identity
 from mohole.errors import ConfigError, StageError
 from mohole.model.hookpoints import parse_hookpoint
@@ -189,6 +192,37 @@ def hookpoints_of(recipe: Recipe) -> tuple[str, ...]:
     return tuple(names)
 
 
+def learned(recipe: Recipe) -> Learns:
+    """What the recipe learns, with hookpoints in mohole's words.
+
+    Raises:
+        HookpointError: a name that no model has. ConfigError: one that is not harvested.
+    """
+    learns, harvested = recipe.train.learns, hookpoints_of(recipe)
+
+    def known(name: str) -> str:
+        canonical = str(parse_hookpoint(name, model=recipe.model.path))
+        if canonical not in harvested:
+            raise ConfigError(
+                f"train.learns: {canonical} is not harvested; harvest.hookpoints has {', '.join(harvested)}"
+            )
+        return canonical
+
+    if recipe.train.live_rows and not isinstance(learns, Sae):
+        raise ConfigError(f"train.live_rows: a {learns.kind} reads rows from a store; set live_rows = 0")
+    match learns:
+        case Sae():
+            return learns
+        case TranscoderOf(reads=reads, writes=writes):
+            return learns.model_copy(update={"reads": known(reads), "writes": known(writes)})
+        case CrosscoderOf(hookpoints=several):
+            return learns.model_copy(update={"hookpoints": tuple(map(known, several))})
+        case CrossLayerOf(reads=layers, writes=targets):
+            return learns.model_copy(update={"reads": tuple(map(known, layers)), "writes": tuple(map(known, targets))})
+        case _:
+            assert_never(learns)
+
+
 def plan(recipe: Recipe) -> Plan:
     """Lay out every stage of a recipe."""
     run = Path(recipe.run)
@@ -211,6 +245,12 @@ def plan(recipe: Recipe) -> Plan:
     if recipe.shuffle.stored:
         rows = run / "shuffled"
         stages.append(Stage("shuffle", "shuffled", rows, None, {}, {"activations": activations}))
+    learns = learned(recipe)
+    if not isinstance(learns, Sae):  # no later stage reads these yet
+        config = _dump(recipe, "train")
+        config["train"]["learns"] = learns.model_dump(mode="json")
+        stages.append(Stage("train", "dictionary", run / learns.kind / "dictionary", None, config, {"rows": rows}))
+        return Plan(recipe, tuple(stages))
     for hookpoint in hookpoints:
         stages += _stages_of_hookpoint(recipe, hookpoint, run / hookpoint, corpus, rows)
     first = _steered_hookpoint(recipe, hookpoints)

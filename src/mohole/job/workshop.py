@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, assert_never
 
 from mohole.artifact import Inputs
 from mohole.config import DatasetCorpus, PlantedCorpus, Recipe, TextCorpus, n_bytes
+from mohole.config.train import Sae
 from mohole.corpus import Corpus, Document, Task, build_corpus, read_documents
 from mohole.dictionary import SparseAutoencoder
 from mohole.errors import ConfigError
-from mohole.job.plan import Stage
+from mohole.job.plan import Stage, learned
 from mohole.job.rows import fill_shuffled, harvest_executor
 from mohole.job.steering import steer
 from mohole.model import LanguageModel
@@ -63,7 +64,12 @@ class Workshop:
             case "train":
                 from mohole.train import train
 
-                train(out, self._stream(_hookpoint(stage)), recipe.train, seed=seed)
+                settings = recipe.train.model_copy(update={"learns": learned(recipe)})
+                if isinstance(settings.learns, Sae):
+                    train(out, self._stream(_hookpoint(stage)), settings, seed=seed)
+                else:
+                    names = settings.learns.needs()
+                    train(out, {name: self._stream(name, len(names)) for name in names}, settings, seed=seed)
             case "evaluate":
                 from mohole.evaluate import evaluate
 
@@ -106,13 +112,13 @@ class Workshop:
             if place is not None:
                 publish(out, place, inputs)
 
-    def _stream(self, hookpoint: str) -> "RowStream":
-        """What a training reads: the store, or the model itself."""
+    def _stream(self, hookpoint: str, n_streams: int = 1) -> "RowStream":
+        """What a training reads: the store, or the model itself. Several streams share the memory."""
         recipe = self.recipe
         if not recipe.train.live_rows:
             from mohole.store.stream import Stream
 
-            return Stream(self.rows, hookpoint, memory_bytes=n_bytes(recipe.machine.memory))
+            return Stream(self.rows, hookpoint, memory_bytes=n_bytes(recipe.machine.memory) // n_streams)
         from mohole.harvest import LiveStream
 
         return LiveStream(

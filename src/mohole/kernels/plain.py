@@ -90,12 +90,15 @@ def dots(
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
         shape = len(pairs.row_starts) - 1, len(W_dec)
         places = torch.sparse_csr_tensor(
-            pairs.row_starts, pairs.latents.to(torch.int64), torch.zeros_like(pairs.values), shape, check_invariants=False
+            pairs.row_starts,
+            pairs.latents.to(torch.int64),
+            torch.zeros_like(pairs.values),
+            shape,
+            check_invariants=False,
         )
         found = [torch.sparse.sampled_addmm(places, source, W_dec.T, beta=0.0).values() for source in sources]
-    if len(found) == 1:
-        return found[0]
-    return torch.stack(found).gather(0, source_of[pairs.latents.long()].long()[None])[0]
+    dots: Tensor = found[0]
+    return dots if len(found) == 1 else torch.stack(found).gather(0, source_of[pairs.latents.long()].long()[None])[0]
 
 
 def by_latent(pairs: Pairs, n_latents: int) -> ByLatent:

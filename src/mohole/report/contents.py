@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import assert_never
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
@@ -10,7 +11,8 @@ from mohole import artifact
 from mohole.act import read_steering
 from mohole.catalogue import Catalogue
 from mohole.corpus import Corpus
-from mohole.dictionary import SparseAutoencoder
+from mohole.dictionary import AnyDictionary, Crosscoder, CrossLayerTranscoder, SparseAutoencoder, Transcoder
+from mohole.dictionary.files import open_dictionary
 from mohole.errors import ArtifactError, ConfigError
 from mohole.evaluate.results import Evaluation, read_evaluation
 from mohole.interpret import Label, Labels, Status
@@ -79,13 +81,28 @@ def _store(store: Store) -> RenderableType:
 
 
 def _dictionary(path: Path) -> RenderableType:
-    dictionary, record = SparseAutoencoder.open(path), read_record(path / "record.jsonl")
-    size = f"{dictionary.n_latents:,} latents of {dictionary.d_model} dimensions at {dictionary.hookpoint}"
+    dictionary, record = open_dictionary(path), read_record(path / "record.jsonl")
+    size = f"{dictionary.n_latents:,} latents {_place(dictionary)}"
     last = record[-1] if record else {}
     figures = ", ".join(f"{name} {last[name]:.4g}" for name in ("step", "rows", "fvu", "l0", "dead") if name in last)
     return Group(
         Text(size), Text(f"last recorded batch of training: {figures}" if last else "no record of its training")
     )
+
+
+def _place(dictionary: AnyDictionary) -> str:
+    match dictionary:
+        case SparseAutoencoder():
+            return f"of {dictionary.d_model} dimensions at {dictionary.hookpoint}"
+        case Transcoder():
+            return f"from {dictionary.reads} to {dictionary.writes}"
+        case Crosscoder():
+            return f"shared by {', '.join(dictionary.hookpoints)}"
+        case CrossLayerTranscoder():
+            layers = zip(dictionary.reads, dictionary.writes, strict=True)
+            return "across layers: " + ", ".join(f"{reads} to {writes} and later" for reads, writes in layers)
+        case _:
+            assert_never(dictionary)
 
 
 def _evaluation(evaluation: Evaluation) -> RenderableType:

@@ -128,11 +128,11 @@ def _make_in_order(whole: Plan, stages: Sequence[Stage], cores: Cores, replace: 
         with artifact.create(
             stage.out, inputs, replace=replace, resume=stage.resumes, bulk=BULK if stage.kind in STORE_KINDS else ()
         ) as draft:
-            workshop.make(stage, draft, inputs)
+            note = workshop.make(stage, draft, inputs)
         wall, cpu = time.monotonic() - start, _cpu_seconds() - cpu_start
         with Recorder(Path(whole.recipe.run) / LOG_FILE) as log:
             log.write(stage=stage.name, cpu_seconds=round(cpu, 2), wall_seconds=round(wall, 2))
-        say(f"{stage.name}: done in {wall:.1f} s")
+        say(f"{stage.name}: done in {wall:.1f} s" + (f"; {note}" if note else ""))
 
 
 def _refuse_to_overwrite(whole: Plan, stage: Stage) -> None:

@@ -50,8 +50,12 @@ class Workshop:
     def rows(self) -> Store:
         return Store.open(self.run / ("shuffled" if self.recipe.shuffle.stored else "activations"))
 
-    def make(self, stage: Stage, out: Path, inputs: Inputs) -> None:
-        """Fill `out` with what `stage` is to hold. Stages are imported here: the others' cost is not paid."""
+    def make(self, stage: Stage, out: Path, inputs: Inputs) -> str:
+        """Fill `out` with what `stage` is to hold. Stages are imported here: the others' cost is not paid.
+
+        Returns:
+            What else there is to say of it, in a line for people; mostly nothing.
+        """
         recipe, seed = self.recipe, self.recipe.seed
         match stage.verb:
             case "corpus":
@@ -66,10 +70,9 @@ class Workshop:
 
                 settings = recipe.train.model_copy(update={"learns": learned(recipe)})
                 if isinstance(settings.learns, Sae):
-                    train(out, self._stream(_hookpoint(stage)), settings, seed=seed)
-                else:
-                    names = settings.learns.needs()
-                    train(out, {name: self._stream(name, len(names)) for name in names}, settings, seed=seed)
+                    return train(out, self._stream(_hookpoint(stage)), settings, seed=seed)
+                names = settings.learns.needs()
+                return train(out, {name: self._stream(name, len(names)) for name in names}, settings, seed=seed)
             case "evaluate":
                 from mohole.evaluate import evaluate
 
@@ -90,6 +93,7 @@ class Workshop:
                 steer(out, self.model, self.corpus, recipe, stage.parents)
             case _:
                 assert_never(stage.verb)
+        return ""
 
     def _harvest(self, out: Path, inputs: Inputs) -> None:
         from mohole.corpus.slices import slices

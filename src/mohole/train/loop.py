@@ -16,6 +16,7 @@ from mohole.record import Recorder
 from mohole.store.stream import RowStream
 from mohole.tensors import write_tensors
 from mohole.train.checkpoint import Checkpoints
+from mohole.train.cost import Limit, Watch, check_memory
 from mohole.train.source import Source
 from mohole.train.trainer import Stepped, Trainer
 
@@ -28,7 +29,7 @@ _WORSE_THAN_THE_MEAN = 20
 """Lines of the record in a row with fvu > 1, after the warm-up, at which a training is stopped."""
 
 
-def train(out: Path, streams: RowStream | Mapping[str, RowStream], settings: Train, *, seed: int) -> None:
+def train(out: Path, streams: RowStream | Mapping[str, RowStream], settings: Train, *, seed: int) -> str:
     """Train a dictionary on the rows of `streams` (one, or one for each hookpoint), and write it into `out`.
 
     `record.jsonl` gets a line every `log_every` steps and at the last: step (counted from 1), rows seen, epoch (passes over the
@@ -38,7 +39,11 @@ def train(out: Path, streams: RowStream | Mapping[str, RowStream], settings: Tra
 
     What a killed training left in `out` is gone on with: the result is the same bytes.
 
+    Returns:
+        What it cost, in a line for people.
+
     Raises:
+        ConfigError: more latents than the memory holds.
         HookpointError: the store has no such hookpoint.
         StageError: the store is not shuffled, has fewer than two training rows, or a hookpoint is missing.
         NumericsError: a row, the loss or a gradient that is not finite, rows that are all the same, or a training that stays
@@ -47,6 +52,7 @@ def train(out: Path, streams: RowStream | Mapping[str, RowStream], settings: Tra
     """
     source = Source.of(settings.learns, streams)
     reads, writes = source.sites()
+    check_memory(settings, reads, writes)
     n_sample = min(SAMPLE_ROWS, source.n_rows)
     rows, targets = source.rows(0, n_sample)
     _check_sample(rows, source.name)
@@ -54,7 +60,8 @@ def train(out: Path, streams: RowStream | Mapping[str, RowStream], settings: Tra
     checkpoints = Checkpoints(out)
     try:
         _go_on(trainer, checkpoints, out)
-        _steps(trainer, source, checkpoints, out)
+        watch = Watch(settings, reads, Limit.measured(settings, reads))
+        _steps(trainer, source, checkpoints, out, watch)
     finally:
         checkpoints.close()
     facts: dict[str, Any] = {"sample_rows": n_sample, "training_rows": source.n_rows, "steps": settings.steps}
@@ -67,6 +74,7 @@ def train(out: Path, streams: RowStream | Mapping[str, RowStream], settings: Tra
         out / STATISTICS_FILE, {name: each.numpy() for name, each in trainer.statistics.in_units(scale).items()}
     )
     checkpoints.clear()
+    return watch.summary()
 
 
 def _go_on(trainer: Trainer, checkpoints: Checkpoints, out: Path) -> None:
@@ -86,7 +94,7 @@ def _go_on(trainer: Trainer, checkpoints: Checkpoints, out: Path) -> None:
         record.write_text("".join(kept), encoding="utf-8")
 
 
-def _steps(trainer: Trainer, source: Source, checkpoints: Checkpoints, out: Path) -> None:
+def _steps(trainer: Trainer, source: Source, checkpoints: Checkpoints, out: Path, watch: Watch) -> None:
     settings, n_rows = trainer.settings, trainer.settings.batch_rows
     last_checkpoint = time.monotonic()
     n_worse = 0
@@ -97,7 +105,9 @@ def _steps(trainer: Trainer, source: Source, checkpoints: Checkpoints, out: Path
         tracker.advance(trainer.n_steps * n_rows)
         for step in range(trainer.n_steps, settings.steps):
             rows, targets = source.rows(step * n_rows, n_rows)
+            watch.waited()
             stepped = trainer.step(rows, targets)
+            watch.stepped()
             _check(stepped, source.name, step)
             note = ""
             if (step + 1) % settings.log_every == 0 or step + 1 == settings.steps:

@@ -1,0 +1,134 @@
+"""What a training will take and what it took: memory before the first step, products and waiting afterwards. For people.
+
+A product is rows x d x latents multiplications in float32, which the encoder cannot do without; the limit is the rate at which
+this machine makes one, measured when the training begins.
+"""
+
+import platform
+import resource
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mohole.config import BatchTopK, TopK, Train
+from mohole.config.train import CrossLayerOf
+from mohole.errors import ConfigError
+from mohole.train.weights import Sites
+
+_GIB = 1 << 30
+_LIMIT_LATENTS = 4096
+_SHARE_OF_MEMORY = 0.95
+
+
+def training_bytes(settings: Train, reads: Sites, writes: Sites) -> int:
+    """Memory of a training, without the rows a stream holds: weights, two moments, a running mean, and a step's own.
+
+    Of the step: the tile of pre-activations, candidates and kept pairs, and what a batch is read and written as. A checkpoint
+    that is being written is a copy of the weights and moments; it is counted where one is due before the end.
+    """
+    layers = [(reads.width, writes.width)]
+    if isinstance(settings.learns, CrossLayerOf):
+        layers = [(width, writes.width - start) for width, start in zip(reads.widths, writes.bounds, strict=False)]
+    numbers = settings.n_latents * sum(d_in + d_out for d_in, d_out in layers)
+    kept = settings.nonlinearity.k if isinstance(settings.nonlinearity, TopK | BatchTopK) else settings.first_l0()
+    copies = 3 + (1 if settings.average else 0)
+    saved = copies if settings.checkpoint_every is None or settings.checkpoint_every < settings.steps else 0
+    tile = min(settings.n_latents, 2048) * settings.batch_rows
+    pairs = int(settings.batch_rows * (kept * 12 + 64)) * len(layers)
+    batch = settings.batch_rows * (4 * reads.width + (4 + len(settings.prefixes)) * writes.width)
+    return 4 * (numbers * (copies + saved) + tile + pairs + batch)
+
+
+def check_memory(settings: Train, reads: Sites, writes: Sites, available: int | None = None) -> None:
+    """Raises: ConfigError: the training does not fit the memory that is free now; says what would."""
+    room = available_bytes() if available is None else available
+    needed = training_bytes(settings, reads, writes)
+    if room is None or needed <= room * _SHARE_OF_MEMORY:
+        return
+    fixed = training_bytes(settings.model_copy(update={"n_latents": 2048}), reads, writes)  # from there on a straight line
+    per_latent = (needed - fixed) / max(settings.n_latents - 2048, 1)
+    fits = max(int(2048 + (room * _SHARE_OF_MEMORY - fixed) / max(per_latent, 1e-9)), 0) // 64 * 64
+    raise ConfigError(
+        f"train.n_latents: {settings.n_latents} latents take {needed / _GIB:.1f} GiB to train, and {room / _GIB:.1f} GiB are "
+        f"free; about {fits} latents would fit"
+    )
+
+
+def available_bytes() -> int | None:
+    """Memory that this process may still take: what the machine has free, and what its control group allows. None: not known."""
+    found = []
+    facts = Path("/proc/meminfo")
+    if facts.exists():
+        lines = facts.read_text(encoding="ascii").splitlines()
+        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((group / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
+        if limit != "max":
+            found.append(int(limit) - int(used))
+    except OSError:  # no control group of version 2
+        pass
+    return min(found) if found else None
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How fast this process makes a product."""
+
+    flops_per_cpu_second: float
+
+    @classmethod
+    def measured(cls, settings: Train, reads: Sites) -> "Limit":
+        """From three products of a batch and some latents, the best of them: other work on the machine only slows."""
+        n_latents = min(settings.n_latents, _LIMIT_LATENTS)
+        rows, encoder = torch.randn(settings.batch_rows, reads.width), torch.randn(n_latents, reads.width)
+        out = torch.empty(settings.batch_rows, n_latents)
+        torch.mm(rows, encoder.T, out=out)
+        times = []
+        for _ in range(3):
+            before = time.process_time()
+            torch.mm(rows, encoder.T, out=out)
+            times.append(time.process_time() - before)
+        return cls(2.0 * settings.batch_rows * n_latents * reads.width / max(min(times), 1e-9))
+
+
+class Watch:
+    """Where the time of a training goes. Call `waited` when rows have come, `stepped` when a step is done."""
+
+    def __init__(self, settings: Train, reads: Sites, limit: Limit) -> None:
+        self._limit = limit
+        self._flops_of_step = 2.0 * settings.batch_rows * settings.n_latents * reads.width
+        self._n_steps, self._steps_cpu, self._steps, self._waits = 0, 0.0, 0.0, 0.0
+        self._mark, self._cpu_mark = time.perf_counter(), time.process_time()
+
+    def waited(self) -> None:
+        """Rows are here."""
+        now = time.perf_counter()
+        self._waits += now - self._mark
+        self._mark, self._cpu_mark = now, time.process_time()
+
+    def stepped(self) -> None:
+        """The step is done."""
+        now, cpu = time.perf_counter(), time.process_time()
+        self._n_steps += 1
+        self._steps += now - self._mark
+        self._steps_cpu += cpu - self._cpu_mark
+        self._mark, self._cpu_mark = now, cpu
+
+    def summary(self) -> str:
+        """For people: products a step, the rate beside the machine's, and the share of time spent waiting for rows."""
+        if not self._n_steps:
+            return "no step was left to do"
+        rate = self._n_steps * self._flops_of_step / max(self._steps_cpu, 1e-9)
+        products = self._limit.flops_per_cpu_second / rate
+        waiting = self._waits / max(self._waits + self._steps, 1e-9)
+        rates = f"{rate / 1e9:.0f} of {self._limit.flops_per_cpu_second / 1e9:.0f} GFLOP/s of a core"
+        peak = f"peak memory {_peak_bytes() / _GIB:.1f} GiB"
+        return f"{products:.1f} products a step ({rates}), {waiting:.0%} of the time waiting for rows, {peak}"
+
+
+def _peak_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * 1024

@@ -1,0 +1,78 @@
+"""The estimate is near what a training holds, and what cannot fit is refused with what would; the summary adds up."""
+
+import re
+from typing import Any
+
+import pytest
+import torch
+
+from mohole.config import JumpReLU, TopK, Train
+from mohole.config.train import CrossLayerOf
+from mohole.errors import ConfigError
+from mohole.train import cost
+from mohole.train.cost import Limit, Watch, available_bytes, check_memory, training_bytes
+from mohole.train.trainer import Trainer
+from mohole.train.weights import Sites
+
+ONE, TWO = Sites(("a",), (64,)), Sites(("a", "b"), (64, 64))
+
+
+@pytest.mark.parametrize(
+    ("settings", "reads"),
+    [
+        ({"nonlinearity": TopK(k=4)}, ONE),
+        ({"nonlinearity": JumpReLU(), "average": 0.9}, ONE),
+        ({"nonlinearity": TopK(k=4), "learns": CrossLayerOf(reads=("a", "b"), writes=("a", "b"))}, TWO),
+    ],
+)
+def test_the_estimate_counts_what_a_trainer_keeps(settings: dict[str, Any], reads: Sites) -> None:
+    config = Train(n_latents=4096, batch_rows=64, steps=10, checkpoint_every=100, **settings)
+    rows = torch.randn(200, reads.width, generator=torch.Generator().manual_seed(0))
+    trainer = Trainer.start(config, rows, rows, reads, reads, seed=0)
+    kept = sum(tensor.numel() * tensor.element_size() for tensor in trainer.state()[0].values())
+    assert 0.97 * kept < training_bytes(config, reads, reads) < 1.5 * kept
+    with_checkpoints = config.model_copy(update={"checkpoint_every": 5})
+    assert training_bytes(with_checkpoints, reads, reads) - training_bytes(config, reads, reads) > 0.95 * kept * 0.97
+
+
+def test_what_does_not_fit_is_refused_with_what_would() -> None:
+    settings = Train(n_latents=1 << 20, nonlinearity=TopK(k=32))
+    needed = training_bytes(settings, ONE, ONE)
+    check_memory(settings, ONE, ONE, available=int(needed * 1.1))
+    with pytest.raises(
+        ConfigError, match=r"train.n_latents: 1048576 latents take \d+\.\d GiB to train, and .* GiB are free"
+    ) as caught:
+        check_memory(settings, ONE, ONE, available=needed // 2)
+    fits = int(re.findall(r"about (\d+) latents", str(caught.value))[0])
+    check_memory(settings.model_copy(update={"n_latents": fits}), ONE, ONE, available=needed // 2)
+    assert fits > 0.9 * settings.n_latents / 2
+
+
+def test_the_memory_of_this_machine_is_known() -> None:
+    found = available_bytes()
+    assert found is None or 1 << 20 < found < 1 << 50
+
+
+def test_the_summary_is_the_time_that_was_spent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps of 3 s after a second's wait each, of 4 products' CPU time."""
+    settings = Train(n_latents=1000, batch_rows=500, nonlinearity=TopK(k=4))
+    flops = 2.0 * 500 * 1000 * 64
+    clock = {"wall": 0.0, "cpu": 0.0}
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: clock["wall"])
+    monkeypatch.setattr(cost.time, "process_time", lambda: clock["cpu"])
+    watch = Watch(settings, ONE, Limit(flops / 0.5))
+    assert watch.summary() == "no step was left to do"
+    for _ in range(2):
+        clock["wall"] += 1.0
+        watch.waited()
+        clock["wall"] += 3.0
+        clock["cpu"] += 2.0
+        watch.stepped()
+    assert watch.summary().startswith(
+        "4.0 products a step (0 of 0 GFLOP/s of a core), 25% of the time waiting for rows, peak"
+    )
+
+
+def test_the_limit_is_a_rate_of_this_machine() -> None:
+    found = Limit.measured(Train(n_latents=512, batch_rows=256, nonlinearity=TopK(k=4)), ONE)
+    assert 1e8 < found.flops_per_cpu_second < 1e13

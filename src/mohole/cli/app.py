@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from mohole import __version__
-from mohole.cli import stores
+from mohole.cli import dictionaries, stores, sweep
 from mohole.config import Recipe, read_recipe
 from mohole.errors import ConfigError, MoholeError
 from mohole.visible import visible
@@ -57,6 +57,11 @@ def run(recipe: RecipePath, override: Overrides = [], replace: Replace = False) 
 
     settings = read_recipe(recipe, override)
     made = job.run(settings, replace=replace, say=_say)
+    if settings.train.learns.kind != "sae":
+        typer.echo(
+            f"{settings.run}: {', '.join(made) or 'nothing to do'}; pages and labels are for sparse autoencoders so far"
+        )
+        return
     page, made_from = Path(settings.run) / "report.html", job.plan(settings).digest()
     from mohole import report
 
@@ -130,6 +135,10 @@ for _verb, _summary in _STAGES.items():
     app.command(_verb)(_stage_command(_verb, _summary))
 for _store_verb in (stores.plan, stores.verify, stores.export):
     app.command()(_store_verb)
+for _dictionary_verb in (dictionaries.convert, dictionaries.push):
+    app.command()(_dictionary_verb)
+for _sweep_verb in (sweep.sweep, sweep.scaling):
+    app.command()(_sweep_verb)
 
 
 @app.command()

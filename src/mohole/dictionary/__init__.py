@@ -4,7 +4,7 @@ from mohole.dictionary.codes import SparseCodes
 from mohole.dictionary.crosscoder import Crosscoder
 from mohole.dictionary.dictionary import Dictionary
 from mohole.dictionary.files import AnyDictionary
-from mohole.dictionary.files import open_dictionary as load_dictionary
+from mohole.dictionary.formats import load_dictionary
 from mohole.dictionary.latents import Latents
 from mohole.dictionary.sae import SparseAutoencoder
 from mohole.dictionary.transcoder import CrossLayerTranscoder, Transcoder

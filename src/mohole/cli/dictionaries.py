@@ -1,0 +1,73 @@
+"""The verbs about dictionaries of any library: convert and push. Each reads its arguments and calls one function."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Literal
+
+import typer
+
+from mohole.errors import ConfigError
+from mohole.visible import visible
+
+Library = Literal["mohole", "saelens", "sparsify", "dictionary-learning", "circuit-tracer"]
+To = Annotated[Library, typer.Option("--to", help="Whose files are written.")]
+Download = Annotated[bool, typer.Option("--allow-download", help="Fetch from the hub what is not in its local cache.")]
+
+
+def convert(
+    places: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE... TARGET",
+            help="A dictionary of any library (folder, file or hub id) and a new folder; for circuit-tracer one of each layer.",
+        ),
+    ],
+    to: To = "mohole",
+    hookpoint: Annotated[
+        str | None, typer.Option(help="Where it belongs, such as resid_post.6, where its files do not say.")
+    ] = None,
+    allow_download: Download = False,
+) -> None:
+    """Write a dictionary of any library as one of another; it is kept only if it computes the same when it is read again."""
+    if len(places) < 2:
+        raise ConfigError("convert: a source and a target are needed: mohole convert SOURCE TARGET --to saelens")
+    from mohole.dictionary.formats.export import convert as convert_all
+
+    *sources, target = places
+    found = convert_all(sources, Path(target), to, hookpoint=hookpoint, allow_download=allow_download)
+    for source, item in zip(sources, found, strict=True):
+        typer.echo(f"{visible(source)}: {item.format}")
+        for note in item.notes:
+            typer.echo(f"note: {visible(note)}")
+    typer.echo(f"{visible(target)}: {to}")
+
+
+def push(
+    dictionary: Annotated[str, typer.Argument(metavar="DICTIONARY", help="A dictionary of any library.")],
+    repository: Annotated[str, typer.Argument(metavar="USER/NAME", help="A repository on the Hugging Face hub.")],
+    to: To = "mohole",
+    evaluation: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="An evaluation artifact, whose measures go into the model card.")
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Where the files are put and kept; of --dry-run, beside the dictionary."),
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Of a repository that is made now.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write the folder and stop; nothing is uploaded.")] = False,
+) -> None:
+    """Put a dictionary on the Hugging Face hub, with a model card that says what it is, how it was made and how well it does."""
+    from mohole.dictionary.formats.hub import prepare, upload
+
+    name = f"{repository.rpartition('/')[2]}-{to}"
+    with TemporaryDirectory() as passing:
+        beside = Path(dictionary).absolute().parent if Path(dictionary).exists() else Path.cwd()
+        ready = folder or (beside if dry_run else Path(passing)) / name
+        prepare(dictionary, repository, ready, to, evaluation=evaluation)
+        if dry_run:
+            typer.echo(f"{ready}: ready to be uploaded to {visible(repository)}; nothing was")
+            return
+        from huggingface_hub import HfApi
+
+        upload(ready, repository, HfApi(), private=private)
+    typer.echo(f"https://huggingface.co/{visible(repository)}")

@@ -1,0 +1,139 @@
+"""The model card of a dictionary on the hub: what it is, how it was made, how well it does and how to load it. Text only."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from mohole.dictionary.crosscoder import Crosscoder
+from mohole.dictionary.files import AnyDictionary, kind_of
+from mohole.dictionary.sae import SparseAutoencoder
+from mohole.dictionary.transcoder import CrossLayerTranscoder, Transcoder
+from mohole.version import __version__
+from mohole.visible import visible
+
+_LIBRARIES = {"saelens": "saelens", "sparsify": "sparsify"}
+"""The hub's own names of libraries, where it has one."""
+_LOADING = {
+    "mohole": 'import mohole\n\ndictionary = mohole.load_dictionary("{repository}", allow_download=True)',
+    "saelens": (
+        "from huggingface_hub import snapshot_download\nfrom sae_lens import SAE\n\n"
+        'sae = SAE.load_from_disk(snapshot_download("{repository}"))'
+    ),
+    "sparsify": 'from sparsify import SparseCoder\n\nsae = SparseCoder.load_from_hub("{repository}")',
+    "dictionary-learning": (
+        "from dictionary_learning.utils import load_dictionary\nfrom huggingface_hub import snapshot_download\n\n"
+        'dictionary, config = load_dictionary(snapshot_download("{repository}"), device="cpu")'
+    ),
+    "circuit-tracer": (
+        "from circuit_tracer.utils.hf_utils import load_transcoder_from_hub\n\n"
+        'transcoders, config = load_transcoder_from_hub("{repository}")'
+    ),
+}
+
+
+def model_card(
+    dictionary: AnyDictionary,
+    repository: str,
+    to: str,
+    *,
+    training: Mapping[str, Any],
+    measures: Mapping[str, Any] | None = None,
+) -> str:
+    """The README.md of a repository.
+
+    Args:
+        training: what `dictionary.json` remembers of the making; may be empty.
+        measures: the table of that name in `evaluation.json`: each number with its unit, interval and masks.
+    """
+    parts = [_head(to), f"# {repository}", _what(dictionary), _shapes(dictionary), _loading(repository, to)]
+    if measures:
+        parts.append(_measures(measures))
+    if training:
+        parts.append(_training(training))
+    parts.append(f"Written by mohole {__version__}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _head(to: str) -> str:
+    tags = ["mohole", "sparse-autoencoder", "interpretability", *([to] if to != "mohole" else [])]
+    lines = ["---", f"library_name: {_LIBRARIES.get(to, 'mohole')}", "tags:", *(f"- {tag}" for tag in tags), "---"]
+    return "\n".join(lines)
+
+
+def _what(dictionary: AnyDictionary) -> str:
+    match dictionary:
+        case SparseAutoencoder():
+            law = "f = act((x - b_dec) W_enc^T + b_enc), x^ = f W_dec + b_dec"
+            return f"A sparse autoencoder of `{_cell(dictionary.hookpoint)}`: {law}."
+        case Transcoder():
+            skip = " + x W_skip^T" if dictionary.W_skip is not None else ""
+            ends = f"`{_cell(dictionary.reads)}` to `{_cell(dictionary.writes)}`"
+            return f"A transcoder from {ends}: f = act(x W_enc^T + b_enc), y^ = f W_dec + b_dec{skip}."
+        case Crosscoder():
+            return f"A crosscoder of {', '.join(f'`{_cell(name)}`' for name in dictionary.hookpoints)}."
+        case CrossLayerTranscoder():
+            ends = f"`{_cell(dictionary.reads[0])}` ... `{_cell(dictionary.reads[-1])}`"
+            law = "latents write to their own layer and all later ones"
+            return f"A cross-layer transcoder of {len(dictionary.layers)} layers ({ends}): {law}."
+
+
+def _shapes(dictionary: AnyDictionary) -> str:
+    own = dictionary.layers[0] if isinstance(dictionary, CrossLayerTranscoder) else dictionary.latents
+    nonlinearity = own.nonlinearity.model_dump()
+    settings = ", ".join(f"{key} {value}" for key, value in nonlinearity.items() if key not in ("kind", "bandwidth"))
+    rows = [
+        ("kind", kind_of(dictionary)),
+        ("latents", f"{dictionary.n_latents:,}"),
+        ("columns read", f"{own.W_enc.shape[1]:,}"),
+        ("nonlinearity", nonlinearity["kind"] + (f", {settings}" if settings else "")),
+        ("units", "the model's own: rows go in as the model makes them"),
+    ]
+    return _table(("", ""), rows)
+
+
+def _loading(repository: str, to: str) -> str:
+    text = "## Loading\n\n```python\n" + _LOADING[to].format(repository=repository) + "\n```"
+    also = "\n\nmohole reads this format, too: `mohole.load_dictionary(...)`." if to != "mohole" else ""
+    return (
+        text
+        + also
+        + "\n\n`known_batch.safetensors` holds rows and their reconstruction; mohole checks them whenever it loads the weights."
+    )
+
+
+def _measures(measures: Mapping[str, Any]) -> str:
+    rows = []
+    for key, measure in measures.items():
+        if not isinstance(measure, Mapping):
+            continue
+        masks = measure.get("masks") or {}
+        interval = "" if measure.get("low") is None else f"{_number(measure['low'])} to {_number(measure.get('high'))}"
+        shown = [str(measure.get("name", key)), _number(measure.get("value")), interval, str(measure.get("unit", ""))]
+        shown += [f"{measure.get('n', '')} {measure.get('n_of', '')}".strip()]
+        shown += [str(masks.get(name, "none")) for name in ("replaced", "counted", "scored")]
+        rows.append(shown)
+    head = ("measure", "value", "95 % interval", "unit", "over", "replaced", "counted", "scored")
+    note = (
+        "Replaced, counted and scored are the positions whose activation was swapped, whose rows were summed, and whose "
+        "prediction was scored."
+    )
+    return f"## Measured on held-out documents\n\n{_table(head, rows)}\n\n{note}"
+
+
+def _training(training: Mapping[str, Any]) -> str:
+    rows = [(str(key), json.dumps(value, ensure_ascii=False)) for key, value in sorted(training.items())]
+    return "## How it was made\n\n" + _table(("", ""), rows)
+
+
+def _number(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "undefined" if value is None else str(value)
+
+
+def _table(head: tuple[str, ...], rows: list[Any]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """One line, with nothing that would end a cell or begin HTML."""
+    return visible(" ".join(str(text).split())).replace("|", "\\|").replace("<", "&lt;").replace("`", "'")

@@ -1,0 +1,82 @@
+"""Dictionaries on their way to the Hugging Face hub: a folder with a card is made here, and uploaded as it is."""
+
+import re
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from mohole import artifact
+from mohole.dictionary.files import FACTS_FILE
+from mohole.dictionary.formats.card import model_card
+from mohole.dictionary.formats.export import Format, into_new_folder, remembered, write_as
+from mohole.dictionary.formats.load import import_dictionary
+from mohole.errors import ArtifactError, ConfigError
+from mohole.record import read_json, write_json
+
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@runtime_checkable
+class Hub(Protocol):
+    """What is asked of huggingface_hub.HfApi: a repository that is there, and a folder in it."""
+
+    def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> Any: ...
+
+    def upload_folder(self, *, repo_id: str, folder_path: Path, commit_message: str) -> Any: ...
+
+
+def prepare(
+    source: Path | str, repository: str, folder: Path, to: Format = "mohole", *, evaluation: Path | None = None
+) -> None:
+    """Write the folder that is to be uploaded: the dictionary in a format, a known batch, and README.md, its model card.
+
+    Args:
+        evaluation: an artifact with this dictionary's measures.
+
+    Raises:
+        ArtifactError: as `load_dictionary` and `export_dictionary`; or the evaluation is damaged, or of another hookpoint.
+        ConfigError: a repository that cannot be one.
+    """
+    if not _REPOSITORY.fullmatch(repository):
+        raise ConfigError(f"{repository}: not a repository's name; the hub's are user/name")
+    found, training = import_dictionary(source), remembered(Path(source))
+    if found.format != "mohole":
+        training = {"imported": found.facts()}
+    measures = None if evaluation is None else _measures(evaluation, getattr(found.dictionary, "hookpoint", None))
+    card = model_card(found.dictionary, repository, to, training=training, measures=measures)
+
+    def fill(draft: Path) -> None:
+        write_as(found.dictionary, draft, to)
+        if to == "mohole":
+            write_json(draft / FACTS_FILE, read_json(draft / FACTS_FILE) | {"training": training})
+        (draft / "README.md").write_text(card, encoding="utf-8")
+
+    into_new_folder(folder, fill)
+
+
+def upload(folder: Path, repository: str, hub: Hub, *, private: bool = False) -> None:
+    """Make the repository where it is not there yet, and put the folder into it as one commit.
+
+    Raises:
+        ArtifactError: the hub refuses: not logged in, no right to write, no such user.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+
+    try:
+        hub.create_repo(repository, private=private, exist_ok=True)
+        hub.upload_folder(repo_id=repository, folder_path=folder, commit_message="A dictionary written by mohole")
+    except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ArtifactError(f"{repository}: not uploaded ({reason}); `hf auth login`, then push again") from None
+
+
+def _measures(evaluation: Path, hookpoint: str | None) -> dict[str, Any]:
+    artifact.open_artifact(evaluation, kind="evaluation")
+    facts = read_json(evaluation / "evaluation.json", "measures")
+    if hookpoint is not None and facts.get("hookpoint") not in (None, hookpoint):
+        raise ArtifactError(
+            f"{evaluation}: of {facts['hookpoint']}, and the dictionary is of {hookpoint}; name its own evaluation"
+        )
+    measures = facts["measures"]
+    if not isinstance(measures, dict):
+        raise ArtifactError(f"{evaluation}: its measures are no table; make it again with `mohole evaluate`")
+    return measures

@@ -1,0 +1,226 @@
+"""Files that are damaged or mean harm are refused with one line: the file, the value, what to do. Nothing in them is run."""
+
+import io
+import json
+import os
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.dictionary.peer_cases import some_clt, some_sae
+
+from mohole.config import JumpReLU, TopK
+from mohole.dictionary import load_dictionary
+from mohole.dictionary.formats import export_dictionary
+from mohole.dictionary.formats.known_batch import FILE
+from mohole.errors import ArtifactError
+
+
+class Harm:
+    """What a pickle does when it is read by whoever trusts it."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.mark),)
+
+
+def refused(place: Path, match: str) -> None:
+    with pytest.raises(ArtifactError, match=match) as caught:
+        load_dictionary(place)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert ";" in text, f"no next step: {text}"
+
+
+def saelens(tmp_path: Path) -> Path:
+    """A good one, without its known batch: what is wrong must be seen by itself."""
+    export_dictionary(some_sae(TopK(k=5)), tmp_path / "sae", "saelens")
+    (tmp_path / "sae" / FILE).unlink()
+    return tmp_path / "sae"
+
+
+def with_config(place: Path, **change: Any) -> None:
+    config = json.loads((place / "cfg.json").read_text())
+    (place / "cfg.json").write_text(json.dumps(config | change))
+
+
+def with_tensors(place: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    tensors = load_file(place / "sae_weights.safetensors")
+    change(tensors)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, place / "sae_weights.safetensors")
+
+
+@pytest.mark.parametrize("in_archive", [True, False])
+@pytest.mark.parametrize("name", ["model.pt", "model.pth", "theirs/ae.pt"])
+def test_a_pickle_that_runs_code_is_not_run(name: str, in_archive: bool, tmp_path: Path) -> None:
+    mark = tmp_path / "harmed"
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    if in_archive:
+        torch.save({"encoder.weight": Harm(mark)}, tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(pickle.dumps({"encoder.weight": Harm(mark)}))
+    (tmp_path / "theirs").mkdir(exist_ok=True)
+    (tmp_path / "theirs" / "config.json").write_text('{"trainer": {"dict_class": "AutoEncoder"}}')
+    place = tmp_path / "theirs" if name.startswith("theirs") else tmp_path / name
+    refused(place, rf"{Path(name).name}: its pickle asks for more than tensors.*ask for a safetensors file")
+    assert not mark.exists()
+
+
+def test_an_npz_with_objects_is_not_unpickled(tmp_path: Path) -> None:
+    mark = tmp_path / "harmed"
+    np.savez(tmp_path / "params.npz", W_enc=np.array([Harm(mark)], dtype=object))
+    refused(tmp_path, r"params.npz: not a readable .npz file of numbers \(Object arrays cannot be loaded")
+    assert not mark.exists()
+
+
+def test_an_npz_that_unpacks_to_far_more_is_not_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "params.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (1 << 29,)})
+        with archive.open("W_enc.npy", "w", force_zip64=True) as file:
+            file.write(header.getvalue())
+            for _ in range(2048):
+                file.write(bytes(1 << 20))
+    refused(tmp_path, r"params.npz: unpacks to 2147483\d+ bytes")
+
+
+@pytest.mark.parametrize("n_bytes", [1 << 60, (1 << 64) - 1, 1 << 27, 0])
+def test_a_safetensors_header_of_any_size_is_not_believed(n_bytes: int, tmp_path: Path) -> None:
+    place = saelens(tmp_path)
+    weights = place / "sae_weights.safetensors"
+    weights.write_bytes(struct.pack("<Q", n_bytes) + weights.read_bytes()[8:])
+    refused(place, "sae_weights.safetensors: not a readable safetensors file")
+
+
+@pytest.mark.parametrize("keep", [0, 7, 100, -4])
+def test_a_truncated_file_is_named(keep: int, tmp_path: Path) -> None:
+    place = saelens(tmp_path)
+    weights = place / "sae_weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:keep])
+    refused(place, "sae_weights.safetensors: not a readable safetensors file")
+    (tmp_path / "cut.pt").write_bytes(b"PK\x03\x04 not really")
+    refused(tmp_path / "cut.pt", "cut.pt")
+    (tmp_path / "params.npz").write_bytes(b"")
+    refused(tmp_path / "params.npz", "params.npz: not a readable .npz")
+
+
+def test_tensors_of_other_shapes_names_and_values_are_named(tmp_path: Path) -> None:
+    place = saelens(tmp_path)
+    good = (place / "sae_weights.safetensors").read_bytes()
+    cases: tuple[tuple[Callable[[dict[str, torch.Tensor]], object], str], ...] = (
+        (lambda t: t.pop("b_enc"), r"has no tensor b_enc \(it has"),
+        (lambda t: t.update(W_enc=t["W_enc"].T), r"W_enc: shape \[48, 16\], where \(D 16, F 48\) is needed"),
+        (lambda t: t.update(b_dec=t["b_dec"][:-1]), r"b_dec: shape \[15\], where \(D 16\) is needed"),
+        (lambda t: t.update(b_dec=t["b_dec"][None]), r"b_dec: shape \[1, 16\]"),
+        (lambda t: t["W_dec"][3].fill_(float("nan")), "W_dec: holds NaN or infinity"),
+        (lambda t: t["b_enc"][:1].fill_(float("inf")), "b_enc: holds NaN or infinity"),
+        (lambda t: t.update(b_enc=t["b_enc"].bool()), r"b_enc: numbers of type torch.bool"),
+        (
+            lambda t: t.update({"../../outside": t["b_enc"].clone()}),
+            r"holds '../../outside', which its format does not have",
+        ),
+        (lambda t: t.update(W_skip=t["W_enc"].clone()), "holds 'W_skip', which its format does not have"),
+    )
+    for change, match in cases:
+        (place / "sae_weights.safetensors").write_bytes(good)
+        with_tensors(place, change)
+        refused(place, rf"sae_weights.safetensors: {match}")
+    assert not (tmp_path / "outside").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"k": "5"}, "k: '5'; a whole number"),
+        ({"k": True}, "k: True; a whole number"),
+        ({"k": 0}, "k: 0; a whole number"),
+        ({"k": 1 << 40}, "k: 1099511627776; more than its 48 latents"),
+        ({"d_in": None}, "d_in: None; a whole number"),
+        ({"d_in": -16}, "d_in: -16"),
+        ({"architecture": ["topk"]}, "architecture: list of 1; a text"),
+        ({"metadata": "hook"}, "metadata: 'hook'; a table"),
+        ({"apply_b_dec_to_input": "yes"}, "apply_b_dec_to_input: 'yes'; true or false"),
+        ({"rescale_acts_by_decoder_norm": 1}, "rescale_acts_by_decoder_norm: 1; true or false"),
+        ({"metadata": {"hook_name": 3, "sae_lens_version": "6.0.0"}}, "metadata.hook_name: 3; a text"),
+        ({"normalize_activations": "x" * 500}, "normalize_activations: 'x{70,80}"),
+    ],
+)
+def test_settings_of_other_types_are_named(change: dict[str, Any], match: str, tmp_path: Path) -> None:
+    place = saelens(tmp_path)
+    with_config(place, **change)
+    refused(place, rf"cfg.json: {match}")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", '{"a":', "\ufeff\ufeff", '"' + "[" * 5, "[" * 100_000, '{"a":1} x'])
+def test_settings_that_are_no_table_are_named(text: str, tmp_path: Path) -> None:
+    place = saelens(tmp_path)
+    (place / "cfg.json").write_text(text)
+    refused(place, "cfg.json: ")
+
+
+def test_settings_without_end_are_not_read(tmp_path: Path) -> None:
+    place = saelens(tmp_path)
+    with (place / "cfg.json").open("wb") as file:
+        file.truncate(1 << 25)
+    refused(place, "cfg.json: 33554432 bytes of settings")
+    (place / "cfg.json").write_bytes(b"\xff\xfe\x00bad")
+    refused(place, "cfg.json: not readable JSON")
+
+
+@pytest.mark.parametrize("name", ["../../other/layer_0.safetensors", "/etc/passwd", "hf://a/b/c", "a\\..\\b", ""])
+def test_names_that_lead_out_of_the_folder_are_not_followed(name: str, tmp_path: Path) -> None:
+    place = tmp_path / "set"
+    place.mkdir()
+    (place / "config.yaml").write_text(json.dumps({"model_kind": "transcoder_set", "transcoders": [name]}))
+    refused(place, r"config.yaml: names '.*', which leads out of its folder")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["!!python/object/apply:os.mkdir [MARK]", "- a\n- b", "a: [", "&a [*a, *a]", "{? [a] : b}", "a: b: c", "\x00"],
+)
+def test_yaml_is_plain_values_only(text: str, tmp_path: Path) -> None:
+    export_dictionary(some_clt(JumpReLU()), tmp_path / "clt", "circuit-tracer")
+    mark = tmp_path / "harmed"
+    (tmp_path / "clt" / "config.yaml").write_text(text.replace("MARK", str(mark)))
+    refused(tmp_path / "clt", "config.yaml: ")
+    assert not mark.exists()
+
+
+def test_a_missing_layer_is_named(tmp_path: Path) -> None:
+    export_dictionary(some_clt(JumpReLU()), tmp_path / "clt", "circuit-tracer")
+    (tmp_path / "clt" / "W_dec_1.safetensors").unlink()
+    refused(tmp_path / "clt", r"W_dec_1.safetensors: no such file")
+
+
+def test_a_file_that_is_no_dictionary_is_named(tmp_path: Path) -> None:
+    torch.save([1, 2], tmp_path / "list.pt")
+    refused(tmp_path / "list.pt", "list.pt: holds list of 2, where a table of names is needed")
+    torch.save({"a": torch.zeros(2)}, tmp_path / "other.pt")
+    refused(tmp_path / "other.pt", "other.pt: no dictionary that mohole knows by its tensors")
+    torch.save({"pre_bias": "x", "latent_bias": torch.zeros(3), "encoder.weight": 4}, tmp_path / "text.pt")
+    refused(tmp_path / "text.pt", "text.pt: encoder.weight: 4, where a tensor is needed")
+    (tmp_path / "notes.txt").write_text("hello")
+    refused(tmp_path / "notes.txt", "notes.txt: no dictionary that mohole reads")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_bytes_in_place_of_weights_are_an_error_of_ours(seed: int, tmp_path: Path) -> None:
+    generator = np.random.default_rng(seed)
+    place = saelens(tmp_path)
+    for weights in (place / "sae_weights.safetensors", tmp_path / "a.pt", tmp_path / "params.npz"):
+        data = bytearray(weights.read_bytes() if weights.exists() else b"PK\x03\x04" + bytes(400))
+        for at in generator.integers(0, min(len(data), 300), 40):
+            data[at] = generator.integers(0, 256)
+        weights.write_bytes(bytes(data))
+        with pytest.raises(ArtifactError, match=weights.name):
+            load_dictionary(place if weights.parent == place else weights)

@@ -15,7 +15,7 @@ from mohole.train.trainer import Trainer
 from mohole.train.weights import Sites
 
 D, N_DIRECTIONS, ACTIVE = 24, 48, 3
-STEPS = 700
+STEPS = 350
 
 
 class World:
@@ -84,7 +84,7 @@ SHRINKS = {"relu": 0.25, "relu, tanh": 0.16}
 def learn(kind: str, world: World, *, steps: int = STEPS, **settings: Any) -> tuple[Trainer, list[dict[str, Any]]]:
     extra, reads, writes = KINDS[kind]
     config = Train(
-        **({"n_latents": 64, "batch_rows": 256, "steps": steps, "lr": 5e-3, "warmup_steps": 20, "dead_after_rows": 10_000,
+        **({"n_latents": 64, "batch_rows": 256, "steps": steps, "lr": 1e-2, "warmup_steps": 20, "dead_after_rows": 10_000,
             "initial_l0": 6.0} | extra | settings)
     )  # fmt: skip
     sample = [world.batch(1_000_000 + i, kind) for i in range(4)]
@@ -124,7 +124,7 @@ def test_every_nonlinearity_finds_the_planted_directions(name: str) -> None:
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "sae"])
 def test_every_kind_of_dictionary_finds_the_planted_directions(kind: str) -> None:
     world = World()
-    trainer, lines = learn(kind, world, nonlinearity=TopK(k=ACTIVE), steps=900)
+    trainer, lines = learn(kind, world, nonlinearity=TopK(k=ACTIVE), steps=450)
     found = trainer.dictionary()
     assert lines[-1]["fvu"] < 0.15
     match found:

@@ -15,6 +15,8 @@ import numpy as np
 # error_model: a division by zero is an infinity, as torch has it, and the loop around it can be vectorised.
 _SUMS = {"contract", "reassoc", "nsz"}
 _WIDE = 64
+_NARROW = 16
+_FEW = 64
 _FADING = 1e-30
 
 
@@ -59,7 +61,7 @@ def first_thresholds(pre, bias, k, thresholds, low, high):
 
     The k-th largest of maxima over strided blocks, or zero where the tile has too few blocks.
     """
-    n_blocks = 128 if k <= 64 else 2 * k
+    n_blocks = -(-2 * k // _NARROW) * _NARROW  # more give a threshold hardly higher, and take longer to choose from
     width = pre.shape[1] // n_blocks
     if width < 2:
         thresholds[low:high] = 0.0
@@ -73,7 +75,8 @@ def first_thresholds(pre, bias, k, thresholds, low, high):
                 bias[part * n_blocks : (part + 1) * n_blocks],
             )
             for i in range(n_blocks):
-                maxima[i] = max(maxima[i], tile[i] + offset[i])
+                value, largest = tile[i] + offset[i], maxima[i]
+                maxima[i] = value if value > largest else largest  # not max(): its care for NaN is not vectorised
         keep_best(maxima, places, n_blocks, k)
         least = maxima[0]
         for i in range(1, k):
@@ -132,6 +135,23 @@ def absorb_top(  # noqa: C901 - one loop over the hottest data there is
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
+def _sort_by_latent_in_place(latents, values, n):
+    """The first n entries in ascending order of latents. Few are inserted one by one, which allocates nothing."""
+    if n > _FEW:
+        order = np.argsort(latents[:n])
+        values[:n] = values[:n][order]
+        latents[:n] = latents[:n][order]
+        return
+    for i in range(1, n):
+        latent, value, j = latents[i], values[i], i
+        while j > 0 and latents[j - 1] > latent:
+            latents[j], values[j] = latents[j - 1], values[j - 1]
+            j -= 1
+        latents[j], values[j] = latent, value
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
 def finish_top(k, values, latents, counts, low, high):
     """For rows [low, high): leave the k best candidates, or all where there are fewer, in ascending order of latents."""
     for row in range(low, high):
@@ -139,10 +159,7 @@ def finish_top(k, values, latents, counts, low, high):
         if count > k:
             keep_best(values[row], latents[row], count, k)
             count = k
-        own_values, own_latents = values[row], latents[row]
-        order = np.argsort(own_latents[:count])
-        own_values[:count] = own_values[:count][order]
-        own_latents[:count] = own_latents[:count][order]
+        _sort_by_latent_in_place(latents[row], values[row], count)
         counts[row] = count
 
 

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -16,12 +17,16 @@ LINE_SECONDS = 10.0
 plain_lines = False
 """Set in worker processes: print lines even on a terminal, because several bars would overwrite each other."""
 
+silent: ContextVar[bool] = ContextVar("silent", default=False)
+"""Set in a thread whose work is a part of what another one shows."""
+
 
 class Tracker:
     """Counts done units of a job and shows them on standard error. Where its size is not known, no share and no time left."""
 
     def __init__(self, label: str, total: int | None, unit: str) -> None:
         self.label, self.total, self.unit = label, total, unit
+        self._is_silent = silent.get()
         self.done = 0
         self._note = ""
         self._start = time.monotonic()
@@ -33,7 +38,7 @@ class Tracker:
         self.done += count
         self._note = note or self._note
         now = time.monotonic()
-        if now - self._start < QUIET_SECONDS:
+        if now - self._start < QUIET_SECONDS or self._is_silent:
             return
         if sys.stderr.isatty() and not plain_lines:
             self._draw()

@@ -58,3 +58,14 @@ def test_what_cannot_be_learned_is_refused_before_anything_is_made(tmp_path: Pat
     with pytest.raises(StageError, match=r"evaluate: not for a transcoder yet"):
         run_verb(recipe(tmp_path / "run", learns=KINDS["transcoder"]), "evaluate")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_watched_training_is_the_same_training(tmp_path: Path) -> None:
+    plain, watched = (
+        recipe(tmp_path / "run", learns=KINDS["transcoder"]),
+        recipe(tmp_path / "run", learns=KINDS["transcoder"]),
+    )
+    watched = watched.model_copy(update={"machine": watched.machine.model_copy(update={"watch": ("tensorboard",)})})
+    run(watched)
+    assert list((tmp_path / "run" / "tensorboard" / "transcoder").glob("events*"))
+    assert run(plain) == []

@@ -8,7 +8,8 @@ from tests.train import dense
 from tests.train.test_objective import KINDS, N_LATENTS, run, settings_of, some_batch, some_weights
 
 from mohole.config import Gated, JumpReLU, TopK, Train
-from mohole.train.optimiser import Optimiser, RunningMean, learning_rate
+from mohole.config.train import Adam, Muon, Signum
+from mohole.train.optimiser import Optimiser, RunningMean, learning_rate, orthogonal
 from mohole.train.weights import Weights
 
 
@@ -90,3 +91,44 @@ def test_a_running_mean_weighs_steps_by_their_age() -> None:
     unit = mean.weights(is_unit=True).blocks[0].W_dec
     torch.testing.assert_close(unit.norm(dim=1), torch.ones(N_LATENTS, dtype=torch.float64))
     assert isinstance(mean.weights(is_unit=False), Weights)
+
+
+@pytest.mark.parametrize("optimiser", [Signum(momentum=0.9), Muon(momentum=0.9), Adam(beta1=0.8, beta2=0.95)])
+@pytest.mark.parametrize("kind", ["sae", "skip"])
+def test_other_optimisers_follow_their_rules_on_the_dense_gradient(kind: str, optimiser: Adam | Signum | Muon) -> None:
+    config = settings_of(kind, nonlinearity=TopK(k=4), auxk=3, decoder="free")
+    weights = some_weights(kind, config)
+    theirs = {name: tensor.clone() for name, tensor in weights.named()}
+    means = {name: torch.zeros_like(tensor) for name, tensor in theirs.items()}
+    betas = (0.8, 0.95) if isinstance(optimiser, Adam) else (0.9, 0.999)
+    adams = {name: torch.optim.Adam([tensor], lr=0.01, eps=6.25e-10, betas=betas) for name, tensor in theirs.items()}
+    own = Optimiser(weights, None, optimiser)
+    for step in range(6):
+        batch = some_batch(kind, seed=step)
+        outcome, dead = run(kind, config, weights, batch)
+        own.step(outcome, 0.01)
+        _, gradients = dense.gradients(weights.of(theirs), batch, config, KINDS[kind][2], dead)
+        for name, tensor in theirs.items():
+            gradient, mean = gradients[name], means[name]
+            mean.mul_(0.9).add_(gradient, alpha=0.1)
+            is_matrix = name.startswith(("W_enc", "W_dec"))
+            if isinstance(optimiser, Signum):
+                tensor -= 0.01 * mean.sign()
+            elif isinstance(optimiser, Muon) and is_matrix:
+                tensor -= 0.01 * max(tensor.shape) ** 0.5 * orthogonal(0.1 * gradient + 0.9 * mean)
+            else:
+                tensor.grad = gradient
+                adams[name].step()
+        for name, tensor in weights.named():
+            torch.testing.assert_close(tensor, theirs[name], rtol=1e-6, atol=1e-8, msg=f"{name}, step {step}")
+
+
+def test_muons_steps_have_singular_values_near_one() -> None:
+    for shape in ((40, 12), (12, 40), (9, 9)):
+        matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        found = torch.linalg.svdvals(orthogonal(matrix))
+        assert 0.5 < float(found.min()) <= float(found.max()) < 1.3
+        left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+        alike = torch.nn.functional.cosine_similarity(orthogonal(matrix).flatten(), (left @ right).flatten(), 0)
+        assert float(alike) > 0.95
+    assert (orthogonal(torch.zeros(3, 4)) == 0).all()

@@ -9,7 +9,7 @@ import torch
 
 from mohole import artifact
 from mohole.config import BatchTopK, Gated, JumpReLU, ReLU, TopK, Train
-from mohole.config.train import CrosscoderOf, CrossLayerOf, Sae, TranscoderOf
+from mohole.config.train import CrosscoderOf, CrossLayerOf, Muon, Sae, Signum, TranscoderOf
 from mohole.dictionary import load_dictionary
 from mohole.errors import ArtifactError
 from mohole.record import read_record
@@ -29,6 +29,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "relu": {"nonlinearity": ReLU(), "decoder": "free", "pre_act_weight": 0.01},
     "jumprelu": {"nonlinearity": JumpReLU(), "pre_act_weight": 0.01},
     "gated": {"nonlinearity": Gated()},
+    "signum": {"nonlinearity": TopK(k=3), "optimiser": Signum(), "lr": 1e-3},
+    "muon": {"nonlinearity": TopK(k=3), "optimiser": Muon(), "lr": 1e-3},
     "transcoder": {"learns": TranscoderOf(reads="a", writes="b", skip=True), "nonlinearity": TopK(k=3)},
     "crosscoder": {"learns": CrosscoderOf(hookpoints=("a", "b")), "nonlinearity": JumpReLU(), "decoder": "free"},
     "cross-layer": {"learns": CrossLayerOf(reads=("a", "b"), writes=("b", "a")), "nonlinearity": BatchTopK(k=3)},

@@ -90,38 +90,38 @@ def test_every_member_is_what_it_is_alone(tmp_path: Path) -> None:
 
 
 def test_every_batch_is_read_once(tmp_path: Path) -> None:
-    stream = Rows(n_rows=9000)
+    stream = Rows(n_rows=8300)
     swept(tmp_path / "all", stream)
     steps = [(step * 32, 32) for step in range(STEPS)]
-    assert stream.reads == [(0, 8192), *steps, *((first, min(32, 9000 - first)) for first in range(8192, 9000, 32))]
+    assert stream.reads == [(0, 8192), *steps, *((first, min(32, 8300 - first)) for first in range(8192, 8300, 32))]
 
 
-@pytest.mark.parametrize("several", [[1], [2, 4, 6]])
-def test_killed_and_gone_on_with_is_never_killed(several: list[int], tmp_path: Path) -> None:
+def test_killed_and_gone_on_with_is_never_killed(tmp_path: Path) -> None:
     whole = swept(tmp_path / "whole", Rows())
-    for fails_at in several:
+    for fails_at in (1, 4, 6):
         with pytest.raises(PowerError):
             swept(tmp_path / "killed", Rows(fails_at=fails_at))
     draft = tmp_path / ".killed.partial"
-    if several[-1] == 6:  # members that were killed at different steps, and one that was finished
-        shutil.rmtree(draft / "wide")
-        for file in (draft / "jump" / "checkpoints").glob("0000000006.*"):
-            file.unlink()
-        shutil.copytree(tmp_path / "whole" / "narrow", draft / "narrow", dirs_exist_ok=True)
-        shutil.rmtree(draft / "narrow" / "checkpoints")
+    assert sorted(file.stem for file in (draft / "jump" / "checkpoints").glob("*.json")) == ["0000000004", "0000000006"]
+    # Members that were killed at different steps, one at the first, and one that was finished.
+    shutil.rmtree(draft / "wide")
+    for file in (draft / "jump" / "checkpoints").glob("0000000006.*"):
+        file.unlink()
+    shutil.copytree(tmp_path / "whole" / "narrow", draft / "narrow", dirs_exist_ok=True)
+    shutil.rmtree(draft / "narrow" / "checkpoints")
     assert swept(tmp_path / "killed", Rows()) == whole
     assert not any("checkpoint" in name or "draft" in name for name in whole)
 
 
 def test_the_table_is_of_rows_that_nothing_was_learned_from(tmp_path: Path) -> None:
-    stream = Rows(n_rows=9000)
+    stream = Rows(n_rows=8300)
     swept(tmp_path / "all", stream)
     table = SweepTable.read(tmp_path / "all" / "table.json")
-    assert (table.measured_on.rows, table.measured_on.first, table.measured_on.n_rows) == ("unseen", 8192, 808)
+    assert (table.measured_on.rows, table.measured_on.first, table.measured_on.n_rows) == ("unseen", 8192, 108)
     assert [entry.name for entry in table.members] == list(MEMBERS)
     for entry in table.members:
         dictionary: Any = read(tmp_path / "all" / entry.name)
-        rows = stream.rows(8192, 808)
+        rows = stream.rows(8192, 108)
         codes = dictionary.encode(rows)
         assert entry.fvu == pytest.approx(float(fvu(rows, dictionary.decode(codes))), rel=1e-5)
         assert entry.l0 == pytest.approx(float(codes.n_active.float().mean()), rel=1e-5)

@@ -20,12 +20,16 @@ FOLDER = "sweep"
 
 
 def sweep(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML recipe with [sweep] or [[train.dictionary]].")],
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="A TOML recipe with [sweep] or [[train.dictionary]].")
+    ],
     override: Annotated[
         list[str],
         typer.Option("-o", "--override", metavar="KEY=VALUE", help="Change one value of the recipe; repeatable."),
     ] = [],  # noqa: B006
-    replace: Annotated[bool, typer.Option("--replace", help="Make it again where it was made with other settings.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Make it again where it was made with other settings.")
+    ] = False,
 ) -> None:
     """Train many dictionaries from one pass over the rows: widths, sparsities, learning rates. Writes RUN/sweep/HOOKPOINT."""
     settings = read_recipe(recipe, override)
@@ -108,3 +112,42 @@ def _fill(draft: Path, recipe: Recipe, stage: "Stage", chosen: dict[str, Train])
     names: Sequence[str] = (str(stage.hookpoint),) if isinstance(learns, Sae) else learns.needs()
     streams = {name: workshop._stream(name, len(names)) for name in names}
     train_all(draft, streams, chosen, seed=recipe.seed)
+
+
+def scaling(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs with sweeps in them, or sweeps.")],
+    target: Annotated[
+        list[float], typer.Option("--target", help="An FVU: what reaching it takes, by each law; repeatable.")
+    ] = [],  # noqa: B006
+    k: Annotated[int | None, typer.Option(min=1, help="Active latents, which a sparsity law is asked for.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the plots go; scaling.html in the first run's folder.")
+    ] = None,
+) -> None:
+    """Fit how FVU falls with latents, sparsity and rows to the tables of sweeps, and say what a target takes."""
+    from rich.console import Console
+
+    from mohole.report.scaling import read_study, scaling_text, write_scaling
+
+    if wrong := [value for value in target if not 0 < value < 1]:
+        raise ConfigError(f"--target {wrong[0]:g}: an FVU lies between 0 and 1")
+    study = read_study(_tables(runs), target, k)
+    first = runs[0].parent if (runs[0] / artifact.MANIFEST).is_file() else runs[0]
+    out = page or first / "scaling.html"
+    write_scaling(out, study)
+    Console().print(scaling_text(study))
+    typer.echo(f"\nplots: {out}")
+
+
+def _tables(runs: Sequence[Path]) -> list[Path]:
+    """The sweeps in these runs, each undamaged."""
+    found: list[Path] = []
+    for run in runs:
+        is_one = (run / artifact.MANIFEST).is_file()
+        sweeps = [run] if is_one else sorted(path.parent for path in (run / FOLDER).glob(f"*/{artifact.MANIFEST}"))
+        if not sweeps:
+            raise ArtifactError(f"{run}: no sweep in it; `mohole sweep RECIPE` makes one")
+        found += [path for path in sweeps if path not in found]
+    for path in found:
+        artifact.open_artifact(path, kind="sweep")
+    return found

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
+from mohole.config.sweep import Sweep, check_members, member_tables
 from mohole.config.tables import Count, Flag, Listed, Name, Number, Share, Table
 from mohole.config.train import (
     L0,
@@ -35,8 +36,8 @@ from mohole.errors import ConfigError
 
 __all__ = [
     "L0", "L1", "BatchTopK", "Catalogue", "Corpus", "DatasetCorpus", "Evaluate", "Gated", "Harvest", "JumpReLU", "Label",
-    "Machine", "Model", "Nonlinearity", "PlantedCorpus", "ReLU", "Recipe", "Report", "Shuffle", "Sparsity", "Steer", "Table",
-    "Tanh", "TextCorpus", "TopK", "Train", "Windows", "n_bytes", "parse", "read_recipe", "settings",
+    "Machine", "Model", "Nonlinearity", "PlantedCorpus", "ReLU", "Recipe", "Report", "Shuffle", "Sparsity", "Steer", "Sweep",
+    "Table", "Tanh", "TextCorpus", "TopK", "Train", "Windows", "members", "n_bytes", "parse", "read_recipe", "settings",
 ]  # fmt: skip
 
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?) ?(?:([kMGT])(i?))?B")
@@ -60,6 +61,8 @@ class Machine(Table):
     is work for more than one, else this process. The result is the same."""
     address: str | None = None
     """Of a Ray cluster that runs already. None: one of its own, on this machine."""
+    watch: tuple[Literal["tensorboard"], ...] = ()
+    """Where the record of trainings goes besides record.jsonl: tensorboard draws RUN/tensorboard while it grows."""
     memory: Annotated[str, Field(strict=True), AfterValidator(_a_size)] = "2GiB"
     """What a shuffle's workers together, or the loader of a training, may hold."""
 
@@ -275,6 +278,7 @@ class Recipe(Table):
     harvest: Harvest = Harvest()
     shuffle: Shuffle = Shuffle()
     train: Train = Train()
+    sweep: Sweep = Sweep()
     evaluate: Evaluate = Evaluate()
     catalogue: Catalogue = Catalogue()
     label: Label = Label()
@@ -371,9 +375,32 @@ def _sentence(field: FieldInfo) -> str:
 def parse(tables: dict[str, Any]) -> Recipe:
     """Check plain tables against the schema."""
     try:
-        return Recipe.model_validate(tables)
+        recipe = Recipe.model_validate(tables)
     except ValidationError as error:
         raise ConfigError(_one_line(error, tables)) from None
+    if members(recipe):
+        check_members(members(recipe))
+    return recipe
+
+
+def members(recipe: Recipe) -> dict[str, Train]:
+    """The dictionaries of a sweep, by name: every combination of the lists in [sweep], then the [[train.dictionary]] tables.
+
+    Raises:
+        ConfigError: a setting of a member that cannot be meant; names the member and the key.
+    """
+    found = {}
+    try:
+        tables = member_tables(recipe.train, recipe.sweep)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    for name, table in tables.items():
+        whole = {"run": recipe.run, "train": table}
+        try:
+            found[name] = Recipe.model_validate(whole).train
+        except ValidationError as error:
+            raise ConfigError(f"sweep, {name}: {_one_line(error, whole)}") from None
+    return found
 
 
 def _apply(tables: dict[str, Any], override: str) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mohole.config.tables import Count, Flag, Name, NotNegative, PositiveFloat, Table, Whole
+from mohole.config.tables import Count, Flag, Name, NotNegative, PositiveFloat, Share, Table, Whole
 
 
 class TopK(Table):
@@ -97,6 +97,37 @@ _PENALTIES: dict[type[Nonlinearity], tuple[type[Sparsity], ...]] = {
     Gated: (L1,),
 }
 """What each nonlinearity can pay for its active latents; the first is the default."""
+
+
+class Adam(Table):
+    """Steps in proportion to gradient over its size (Kingma & Ba 2014)."""
+
+    kind: Literal["adam"] = "adam"
+    beta1: Share = 0.9
+    """Share of the running mean of gradients that a step keeps."""
+    beta2: Share = 0.999
+    """The same, of their squares."""
+
+
+class Signum(Table):
+    """Steps of one size, by the sign of the running mean of gradients (Bernstein et al. 2018, arXiv 1802.04434). Half the
+    memory of Adam's moments, and fewer dead latents in sparsify's experience. Wants a lower rate."""
+
+    kind: Literal["signum"] = "signum"
+    momentum: Share = 0.95
+    """Share of the running mean that a step keeps."""
+
+
+class Muon(Table):
+    """Matrices take steps whose singular values are all alike (Jordan et al. 2024); everything else is Adam's. Holds whole
+    gradients, and a step costs some 25 products of latents x d x d more: for narrow dictionaries."""
+
+    kind: Literal["muon"] = "muon"
+    momentum: Share = 0.95
+    """Share of the running mean of gradients that a step keeps."""
+
+
+AnyOptimiser = Annotated[Adam | Signum | Muon, Field(discriminator="kind")]
 
 
 class Sae(Table):
@@ -188,7 +219,9 @@ class Train(Table):
     # Built-in model, resid_post.1, 1024 latents, k 16, 900 steps of 1024 rows: held-out FVU 0.030 at 2e-3, 0.024 at 4e-3,
     # 0.022 at 8e-3 (17 dead). Long trainings and wide dictionaries want less (Gao et al. 2024: in proportion to width^-1/2).
     lr: Annotated[float, Field(strict=True, gt=0.0, le=1e30)] = 5e-3
-    """Adam's learning rate, held flat after the warm-up and brought to zero over the last `decay_share`."""
+    """The learning rate, held flat after the warm-up and brought to zero over the last `decay_share`."""
+    optimiser: AnyOptimiser = Adam()
+    """What makes steps of gradients."""
     warmup_steps: Annotated[int, Field(strict=True, ge=0)] = 50
     """Steps over which the rate rises from zero."""
     decay_share: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0.0, le=1.0)] = 0.3
@@ -209,6 +242,8 @@ class Train(Table):
     """Steps between two lines of the record."""
     checkpoint_every: Count | None = None
     """Steps between two checkpoints. None: as many as are made in ten minutes. A killed training goes on from the last one."""
+    dictionary: tuple[dict[str, Any], ...] | None = Field(default=None, exclude=True)  # no part of what one training is
+    """[[train.dictionary]] tables: members of a sweep, each with a `name` and the keys of [train] in which it differs."""
 
     @field_validator("nonlinearity", mode="before")
     @classmethod

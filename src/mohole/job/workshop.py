@@ -1,7 +1,7 @@
 """Each stage of the job as one call: open what it is made from, fill its folder. The only place where stages are wired up."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
@@ -17,6 +17,7 @@ from mohole.job.rows import fill_shuffled, harvest_executor
 from mohole.job.steering import steer
 from mohole.model import LanguageModel
 from mohole.model.shared import shared_model
+from mohole.sinks import open_sink
 from mohole.storage import Storage, lease, open_storage
 from mohole.store import Store
 from mohole.store.seal import claim, publish
@@ -66,13 +67,7 @@ class Workshop:
                 store = Store.open(self.run / "activations")
                 fill_shuffled(store, open_storage(out), recipe.machine, levels=recipe.shuffle.levels)
             case "train":
-                from mohole.train import train
-
-                settings = recipe.train.model_copy(update={"learns": learned(recipe)})
-                if isinstance(settings.learns, Sae):
-                    return train(out, self._stream(_hookpoint(stage)), settings, seed=seed)
-                names = settings.learns.needs()
-                return train(out, {name: self._stream(name, len(names)) for name in names}, settings, seed=seed)
+                return self._train(stage, out)
             case "evaluate":
                 from mohole.evaluate import evaluate
 
@@ -115,6 +110,23 @@ class Workshop:
             )
             if place is not None:
                 publish(out, place, inputs)
+
+    def _train(self, stage: Stage, out: Path) -> str:
+        from mohole.train import train
+
+        recipe = self.recipe
+        settings = recipe.train.model_copy(update={"learns": learned(recipe)})
+        if isinstance(settings.learns, Sae):
+            name = _hookpoint(stage)
+            streams: RowStream | dict[str, RowStream] = self._stream(name)
+        else:
+            name, needs = settings.learns.kind, settings.learns.needs()
+            streams = {hookpoint: self._stream(hookpoint, len(needs)) for hookpoint in needs}
+        with ExitStack() as open_ones:
+            sinks = [open_sink(kind, self.run / kind / name) for kind in recipe.machine.watch]
+            for sink in sinks:
+                open_ones.callback(sink.close)
+            return train(out, streams, settings, seed=recipe.seed, sinks=sinks)
 
     def _stream(self, hookpoint: str, n_streams: int = 1) -> "RowStream":
         """What a training reads: the store, or the model itself. Several streams share the memory."""

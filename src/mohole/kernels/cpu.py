@@ -138,20 +138,20 @@ def by_latent(pairs: Pairs, n_latents: int) -> ByLatent:
     return ByLatent(torch.from_numpy(starts), torch.from_numpy(order), torch.from_numpy(rows))
 
 
-def gradients(back: Backward, W_dec: Float[Tensor, "L E"]) -> tuple[Float[Tensor, "L D"], Float[Tensor, "L E"]]:
-    """The gradients of W_enc and W_dec, as tensors."""
-    d_enc, d_dec = torch.empty(len(W_dec), back.centred.shape[1], dtype=W_dec.dtype), torch.empty_like(W_dec)
-    squares = np.empty(len(W_dec), W_dec.numpy().dtype)
-    _over(
-        len(W_dec),
-        loops.sum_gradients,
-        *_arrays(back),
-        W_dec.numpy(),
-        back.is_unit,
-        d_enc.numpy(),
-        d_dec.numpy(),
-        squares,
-    )
+def gradients(
+    back: Backward, W_dec: Float[Tensor, "L E"], first: int = 0, last: int | None = None
+) -> tuple[Float[Tensor, "slab D"], Float[Tensor, "slab E"]]:
+    """The gradients of W_enc and W_dec as tensors, of all latents or of a range of them."""
+    n = (len(W_dec) if last is None else last) - first
+    d_enc = torch.empty(n, back.centred.shape[1], dtype=W_dec.dtype)
+    d_dec = torch.empty(n, W_dec.shape[1], dtype=W_dec.dtype)
+    arrays, matrix, squares = _arrays(back), W_dec.numpy(), np.empty(len(W_dec), W_dec.numpy().dtype)
+
+    def sums(low: int, high: int) -> None:
+        enc, dec = d_enc.numpy()[low:high], d_dec.numpy()[low:high]
+        loops.sum_gradients(*arrays, matrix, back.is_unit, enc, dec, squares, first + low, first + high)
+
+    _in_ranges(n, sums)
     return d_enc, d_dec
 
 

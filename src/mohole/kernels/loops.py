@@ -325,11 +325,11 @@ def sum_gradients(
 ):  # fmt: skip
     """For latents [low, high): gradients of both matrices and the squared length of both rows together.
 
-    d_enc, d_dec are [L, D], or [1, D] where only the lengths are wanted.
+    d_enc, d_dec are [high - low, D], or [1, D] where only the lengths are wanted.
     """
-    keeps = len(d_enc) > 1 or len(W_dec) == 1
+    keeps = len(d_enc) == high - low
     for latent in range(low, high):
-        place = latent if keeps else 0
+        place = latent - low if keeps else 0
         total, other = d_enc[place], d_dec[place]
         _sum_pairs(latent, starts, order, rows, d_pre, centred, total)
         _decoder_gradient(

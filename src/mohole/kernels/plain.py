@@ -110,9 +110,11 @@ def by_latent(pairs: Pairs, n_latents: int) -> ByLatent:
     return ByLatent(starts, order.to(torch.int32), pairs.rows[order].to(torch.int32))
 
 
-def gradients(back: Backward, W_dec: Float[Tensor, "L E"]) -> tuple[Float[Tensor, "L D"], Float[Tensor, "L E"]]:
-    """The gradients of W_enc and W_dec, as tensors."""
-    return _gradients(back, W_dec, 0, len(W_dec))
+def gradients(
+    back: Backward, W_dec: Float[Tensor, "L E"], first: int = 0, last: int | None = None
+) -> tuple[Float[Tensor, "slab D"], Float[Tensor, "slab E"]]:
+    """The gradients of W_enc and W_dec as tensors, of all latents or of a range of them."""
+    return _gradients(back, W_dec, first, len(W_dec) if last is None else last)
 
 
 def squared_lengths(back: Backward, W_dec: Float[Tensor, "L E"]) -> Float[Tensor, " L"]:

@@ -19,8 +19,10 @@ from mohole.interpret import Label, Labels, Status
 from mohole.record import read_record
 from mohole.report.findings import FeatureCard
 from mohole.report.read import read_card
+from mohole.report.sweeps import sweep_text
 from mohole.report.terminal import WIDEST, needs_marks, plain_table, share, snippet_line, steering_table
 from mohole.store import Store
+from mohole.train.table import TABLE_FILE, SweepTable
 from mohole.visible import visible
 
 _N_LABELS = 20
@@ -55,6 +57,8 @@ def print_contents(path: Path, console: Console, latent: int | None = None) -> N
             console.print(_labels(Labels.open(path)), width=width)
         case "steering":
             console.print(steering_table(read_steering(path)), width=width)
+        case "sweep":
+            console.print(sweep_text(SweepTable.read(path / TABLE_FILE)), width=width)
         case _:
             raise ArtifactError(f"{path}: holds {kind!r}, which this mohole does not know; use the one that made it")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from mohole.config import BatchTopK, TopK, Train
-from mohole.config.train import CrossLayerOf
+from mohole.config.train import Adam, CrossLayerOf, Muon
 from mohole.errors import ConfigError
 from mohole.train.weights import Sites
 
@@ -33,12 +33,14 @@ def training_bytes(settings: Train, reads: Sites, writes: Sites) -> int:
         layers = [(width, writes.width - start) for width, start in zip(reads.widths, writes.bounds, strict=False)]
     numbers = settings.n_latents * sum(d_in + d_out for d_in, d_out in layers)
     kept = settings.nonlinearity.k if isinstance(settings.nonlinearity, TopK | BatchTopK) else settings.first_l0()
-    copies = 3 + (1 if settings.average else 0)
+    moments = 2 if isinstance(settings.optimiser, Adam) else 1
+    copies = 1 + moments + (1 if settings.average else 0)
     saved = copies if settings.checkpoint_every is None or settings.checkpoint_every < settings.steps else 0
     tile = min(settings.n_latents, 2048) * settings.batch_rows
     pairs = int(settings.batch_rows * (kept * 12 + 64)) * len(layers)
     batch = settings.batch_rows * (4 * reads.width + (4 + len(settings.prefixes)) * writes.width)
-    return 4 * (numbers * (copies + saved) + tile + pairs + batch)
+    gradients = numbers if isinstance(settings.optimiser, Muon) else 0
+    return 4 * (gradients + numbers * (copies + saved) + tile + pairs + batch)
 
 
 def check_memory(settings: Train, reads: Sites, writes: Sites, available: int | None = None) -> None:
@@ -47,7 +49,9 @@ def check_memory(settings: Train, reads: Sites, writes: Sites, available: int | 
     needed = training_bytes(settings, reads, writes)
     if room is None or needed <= room * _SHARE_OF_MEMORY:
         return
-    fixed = training_bytes(settings.model_copy(update={"n_latents": 2048}), reads, writes)  # from there on a straight line
+    fixed = training_bytes(
+        settings.model_copy(update={"n_latents": 2048}), reads, writes
+    )  # from there on a straight line
     per_latent = (needed - fixed) / max(settings.n_latents - 2048, 1)
     fits = max(int(2048 + (room * _SHARE_OF_MEMORY - fixed) / max(per_latent, 1e-9)), 0) // 64 * 64
     raise ConfigError(

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from mohole.dictionary.files import save
 from mohole.errors import ArtifactError, NumericsError
 from mohole.progress import track
 from mohole.record import Recorder
+from mohole.sinks import Sink
 from mohole.store.stream import RowStream
 from mohole.tensors import write_tensors
 from mohole.train.checkpoint import Checkpoints
@@ -29,13 +30,18 @@ _WORSE_THAN_THE_MEAN = 20
 """Lines of the record in a row with fvu > 1, after the warm-up, at which a training is stopped."""
 
 
-def train(out: Path, streams: RowStream | Mapping[str, RowStream], settings: Train, *, seed: int) -> str:
+def train(
+    out: Path, streams: RowStream | Mapping[str, RowStream], settings: Train, *, seed: int, sinks: Sequence[Sink] = ()
+) -> str:
     """Train a dictionary on the rows of `streams` (one, or one for each hookpoint), and write it into `out`.
 
     `record.jsonl` gets a line every `log_every` steps and at the last: step (counted from 1), rows seen, epoch (passes over the
     rows that are whole), loss, aux_loss, sparsity_loss, fvu of the batch before the step, l0, dead (latents), lr, grad_norm
     (before clipping). No times: the same store, settings and seed give the same bytes. `statistics.safetensors` has each
     latent's density, mean and maximum over the last tenth of the steps.
+
+    Args:
+        sinks: take each line of the record too.
 
     What a killed training left in `out` is gone on with: the result is the same bytes.
 
@@ -61,7 +67,7 @@ def train(out: Path, streams: RowStream | Mapping[str, RowStream], settings: Tra
     try:
         _go_on(trainer, checkpoints, out)
         watch = Watch(settings, reads, Limit.measured(settings, reads))
-        _steps(trainer, source, checkpoints, out, watch)
+        _steps(trainer, source, checkpoints, out, watch, sinks)
     finally:
         checkpoints.close()
     facts: dict[str, Any] = {"sample_rows": n_sample, "training_rows": source.n_rows, "steps": settings.steps}
@@ -94,7 +100,9 @@ def _go_on(trainer: Trainer, checkpoints: Checkpoints, out: Path) -> None:
         record.write_text("".join(kept), encoding="utf-8")
 
 
-def _steps(trainer: Trainer, source: Source, checkpoints: Checkpoints, out: Path, watch: Watch) -> None:
+def _steps(
+    trainer: Trainer, source: Source, checkpoints: Checkpoints, out: Path, watch: Watch, sinks: Sequence[Sink]
+) -> None:
     settings, n_rows = trainer.settings, trainer.settings.batch_rows
     last_checkpoint = time.monotonic()
     n_worse = 0
@@ -114,6 +122,8 @@ def _steps(trainer: Trainer, source: Source, checkpoints: Checkpoints, out: Path
                 line = trainer.measure(stepped, targets)
                 seen = (step + 1) * n_rows
                 record.write(step=step + 1, rows=seen, epoch=seen // source.n_rows, **line)
+                for sink in sinks:
+                    sink.write(step + 1, line)
                 note = f"fvu {line['fvu'] or 0.0:.4f}, l0 {line['l0']:.1f}"
                 n_worse = n_worse + 1 if (line["fvu"] or 0.0) > 1.0 and step >= settings.warmup_steps else 0
                 if n_worse == _WORSE_THAN_THE_MEAN:

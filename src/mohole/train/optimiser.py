@@ -2,16 +2,21 @@
 
 import math
 from types import ModuleType
+from typing import assert_never
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from mohole.config import Train
+from mohole.config.train import Adam, AnyOptimiser, Muon, Signum
 from mohole.kernels import plain
 from mohole.kernels.choice import kernels_for
-from mohole.kernels.pairs import AdamStep, Moving
+from mohole.kernels.pairs import AdamStep, Backward, Moving
 from mohole.train.objective import Outcome
 from mohole.train.weights import Weights
+
+_SLAB_LATENTS = 4096
 
 
 def learning_rate(step: int, settings: Train) -> float:
@@ -23,13 +28,19 @@ def learning_rate(step: int, settings: Train) -> float:
 
 
 class Optimiser:
-    """Moves the weights in place. Gradients of the latents' matrices are summed and applied in one sweep, and never stored."""
+    """Moves the weights in place. Adam sums and applies the latents' gradients in one sweep, and never stores them."""
 
-    def __init__(self, weights: Weights, clip_norm: float | None) -> None:
+    def __init__(self, weights: Weights, clip_norm: float | None, optimiser: AnyOptimiser | None = None) -> None:
         self.n_steps = 0
-        self.moving = {name: Moving.still(tensor) for name, tensor in weights.named()}
-        self._weights, self._clip_norm = weights, clip_norm
+        self._weights, self._clip_norm, self._optimiser = weights, clip_norm, optimiser or Adam()
         self._kernels: ModuleType = kernels_for(weights.b_dec.device)
+        self.moving = {name: self._still(name, tensor) for name, tensor in weights.named()}
+
+    def _still(self, name: str, tensor: Tensor) -> Moving:
+        """Moments of nothing yet; without squares where they are not used."""
+        if isinstance(self._optimiser, Adam) or (isinstance(self._optimiser, Muon) and not _is_matrix(name)):
+            return Moving.still(tensor)
+        return Moving(tensor, torch.zeros_like(tensor), torch.zeros(0, dtype=tensor.dtype))
 
     def step(self, outcome: Outcome, rate: float) -> float:
         """Take a step, and return the gradient's length before clipping, without its part along unit decoder rows.
@@ -37,7 +48,6 @@ class Optimiser:
         With clip_norm the length must be known before the first latent moves, which costs one more sweep over the pairs.
         """
         self.n_steps += 1
-        step = AdamStep(rate, self.n_steps)
         small = {"b_dec": outcome.d_b_dec} | ({} if outcome.d_skip is None else {"W_skip": outcome.d_skip})
         for number, vectors in enumerate(outcome.vectors):
             small |= {f"{name}.{number}": gradient for name, gradient in vectors.items()}
@@ -50,13 +60,74 @@ class Optimiser:
             if square > self._clip_norm**2:
                 shrink = self._clip_norm / math.sqrt(square)
         for number, back in enumerate(outcome.backward):
-            encoder, decoder = self.moving[f"W_enc.{number}"], self.moving[f"W_dec.{number}"]
-            squares = self._kernels.adam(back, encoder, decoder, step, shrink=shrink)
+            squares = self._move_block(number, back, rate, shrink)
             if self._clip_norm is None:
                 square += _square(squares, squared=True)
         for name, gradient in small.items():
-            plain.move(self.moving[name], gradient * shrink, step)
+            self._move(name, gradient * shrink, rate)
         return math.sqrt(square) if square >= 0 else math.nan
+
+    def _move_block(self, number: int, back: Backward, rate: float, shrink: float) -> Tensor:
+        """Move one block's matrices. Returns the squared length of each latent's gradients before shrinking."""
+        encoder, decoder = self.moving[f"W_enc.{number}"], self.moving[f"W_dec.{number}"]
+        if isinstance(self._optimiser, Adam):
+            squares: Tensor = self._kernels.adam(back, encoder, decoder, self._adam_step(rate), shrink=shrink)
+            return squares
+        n_latents, found = len(decoder.weight), []
+        slab = n_latents if isinstance(self._optimiser, Muon) else _SLAB_LATENTS
+        for first in range(0, n_latents, slab):
+            here = slice(first, min(first + slab, n_latents))
+            d_enc, d_dec = self._kernels.gradients(back, decoder.weight, here.start, here.stop)
+            found.append(d_enc.square().sum(1) + d_dec.square().sum(1))
+            for moving, gradient in ((encoder, d_enc), (decoder, d_dec)):
+                self._move_rows(moving, here, gradient * shrink, rate)
+            if back.is_unit:
+                decoder.weight[here] /= decoder.weight[here].norm(dim=1, keepdim=True)
+        return torch.cat(found)
+
+    def _move_rows(self, moving: Moving, here: slice, gradient: Tensor, rate: float) -> None:
+        match self._optimiser:
+            case Signum(momentum=momentum):
+                mean = moving.mean[here].lerp_(gradient, 1.0 - momentum)
+                moving.weight[here] -= rate * mean.sign()
+            case Muon(momentum=momentum):
+                mean = moving.mean[here].lerp_(gradient, 1.0 - momentum)
+                update = orthogonal(gradient.lerp(mean, momentum))
+                # As large as Adam's steps: each entry about the rate (Liu et al. 2025, arXiv 2502.16982).
+                moving.weight[here] -= rate * max(update.shape) ** 0.5 * update
+            case Adam():
+                raise AssertionError("Adam moves both matrices in one sweep")
+            case _:
+                assert_never(self._optimiser)
+
+    def _move(self, name: str, gradient: Tensor, rate: float) -> None:
+        """Move a tensor that is no matrix of latents."""
+        if isinstance(self._optimiser, Signum):
+            self._move_rows(self.moving[name], slice(None), gradient, rate)
+        else:
+            plain.move(self.moving[name], gradient, self._adam_step(rate))
+
+    def _adam_step(self, rate: float) -> AdamStep:
+        if isinstance(self._optimiser, Adam):
+            return AdamStep(rate, self.n_steps, self._optimiser.beta1, self._optimiser.beta2)
+        return AdamStep(rate, self.n_steps)
+
+
+def orthogonal(update: Float[Tensor, "row column"]) -> Float[Tensor, "row column"]:
+    """Nearly the nearest matrix whose singular values are all one: five Newton-Schulz steps, which leave them in [.7, 1.2].
+
+    Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
+    """
+    is_tall = update.shape[0] > update.shape[1]
+    x: Tensor = (update.T if is_tall else update) / (update.norm() + 1e-30)
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return x.T if is_tall else x
+
+
+def _is_matrix(name: str) -> bool:
+    return name.startswith(("W_enc", "W_dec"))
 
 
 class RunningMean:

@@ -42,7 +42,7 @@ class Trainer:
         self._reads, self._writes = reads, writes
         self._objective = Objective(settings, writes)
         self.n_steps = 0
-        self.optimiser = Optimiser(weights, settings.clip_norm)
+        self.optimiser = Optimiser(weights, settings.clip_norm, settings.optimiser)
         self.silence = [Silence(settings.n_latents, settings.dead_after_rows) for _ in weights.blocks]
         self.statistics = Statistics(settings.n_latents * len(weights.blocks))
         self._mean = RunningMean(weights, settings.average) if settings.average else None

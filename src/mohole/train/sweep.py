@@ -1,0 +1,229 @@
+"""Many dictionaries from one pass over the rows: each by the one training loop, all of them from the same batches.
+
+A member's files are, byte for byte, those of a training of it alone; `mohole.train.turns` says how batches are shared. A killed
+sweep goes on from its members' checkpoints. A member that diverges is a line of the table, not the end of the sweep.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, assert_never
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mohole.config import BatchTopK, TopK, Train
+from mohole.config.sweep import check_members
+from mohole.config.train import CrosscoderOf, CrossLayerOf, Sae, TranscoderOf
+from mohole.dictionary import (
+    AnyDictionary,
+    Crosscoder,
+    CrossLayerTranscoder,
+    SparseAutoencoder,
+    SparseCodes,
+    Transcoder,
+)
+from mohole.dictionary.files import read
+from mohole.errors import NumericsError
+from mohole.metrics import Firing, Reconstruction
+from mohole.progress import track
+from mohole.record import read_json, read_record, write_json
+from mohole.store.stream import RowStream
+from mohole.tensors import open_tensors
+from mohole.train.checkpoint import FOLDER as CHECKPOINTS
+from mohole.train.frontier import write_frontier
+from mohole.train.loop import RECORD_FILE, SAMPLE_ROWS, STATISTICS_FILE, train
+from mohole.train.source import Source
+from mohole.train.table import TABLE_FILE, Entry, MeasuredOn, SweepTable
+from mohole.train.turns import Streams, in_turns
+from mohole.train.weights import Sites
+
+RESULT_FILE = "result.json"
+PAGE_FILE = "frontier.html"
+MEASURED_ROWS = 32_768
+_LAST_STEPS = 50
+FLOPS_ARE = (
+    "2 * rows * (n_latents * d_in + l0 * (d_in + 3 * d_out)), summed over layers: the encoder's product, and for each active "
+    "latent its decoding and three gradients. AuxK, prefixes and the optimiser are left out"
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A dictionary on rows."""
+
+    fvu: float
+    l0: float
+    silent_share: float
+
+
+def sweep(
+    out: Path, streams: RowStream | Mapping[str, RowStream], members: Mapping[str, Train], *, seed: int
+) -> SweepTable:
+    """Train every member from one pass over the rows; write `out/<name>/` for each, `out/table.json` and `out/frontier.html`.
+
+    `out/<name>` has what `train` writes, and `result.json`, its line of the table. fvu, l0 and silent_share are of the first rows
+    that no member has read (`MEASURED_ROWS` at most); where training leaves fewer than a batch of those, of the last 50 steps of
+    its record. `measured_on` says which. What a killed sweep left in `out` is gone on with: the result is the same bytes.
+
+    Raises:
+        ConfigError: members that do not read the same batches.
+        NumericsError: a row that is not finite, or every member has failed.
+        HookpointError, StageError, ArtifactError: as `train`.
+    """
+    check_members(members)
+    shared = next(iter(members.values()))
+    held = streams if isinstance(streams, Mapping) else {streams.hookpoint: streams}
+    source = Source.of(shared.learns, held)
+    measured_on = _measured_on(shared, source.n_rows)
+    left = {name: settings for name, settings in members.items() if not (out / name / RESULT_FILE).exists()}
+    works = [partial(_learn, out / name, settings, measured_on, seed) for name, settings in left.items()]
+    n_rows = shared.steps * shared.batch_rows
+    with track(f"sweep of {len(members)}, {source.name}", n_rows, "rows") as tracker:
+        in_turns(held, works, tracker)
+    entries = tuple(Entry(**read_json(out / name / RESULT_FILE)) for name in members)
+    if all(entry.failure for entry in entries):
+        raise NumericsError(f"every member of the sweep has failed; {entries[0].name}: {entries[0].failure}")
+    reads, writes = source.sites()
+    table = SweepTable(
+        place=source.name,
+        learns=shared.learns.kind,
+        d_in=reads.width,
+        d_out=writes.width,
+        pass_rows=source.n_rows,
+        measured_on=measured_on,
+        flops_are=FLOPS_ARE,
+        members=entries,
+    )
+    table.save(out / TABLE_FILE)
+    write_frontier(out / PAGE_FILE, table)
+    return table
+
+
+def _measured_on(settings: Train, n_rows: int) -> MeasuredOn:
+    """The first rows that nothing was learned from: neither by a step, nor from the sample before the first one."""
+    n_trained = settings.steps * settings.batch_rows
+    first = max(n_trained, min(SAMPLE_ROWS, n_rows))
+    if n_rows - first >= settings.batch_rows:
+        return MeasuredOn(rows="unseen", first=first, n_rows=min(n_rows - first, MEASURED_ROWS))
+    n_last = min(settings.steps, _LAST_STEPS) * settings.batch_rows
+    return MeasuredOn(rows="trained", first=n_trained - n_last, n_rows=n_last)
+
+
+def _learn(out: Path, settings: Train, measured_on: MeasuredOn, seed: int, streams: Streams) -> None:
+    """One member, from where it stands to its line of the table."""
+    out.mkdir(exist_ok=True)
+    source = Source.of(settings.learns, streams)
+    try:
+        train(out, streams, settings, seed=seed)
+    except NumericsError as error:
+        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+        entry = _entry(out.name, settings, failure=str(error))
+    else:
+        entry = _finished(out, settings, source, measured_on)
+    write_json(out / "result.draft", asdict(entry))
+    (out / "result.draft").rename(out / RESULT_FILE)  # the member is finished from here on
+
+
+def _finished(out: Path, settings: Train, source: Source, measured_on: MeasuredOn) -> Entry:
+    record = read_record(out / RECORD_FILE)
+    layers = _layers(settings, *source.sites())
+    if measured_on.rows == "unseen":
+        found = measure(read(out), source, measured_on, settings.batch_rows)
+    else:
+        found = _as_recorded(out, record, settings)
+    return _entry(
+        out.name,
+        settings,
+        fvu=_short(found.fvu),
+        l0=_short(found.l0),
+        silent_share=_short(found.silent_share),
+        dead_share=_short(record[-1]["dead"] / (settings.n_latents * len(layers))),
+        flops=_short(_flops(settings, layers, sum(line["l0"] for line in record) / len(record))),
+    )
+
+
+def _entry(name: str, settings: Train, **found: Any) -> Entry:
+    nonlinearity, penalty = settings.nonlinearity, settings.penalty()
+    missing = dict.fromkeys(("fvu", "l0", "dead_share", "silent_share", "flops"))
+    facts: dict[str, Any] = missing | found
+    return Entry(
+        name=name,
+        nonlinearity=nonlinearity.kind,
+        n_latents=settings.n_latents,
+        k=nonlinearity.k if isinstance(nonlinearity, TopK | BatchTopK) else None,
+        penalty=penalty.kind if penalty else None,
+        sparsity_weight=penalty.weight if penalty else None,
+        lr=settings.lr,
+        steps=settings.steps,
+        rows=settings.steps * settings.batch_rows,
+        **facts,
+    )
+
+
+def measure(dictionary: AnyDictionary, source: Source, where: MeasuredOn, batch_rows: int) -> Measured:
+    """FVU, L0 and silent latents of a dictionary on a stretch of the stream, which is read `batch_rows` at a time."""
+    sums, firing = Reconstruction(), Firing(dictionary.n_latents)
+    end = where.first + where.n_rows
+    for first in range(where.first, end, batch_rows):
+        rows, targets = source.rows(first, min(batch_rows, end - first))
+        codes, output = _rebuilt(dictionary, rows)
+        sums.add(targets, output, np.zeros(len(rows), dtype=np.int64), place=source.name)
+        n_own = dictionary.n_latents // len(codes)
+        latents = torch.cat([own.latents.long() + number * n_own for number, own in enumerate(codes)])
+        firing.add(latents, torch.cat([own.values for own in codes]), len(rows))
+    fvu = float(sums.fvu(np.ones((1, 1)))[0])
+    return Measured(fvu, firing.l0, firing.n_dead / dictionary.n_latents)
+
+
+def _rebuilt(
+    dictionary: AnyDictionary, rows: Float[Tensor, "row d_in"]
+) -> tuple[Sequence[SparseCodes], Float[Tensor, "row d_out"]]:
+    """Codes of each layer, and what they say the targets are, the hookpoints side by side."""
+    match dictionary:
+        case SparseAutoencoder() | Crosscoder():
+            codes = dictionary.encode(rows)
+            return [codes], dictionary.decode(codes)
+        case Transcoder():
+            codes = dictionary.encode(rows)
+            return [codes], dictionary.decode(codes, rows)
+        case CrossLayerTranscoder():
+            layers = dictionary.encode(rows.view(len(rows), len(dictionary.layers), -1).transpose(0, 1))
+            return layers, dictionary.decode(layers).transpose(0, 1).reshape(len(rows), -1)
+        case _:
+            assert_never(dictionary)
+
+
+def _as_recorded(out: Path, record: Sequence[Mapping[str, Any]], settings: Train) -> Measured:
+    """The mean over what was recorded of the last steps; silent latents as the training's statistics have them."""
+    last = [line for line in record if line["step"] > settings.steps - _LAST_STEPS and line["fvu"] is not None]
+    density = open_tensors(out / STATISTICS_FILE)["density"]
+    fvu = sum(line["fvu"] for line in last) / len(last) if last else float("nan")
+    l0 = sum(line["l0"] for line in record[-len(last) :]) / len(record[-len(last) :])
+    return Measured(fvu, l0, float((density == 0).mean()))
+
+
+def _layers(settings: Train, reads: Sites, writes: Sites) -> list[tuple[int, int]]:
+    """Columns that each layer of latents reads and writes."""
+    match settings.learns:
+        case CrossLayerOf():
+            return [(width, writes.width - start) for width, start in zip(reads.widths, writes.bounds, strict=False)]
+        case Sae() | TranscoderOf() | CrosscoderOf():
+            return [(reads.width, writes.width)]
+        case _:
+            assert_never(settings.learns)
+
+
+def _flops(settings: Train, layers: Sequence[tuple[int, int]], l0: float) -> float:
+    own_l0 = l0 / len(layers)
+    row = sum(2.0 * (settings.n_latents * d_in + own_l0 * (d_in + 3 * d_out)) for d_in, d_out in layers)
+    return row * settings.steps * settings.batch_rows
+
+
+def _short(value: float) -> float:
+    """Six digits: what differs beyond them is rounding."""
+    return float(f"{value:.6g}")

@@ -192,7 +192,7 @@ def test_an_interrupt_keeps_what_is_finished_and_what_training_can_go_on_from(re
     assert process.returncode == 130, err
     assert err.splitlines()[-1].startswith("error: interrupted; what was finished is kept")
     assert "Traceback" not in err
-    assert (draft / "record.jsonl").exists()
+    assert (draft / "draft-of").exists()
     assert artifact.open_artifact(tmp_path / "run" / "activations").kind == "activations"
     with pytest.raises(ArtifactError):
         artifact.open_artifact(tmp_path / "run" / "resid_post.0" / "dictionary")

@@ -3,7 +3,8 @@
     python benchmarks/training/run.py
     python benchmarks/training/run.py --peers FOLDER --peers-python PYTHON
 
-GE = CPU-seconds of a step / CPU-seconds of one product rows x d x latents, measured around every step in the same process.
+GE = CPU-seconds of a step / CPU-seconds of one product rows x d x latents, measured before every step of ours in the same process, and
+before and after every peer's (median of five, the mean of both): its harness reports its limit by the clock.
 d 512, 2048 rows, k 32, float32 weights and moments, Gaussian rows; one thread and passive waiting for all alike. Cases and
 libraries take turns, each in a process of its own, `--rounds` times; reported is the median of the rounds' medians. FOLDER holds
 one.py and peers.py of the peers' own harness, PYTHON is an environment with the libraries; without them: "not measured".
@@ -40,6 +41,7 @@ OURS = [
 ]
 PEERS = [
     ("topk", 8192, "sparsify"),
+    ("topk", 8192, "sae_lens_coo"),
     ("topk", 8192, "sae_lens"),
     ("topk", 32768, "sparsify"),
     ("topk", 32768, "sae_lens"),
@@ -60,9 +62,9 @@ def main() -> None:
         for arch, n_latents, peer in PEERS if arguments.peers else []:
             script = Path(arguments.peers) / "one.py"
             options = ["--peer", peer, "--arch", arch, "--d-sae", str(n_latents), "--threads", "1"]
+            before = _product(n_latents)
             row = _run([arguments.peers_python, str(script), *options])
-            # The harness times its limit by the clock on one thread: the best of many, so this flatters no one else's step.
-            product = 2 * 2048 * 512 * n_latents / (row["sgemm_gflops"] * 1e9)
+            product = (before + _product(n_latents)) / 2
             row |= {
                 "ge": row["cpu_s_med"] / product,
                 "peak_times_weights": row["peak_mib_over_base"] / (n_latents / 256),
@@ -86,6 +88,20 @@ def main() -> None:
     for name, ge in result["ge"].items():
         print(f"{ge:6.2f} GE  {result['peak_times_weights'][name]:5.1f} x weights  {name}")
     print(out)
+
+
+def _product(n_latents: int) -> float:
+    """CPU-seconds of one product, in a process of its own."""
+    code = (
+        "import time, statistics, torch; torch.set_num_threads(1)\n"
+        f"a, b, out = torch.randn(2048, 512), torch.randn({n_latents}, 512), torch.empty(2048, {n_latents})\n"
+        "times = []\n"
+        "for _ in range(6):\n"
+        "    start = time.process_time(); torch.mm(a, b.T, out=out); times.append(time.process_time() - start)\n"
+        "print('RESULT {\"product\": %r}' % statistics.median(times[1:]))"
+    )
+    product: float = _run([sys.executable, "-c", code])["product"]
+    return product
 
 
 def _run(command: list[str]) -> dict[str, Any]:

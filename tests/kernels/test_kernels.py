@@ -77,6 +77,44 @@ def test_top_k_over_many_tiles_in_real_numbers(kernels: ModuleType, k: int, monk
 
 
 @pytest.mark.parametrize("kernels", [cpu, plain])
+@pytest.mark.parametrize(("n_latents", "k"), [(400, 4), (128, 5), (1000, 16), (2048, 32), (700, 300)])
+def test_top_k_of_real_numbers_in_one_tile_keeps_k_in_every_row(kernels: ModuleType, n_latents: int, k: int) -> None:
+    rows, W_enc = draw(300, 12, seed=1), draw(n_latents, 12, seed=2)
+    b_enc = draw(n_latents, seed=3) * 0.1
+    found = kernels.top_k(rows, W_enc, b_enc, k)
+    expected = reference.codes(rows @ W_enc.T + b_enc, k)
+    torch.testing.assert_close(dense(found, n_latents), expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(torch.diff(found.row_starts), (expected > 0).sum(1))
+
+
+@pytest.mark.parametrize("kernels", [cpu, plain])
+def test_what_is_not_positive_is_never_kept_however_few_there_are(kernels: ModuleType) -> None:
+    W_enc = torch.zeros(128, 1)
+    W_enc[17] = 1.0
+    for found in (
+        kernels.top_k(torch.ones(3, 1), W_enc, torch.zeros(128), 5),
+        kernels.batch_top(torch.ones(3, 1), W_enc, torch.zeros(128), 9),
+    ):
+        assert found.latents.tolist() == [17, 17, 17]
+        assert found.values.tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("kernels", [cpu, plain])
+def test_what_is_compared_is_the_pre_activation_as_it_is_rounded(kernels: ModuleType) -> None:
+    """A large bias swallows small differences: those are ties then, and thresholds are compared with the bias in."""
+    W_enc, b_enc = torch.zeros(384, 1), torch.zeros(384)
+    for latent, value in ((0, 0.5040000), (1, 0.5000041), (200, 0.5000076)):
+        W_enc[latent], b_enc[latent] = value - (0.0 if latent == 0 else 0.5), 100.0
+    pre = torch.ones(1, 1) @ W_enc.T + b_enc
+    assert torch.equal(dense(kernels.batch_top(torch.ones(1, 1), W_enc, b_enc, 2), 384), reference.batch_top(pre, 2))
+    for threshold in (100.0, 100.000004, 100.00001, 100.504):
+        limits = torch.full((384,), threshold)
+        assert torch.equal(
+            dense(kernels.above(torch.ones(1, 1), W_enc, b_enc, limits), 384), reference.above(pre, limits)
+        )
+
+
+@pytest.mark.parametrize("kernels", [cpu, plain])
 def test_among_equals_the_lowest_latents_are_kept_in_every_width(kernels: ModuleType) -> None:
     for n_latents in (7, 64, 513, 5000):
         found = kernels.top_k(torch.ones(3, 1), torch.ones(n_latents, 1), torch.zeros(n_latents), 5)
@@ -272,7 +310,7 @@ def test_every_result_is_the_same_for_any_number_of_threads() -> None:
             each += [pairs.latents, pairs.values, cpu.decode(pairs, pairs.values, W_enc, torch.zeros(101, 64))]
         back, encoder, decoder = some_backward(cpu, is_unit=True, dtype=torch.float32)
         each += [cpu.adam(back, encoder, decoder, AdamStep(0.1, 1)), encoder.weight, decoder.weight]
-        each.append(cpu.weighted_sum(b_enc + 0.3, W_enc))
+        each.append(cpu.weighted_sum(draw(3000, seed=7), W_enc))
         found.append(each)
     for each in found[1:]:
         assert all(torch.equal(one, other) for one, other in zip(found[0], each, strict=True))

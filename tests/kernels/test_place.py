@@ -39,3 +39,14 @@ def test_a_place_outside_is_refused_before_a_byte_is_written(places: list[int]) 
     with pytest.raises(IndexError, match="of 4 rows"):
         put_rows(target, np.array(places), np.zeros((2, 64), dtype=np.uint8))
     assert (target == 7).all()
+
+
+def test_arrays_that_are_no_rows_for_these_places_are_refused() -> None:
+    target, rows, places = room_for_rows(8, 64), np.zeros((4, 64), dtype=np.uint8), np.arange(4)
+    for wrong in (
+        (target, places, rows[:2]),
+        (target, places, np.zeros((4, 32), np.uint8)),
+        (target, places[:2], rows[::2]),
+    ):
+        with pytest.raises(ValueError, match="not rows for these places"):
+            put_rows(*wrong)

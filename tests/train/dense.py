@@ -108,12 +108,15 @@ def loss(  # noqa: C901, PLR0915 - in one piece, to be read beside the formula
         total = total + (held - targets).square().mean()
     if settings.auxk and any(len(own) for own in dead):
         residual = (targets - outputs[-1]).detach()
-        guess = torch.zeros_like(targets)
+        guess, n_rescued = torch.zeros_like(targets), 0
         for block, pre, own in zip(weights.blocks, pres, dead, strict=True):
             if len(own):
-                guess[:, block.writes] += reference.codes(pre[:, own], min(settings.auxk, len(own))) @ block.W_dec[own]
+                rescue = reference.codes(pre[:, own], min(settings.auxk, len(own)))
+                n_rescued += int((rescue > 0).sum())
+                guess[:, block.writes] += rescue @ block.W_dec[own]
         spread = (residual - residual.mean(0)).square().sum()
-        total = total + settings.auxk_weight * (guess - residual).square().sum() / spread
+        if n_rescued:  # dead latents that read nothing positive can explain nothing
+            total = total + settings.auxk_weight * (guess - residual).square().sum() / spread
     return total
 
 

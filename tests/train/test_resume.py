@@ -11,7 +11,7 @@ from mohole import artifact
 from mohole.config import BatchTopK, Gated, JumpReLU, ReLU, TopK, Train
 from mohole.config.train import CrosscoderOf, CrossLayerOf, Muon, Sae, Signum, TranscoderOf
 from mohole.dictionary import load_dictionary
-from mohole.errors import ArtifactError
+from mohole.errors import ArtifactError, NumericsError
 from mohole.record import read_record
 from mohole.tensors import open_tensors
 from mohole.train import train
@@ -116,7 +116,9 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) 
     whole = trained(tmp_path / "whole", make("topk"))
     folder = broken(tmp_path)
     newest = folder / "0000000009.safetensors"
-    newest.write_bytes(newest.read_bytes()[:-9] + b"\x01" * 9)
+    damaged = bytearray(newest.read_bytes())
+    damaged[len(damaged) // 2 + 3] ^= 0x60  # a high bit in the middle of a matrix
+    newest.write_bytes(damaged)
     assert trained(tmp_path / "sae", make("topk")) == whole
 
 
@@ -180,3 +182,37 @@ def test_the_record_says_which_pass_over_the_rows_it_is(tmp_path: Path) -> None:
         640 // 300,
         960 // 300,
     ]
+
+
+def test_a_training_that_stays_worse_than_the_mean_is_stopped_killed_or_not(tmp_path: Path) -> None:
+    settings = make("topk", steps=60, lr=3.0, warmup_steps=0, log_every=1, checkpoint_every=5, clip_norm=None)
+    with pytest.raises(NumericsError, match=r"above 1 for 20 lines of the record") as undisturbed:
+        trained(tmp_path / "whole", settings)
+    for fails_at in (12, 18):
+        with pytest.raises(PowerError):
+            trained(tmp_path / "killed", settings, fails_at)
+    with pytest.raises(NumericsError) as caught:
+        trained(tmp_path / "killed", settings)
+    assert str(caught.value) == str(undisturbed.value)
+
+
+@pytest.mark.parametrize("constant", ["a", "b"])
+def test_a_constant_hookpoint_is_named(constant: str, tmp_path: Path) -> None:
+    streams = {name: Rows(name, 12) for name in "ab"}
+    streams[constant]._rows[:] = 2.0
+    for learns in (TranscoderOf(reads="a", writes="b"), CrosscoderOf(hookpoints=("a", "b"))):
+        with pytest.raises(NumericsError, match=rf"^{constant}: all 300 sampled rows are the same"):
+            train(tmp_path, streams, make("topk", learns=learns), seed=5)
+
+
+def test_statistics_of_a_cross_layer_transcoder_are_those_of_its_layers(tmp_path: Path) -> None:
+    settings = make("cross-layer", nonlinearity=JumpReLU(), steps=33, lr=1e-12)
+    trained(tmp_path / "clt", settings)
+    clt: Any = load_dictionary(tmp_path / "clt")
+    first, n_rows = 29 * 32, 4 * 32  # the last tenth of 33 steps, rounded up
+    codes = clt.encode(torch.stack([Rows("a", 12).rows(first, n_rows), Rows("b", 12).rows(first, n_rows)]))
+    dense = torch.cat([layer.dense() for layer in codes], 1)
+    found = open_tensors(tmp_path / "clt" / "statistics.safetensors")
+    # One row of each latent stands on its threshold.
+    np.testing.assert_allclose(found["density"], (dense > 0).float().mean(0), atol=1.5 / n_rows)
+    np.testing.assert_allclose(found["max"], dense.amax(0), rtol=1e-3, atol=1e-4)

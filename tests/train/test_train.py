@@ -100,9 +100,11 @@ def test_a_saved_dictionary_is_the_trained_one_in_the_models_units(planted: Plan
             settings = Train(n_latents=60, nonlinearity=nonlinearity, initial_l0=5.0, auxk=0)
             weights = autoencoder(rows, 60, nonlinearity, initial_l0=5.0, seed=1)
             weights.blocks[0].b_enc.add_(torch.linspace(-0.3, 0.3, 60))
+            if weights.blocks[0].b_mag is not None:
+                weights.blocks[0].b_mag.add_(torch.linspace(0.3, -0.2, 60))
             weights.b_dec.add_(0.1)
             scale = torch.full((rows.shape[1],), 1 / factor)
-            own = Trainer(settings, sites, sites, weights, Units(scale, scale))
+            own = Trainer(settings, sites, sites, weights, Units(scale, scale, torch.zeros_like(scale)))
             sae = own.dictionary()
             assert isinstance(sae, SparseAutoencoder)
             codes = sae.encode(rows * factor)

@@ -137,6 +137,10 @@ def test_every_kind_of_dictionary_finds_the_planted_directions(kind: str) -> Non
             if found.W_skip is None:
                 assert recall(found.latents.W_dec, world, world.images) > 0.9
         case Crosscoder():
+            rows, _ = world.batch(3_000_000, kind)
+            error = found.decode(found.encode(rows)) - rows
+            for site in (slice(0, D), slice(D, 2 * D)):
+                assert float(error[:, site].square().sum() / (rows - rows.mean(0))[:, site].square().sum()) < 0.15
             assert recall(found.latents.W_dec[:, :D], world, world.directions) > 0.9
             assert recall(found.latents.W_dec[:, D:], world, world.images) > 0.9
             used = found.norms()[(world.directions @ found.latents.W_dec[:, :D].T).argmax(1)]
@@ -179,3 +183,33 @@ def test_the_loss_curve_is_that_of_dense_training_in_double(name: str) -> None:
         adam.step()
         if settings.decoder == "unit":
             theirs["W_dec.0"] /= theirs["W_dec.0"].norm(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["topk", "jumprelu", "gated"])
+def test_where_the_origin_lies_changes_nothing_but_the_biases(kind: str, name: str) -> None:
+    """Rows and targets moved by ten times their spread: the same matrices, and the same function of the moved rows."""
+    world, found = World(), []
+    _, reads, writes = KINDS[kind]
+    for offset in (0.0, 8.0):
+        settings = Train(
+            **(
+                KINDS[kind][0]
+                | NONLINEARITIES[name]
+                | {"n_latents": 32, "steps": 10, "initial_l0": 4.0, "batch_rows": 256}
+            )
+        )
+        sample = [part + offset for part in world.batch(77, kind)]
+        trainer = Trainer.start(settings, sample[0], sample[1], reads, writes, seed=3)
+        for step in range(10):
+            rows, targets = (part + offset for part in world.batch(step, kind))
+            trainer.step(rows, rows if kind in ("sae", "crosscoder") else targets)
+        learned: Any = trainer.dictionary()
+        rows, _ = (part + offset for part in world.batch(99, kind))
+        given = rows.view(-1, 2, D).transpose(0, 1) if kind == "cross-layer" else rows
+        codes = learned.encode(given)
+        output = learned.decode(codes, given) if kind in ("transcoder", "skip") else learned.decode(codes)
+        found.append((trainer.weights.blocks[0].W_enc, output - offset))
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-2, atol=2e-3)
+    error = (found[1][1] - found[0][1]).square().sum() / found[0][1].square().sum()
+    assert float(error) < 1e-2

@@ -201,7 +201,7 @@ class Train(Table):
     """How the few active latents are chosen."""
     sparsity: AnySparsity | None = None
     """What active latents cost. None: nothing for topk and batchtopk, l1 for relu and gated, l0 for jumprelu."""
-    prefixes: tuple[Count, ...] = ()
+    prefixes: Annotated[tuple[Count, ...], Field(max_length=250)] = ()
     """Matryoshka: sizes below n_latents, ascending; the first so many latents alone have to reconstruct the rows too, and the
     loss is the mean over all sizes (Bussmann et al. 2025, arXiv 2503.17547)."""
     decoder: Literal["unit", "free"] = "unit"

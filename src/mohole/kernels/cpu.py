@@ -211,11 +211,11 @@ def _tiles(rows: Tensor, W_enc: Tensor, scratch: Scratch) -> Any:
 
 def _above_tile(tile: Tensor, bias: Tensor, limits: np.ndarray, first: int) -> Pairs:
     pre, offset = tile.numpy(), bias.numpy()
-    bare, counts = limits - offset, np.zeros(len(pre), np.int64)
-    _over(len(pre), loops.count_above, pre, bare, counts)
+    counts = np.zeros(len(pre), np.int64)
+    _over(len(pre), loops.count_above, pre, offset, limits, counts)
     starts = np.concatenate([[0], counts.cumsum()])
     values, latents = np.empty(starts[-1], pre.dtype), np.empty(starts[-1], np.int32)
-    _over(len(pre), loops.take_above, pre, offset, bare, first, starts, values, latents)
+    _over(len(pre), loops.take_above, pre, offset, limits, first, starts, values, latents)
     return _pairs(starts, latents, values)
 
 

@@ -82,7 +82,7 @@ def first_thresholds(pre, bias, k, thresholds, low, high):
         for i in range(1, k):
             least = min(least, maxima[i])
         # One step down: entries equal to it may belong to the k best.
-        thresholds[row] = max(least - abs(least) * 1e-6, 0.0)
+        thresholds[row] = max(least - abs(least) * 1e-6, 0.0) if least > 1e-30 else 0.0
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -175,12 +175,12 @@ def pack(values, latents, row_starts, packed_values, packed_latents, low, high):
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def count_above(pre, thresholds, counts, low, high):
-    """For rows [low, high): how many entries of the tile exceed their latent's threshold (which the bias was taken off)."""
+def count_above(pre, bias, thresholds, counts, low, high):
+    """For rows [low, high): how many entries of the tile, with their bias, exceed their latent's threshold."""
     for row in range(low, high):
         tile, n = pre[row], 0
         for i in range(len(thresholds)):
-            n += tile[i] > thresholds[i]
+            n += tile[i] + bias[i] > thresholds[i]
         counts[row] = n
 
 
@@ -191,23 +191,24 @@ def take_above(pre, bias, thresholds, first, starts, values, latents, low, high)
     n_latents = pre.shape[1]
     n_wide = n_latents // _WIDE
     wide = thresholds[: n_wide * _WIDE].reshape(n_wide, _WIDE)
+    bias_wide = bias[: n_wide * _WIDE].reshape(n_wide, _WIDE)
     for row in range(low, high):
         at = starts[row]
         tile = pre[row, : n_wide * _WIDE].reshape(n_wide, _WIDE)
         for block in range(n_wide):
-            part, limit = tile[block], wide[block]
+            part, offset, limit = tile[block], bias_wide[block], wide[block]
             any_hit = np.uint8(0)
             for i in range(_WIDE):
-                any_hit |= np.uint8(part[i] > limit[i])
+                any_hit |= np.uint8(part[i] + offset[i] > limit[i])
             if any_hit:
                 for i in range(_WIDE):
-                    if part[i] > limit[i]:
+                    if part[i] + offset[i] > limit[i]:
                         latent = block * _WIDE + i
-                        values[at] = part[i] + bias[latent]
+                        values[at] = part[i] + offset[i]
                         latents[at] = first + latent
                         at += 1
         for latent in range(n_wide * _WIDE, n_latents):
-            if pre[row, latent] > thresholds[latent]:
+            if pre[row, latent] + bias[latent] > thresholds[latent]:
                 values[at] = pre[row, latent] + bias[latent]
                 latents[at] = first + latent
                 at += 1

@@ -22,7 +22,12 @@ def put_rows(target: Bytes, places: Int64, rows: Bytes) -> None:
 
     Raises:
         IndexError: a place that the target does not have.
+        ValueError: arrays of other shapes, or that do not lie in one piece.
     """
+    if rows.shape != (len(places), target.shape[1]) or not (rows.flags.c_contiguous and target.flags.c_contiguous):
+        raise ValueError(
+            f"rows {rows.shape}, places {places.shape}, target {target.shape}: not rows for these places, in one piece"
+        )
     if len(places) and not 0 <= int(places.min()) <= int(places.max()) < len(target):
         raise IndexError(f"places {places.min()} to {places.max()} of {len(target)} rows")
     row_bytes = target.shape[1]

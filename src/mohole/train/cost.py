@@ -36,11 +36,12 @@ def training_bytes(settings: Train, reads: Sites, writes: Sites) -> int:
     moments = 2 if isinstance(settings.optimiser, Adam) else 1
     copies = 1 + moments + (1 if settings.average else 0)
     saved = copies if settings.checkpoint_every is None or settings.checkpoint_every < settings.steps else 0
-    tile = min(settings.n_latents, 2048) * settings.batch_rows
+    end = 2 if settings.average else 1  # the dictionary in the model's units, and the mean it is made of
+    tile = min(settings.n_latents, _LIMIT_LATENTS) * settings.batch_rows
     pairs = int(settings.batch_rows * (kept * 12 + 64)) * len(layers)
     batch = settings.batch_rows * (4 * reads.width + (4 + len(settings.prefixes)) * writes.width)
     gradients = numbers if isinstance(settings.optimiser, Muon) else 0
-    return 4 * (gradients + numbers * (copies + saved) + tile + pairs + batch)
+    return 4 * (gradients + numbers * (copies + max(saved, end)) + tile + pairs + batch)
 
 
 def check_memory(settings: Train, reads: Sites, writes: Sites, available: int | None = None) -> None:

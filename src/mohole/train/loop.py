@@ -20,6 +20,7 @@ from mohole.train.checkpoint import Checkpoints
 from mohole.train.cost import Limit, Watch, check_memory
 from mohole.train.source import Source
 from mohole.train.trainer import Stepped, Trainer
+from mohole.train.weights import Sites
 
 SAMPLE_ROWS = 8192
 """The first rows of the stream, from which the centre, the scale and the encoder's first magnitude are estimated."""
@@ -61,13 +62,14 @@ def train(
     check_memory(settings, reads, writes)
     n_sample = min(SAMPLE_ROWS, source.n_rows)
     rows, targets = source.rows(0, n_sample)
-    _check_sample(rows, source.name)
+    _check_sample(rows, reads)
+    _check_sample(targets, writes)
     trainer = Trainer.start(settings, rows, targets, reads, writes, seed=seed)
     checkpoints = Checkpoints(out)
     try:
-        _go_on(trainer, checkpoints, out)
+        n_worse = _go_on(trainer, checkpoints, out)
         watch = Watch(settings, reads, Limit.measured(settings, reads))
-        _steps(trainer, source, checkpoints, out, watch, sinks)
+        _steps(trainer, source, checkpoints, out, watch, sinks, n_worse)
     finally:
         checkpoints.close()
     facts: dict[str, Any] = {"sample_rows": n_sample, "training_rows": source.n_rows, "steps": settings.steps}
@@ -83,8 +85,13 @@ def train(
     return watch.summary()
 
 
-def _go_on(trainer: Trainer, checkpoints: Checkpoints, out: Path) -> None:
-    """From the last checkpoint, if there is one; the record is cut back to it."""
+def _go_on(trainer: Trainer, checkpoints: Checkpoints, out: Path) -> int:
+    """From the last checkpoint, if there is one; the record is cut back to it.
+
+    Returns:
+        At how many lines in a row, up to there, the training was worse than the mean.
+    """
+    n_worse = 0
     found = checkpoints.last()
     if found is not None:
         try:
@@ -98,14 +105,26 @@ def _go_on(trainer: Trainer, checkpoints: Checkpoints, out: Path) -> None:
         lines = [line for line in record.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
         kept = [line for line in lines if json.loads(line)["step"] <= trainer.n_steps]
         record.write_text("".join(kept), encoding="utf-8")
+        for line in map(json.loads, kept):
+            n_worse = n_worse + 1 if _is_worse(line, trainer.settings) else 0
+    return n_worse
+
+
+def _is_worse(line: Mapping[str, Any], settings: Train) -> bool:
+    return (line["fvu"] or 0.0) > 1.0 and line["step"] > settings.warmup_steps
 
 
 def _steps(
-    trainer: Trainer, source: Source, checkpoints: Checkpoints, out: Path, watch: Watch, sinks: Sequence[Sink]
+    trainer: Trainer,
+    source: Source,
+    checkpoints: Checkpoints,
+    out: Path,
+    watch: Watch,
+    sinks: Sequence[Sink],
+    n_worse: int,
 ) -> None:
     settings, n_rows = trainer.settings, trainer.settings.batch_rows
     last_checkpoint = time.monotonic()
-    n_worse = 0
     with (
         Recorder(out / RECORD_FILE) as record,
         track(f"train {source.name}", settings.steps * n_rows, "rows") as tracker,
@@ -119,13 +138,18 @@ def _steps(
             _check(stepped, source.name, step)
             note = ""
             if (step + 1) % settings.log_every == 0 or step + 1 == settings.steps:
-                line = trainer.measure(stepped, targets)
                 seen = (step + 1) * n_rows
-                record.write(step=step + 1, rows=seen, epoch=seen // source.n_rows, **line)
+                line = {
+                    "step": step + 1,
+                    "rows": seen,
+                    "epoch": seen // source.n_rows,
+                    **trainer.measure(stepped, targets),
+                }
+                record.write(**line)
                 for sink in sinks:
                     sink.write(step + 1, line)
                 note = f"fvu {line['fvu'] or 0.0:.4f}, l0 {line['l0']:.1f}"
-                n_worse = n_worse + 1 if (line["fvu"] or 0.0) > 1.0 and step >= settings.warmup_steps else 0
+                n_worse = n_worse + 1 if _is_worse(line, settings) else 0
                 if n_worse == _WORSE_THAN_THE_MEAN:
                     raise NumericsError(_worse(source.name, step, line, settings))
             tracker.advance(n_rows, note)
@@ -140,11 +164,13 @@ def _is_time(settings: Train, n_steps: int, last: float) -> bool:
     return time.monotonic() - last > _CHECKPOINT_SECONDS
 
 
-def _check_sample(rows: torch.Tensor, name: str) -> None:
-    if bool((rows == rows[0]).all()):
-        raise NumericsError(
-            f"{name}: all {len(rows)} sampled rows are the same, so there is nothing to learn; choose another hookpoint"
-        )
+def _check_sample(rows: torch.Tensor, sites: Sites) -> None:
+    """Every hookpoint's rows must differ, or there is no scale to learn them in."""
+    for name, low, high in zip(sites.names, sites.bounds, sites.bounds[1:], strict=False):
+        if bool((rows[:, low:high] == rows[0, low:high]).all()):
+            raise NumericsError(
+                f"{name}: all {len(rows)} sampled rows are the same, so there is nothing to learn; choose another hookpoint"
+            )
 
 
 def _check(stepped: Stepped, name: str, step: int) -> None:

@@ -125,8 +125,8 @@ class _Step:
         # A prefix's error moves the latents of that prefix and of all smaller ones: sources[p] = sum of those from p on.
         per_prefix = torch.stack(errors).mul_(2.0 * self._share / len(errors))
         sources = per_prefix.flip(0).cumsum(0).flip(0).contiguous() if len(errors) > 1 else per_prefix
-        d_b_dec = sources[0].sum(0)
-        d_skip = None if weights.W_skip is None else sources[0].T @ batch.rows
+        d_b_dec = self._kernels.weighted_sum(torch.ones(len(batch.rows), dtype=batch.rows.dtype), sources[0])
+        d_skip = None if weights.W_skip is None else _product(sources[0].T, batch.rows)
         surprise, auxk = self._auxk(errors[-1])
         sparsity = pre_act = 0.0
         gate = self._gates()
@@ -176,6 +176,10 @@ class _Step:
         """
         settings = self._settings
         if settings.auxk == 0 or settings.auxk_weight == 0 or not any(len(dead) for dead in self._dead):
+            return None, 0.0
+        if not any(
+            len(pairs.values) for pairs in self._rescuers
+        ):  # dead latents that read nothing positive can explain nothing
             return None, 0.0
         surprise = error.clone()
         for block, pairs in zip(self._weights.blocks, self._rescuers, strict=True):
@@ -405,8 +409,18 @@ def _nothing(rows: Tensor) -> Pairs:
 
 
 def _total(squares: Tensor) -> float:
-    """Sum in double, rows first: the order, and so the last bit, does not depend on the number of threads."""
-    return float(squares.sum(1).double().sum())
+    """Sum in double, rows first and the last one by numpy, in an order that does not depend on the number of threads."""
+    return float(squares.sum(1).double().cpu().numpy().sum())
+
+
+def _product(left: Float[Tensor, "E B"], right: Float[Tensor, "B D"]) -> Float[Tensor, "E D"]:
+    """left @ right on one thread: a sum over rows that threads share is another sum."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return left @ right
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 class Silence:

@@ -156,6 +156,6 @@ class RunningMean:
 
 
 def _square(gradient: Tensor, *, squared: bool = False) -> float:
-    """Sum of squares; row sums first, so that it does not depend on the number of threads."""
+    """Sum of squares; row sums first and the last one by numpy, so that it does not depend on the number of threads."""
     rows = gradient.reshape(len(gradient), -1)
-    return float((rows if squared else rows.square()).sum(1).double().sum())
+    return float((rows if squared else rows.square()).sum(1).double().cpu().numpy().sum())

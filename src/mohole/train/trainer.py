@@ -61,8 +61,8 @@ class Trainer:
         seed: int,
     ) -> "Trainer":
         """A trainer at its first step, with units and first weights from a sample of rows in the model's units."""
-        units = Units.of(rows, targets, reads, writes)
-        x, y = rows * units.read, targets * units.written
+        units = Units.of(rows, targets, reads, writes, is_tied=isinstance(settings.learns, Sae | CrosscoderOf))
+        x, y = units.rows(rows), targets * units.written
         l0 = settings.first_l0()
         n_latents, nonlinearity = settings.n_latents, settings.nonlinearity
         match settings.learns:
@@ -84,7 +84,7 @@ class Trainer:
     def step(self, rows: Float[Tensor, "row d_in"], targets: Float[Tensor, "row d_out"]) -> Stepped:
         """Learn from a batch."""
         settings = self.settings
-        x = rows * self.units.read
+        x = self.units.rows(rows)
         batch = Batch(x, x if targets is rows else targets * self.units.written)
         active = self._objective.forward(self.weights, batch)
         for own, silence in zip(active, self.silence, strict=True):
@@ -155,6 +155,8 @@ class Trainer:
             case TranscoderOf(reads=reads, writes=writes):
                 skip = weights.W_skip
                 W_skip = None if skip is None else skip * self.units.read / self.units.written[:, None]
+                if W_skip is not None:
+                    b_dec = (b_dec.double() - W_skip.double() @ self.units.origin.double()).float()
                 return Transcoder(reads, writes, layers[0], b_dec, W_skip)
             case CrosscoderOf(hookpoints=hookpoints):
                 return Crosscoder(hookpoints, self._reads.widths, layers[0], b_dec)
@@ -173,6 +175,7 @@ class Trainer:
         if self._mean is not None:
             tensors |= {f"average.{name}": tensor for name, tensor in self._mean.tensors.items()}
         tensors |= {"threshold": self._threshold, "scale.read": self.units.read, "scale.written": self.units.written}
+        tensors["origin"] = self.units.origin
         tensors |= {f"statistics.{name}": tensor for name, tensor in self.statistics.tensors().items()}
         numbers = {"n_steps": self.n_steps, "statistics_rows": self.statistics.n_rows}
         return tensors, numbers

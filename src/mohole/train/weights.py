@@ -107,17 +107,31 @@ class Sites:
 
 @dataclass(frozen=True)
 class Units:
-    """x_training = read * x_model and y_training = written * y_model, a number for each column."""
+    """x_training = read * (x_model - origin) and y_training = written * y_model, a number for each column."""
 
     read: Float[Tensor, " d_in"]
     written: Float[Tensor, " d_out"]
+    origin: Float[Tensor, " d_in"]
+    """Zero where b_dec is taken off the rows, else the sample's mean: b_enc would have to follow every move of W_enc, and a
+    transcoder's fvu rose from 0.26 to 0.7 with the distance of its rows from zero."""
 
     @classmethod
     def of(
-        cls, rows: Float[Tensor, "row d_in"], targets: Float[Tensor, "row d_out"], reads: Sites, writes: Sites
+        cls,
+        rows: Float[Tensor, "row d_in"],
+        targets: Float[Tensor, "row d_out"],
+        reads: Sites,
+        writes: Sites,
+        *,
+        is_tied: bool = True,
     ) -> "Units":
         """The scales at which the sample's mean squared distance from its centre is the width, at every site."""
-        return cls(_scales(rows, reads), _scales(targets, writes))
+        mean = rows.double().mean(0).float()
+        return cls(_scales(rows, reads), _scales(targets, writes), torch.zeros_like(mean) if is_tied else mean)
+
+    def rows(self, rows: Float[Tensor, "row d_in"]) -> Float[Tensor, "row d_in"]:
+        """Rows of the model in training units."""
+        return (rows - self.origin) * self.read
 
     def to_model(self, block: Block, nonlinearity: Nonlinearity, threshold: float | None = None) -> Latents:
         """The block's function in the model's units.
@@ -130,6 +144,10 @@ class Units:
         """
         read, written = self.read[block.reads], self.written[block.writes]
         c = written[0]
+        W_enc, b_enc = block.W_enc * (read / c), block.b_enc / c
+        shift = torch.zeros_like(b_enc)
+        if bool((self.origin != 0).any()):  # what the encoder reads of the origin, which training takes off the rows
+            shift = (W_enc.double() @ self.origin[block.reads].double()).float()
         optional: dict[str, Tensor] = {}
         match nonlinearity:
             case TopK() | ReLU():
@@ -143,10 +161,10 @@ class Units:
             case Gated():
                 assert block.b_mag is not None
                 assert block.r_mag is not None
-                optional |= {"b_mag": block.b_mag / c, "r_mag": block.r_mag.clone()}
+                optional |= {"b_mag": block.b_mag / c - block.r_mag.exp() * shift, "r_mag": block.r_mag.clone()}
             case _:
                 assert_never(nonlinearity)
-        return Latents(nonlinearity, block.W_enc * (read / c), block.b_enc / c, block.W_dec * (c / written), **optional)
+        return Latents(nonlinearity, W_enc, b_enc - shift, block.W_dec * (c / written), **optional)
 
 
 def _scales(sample: Float[Tensor, "row d"], sites: Sites) -> Float[Tensor, " d"]:
@@ -192,8 +210,8 @@ def transcoder(
 ) -> Weights:
     """Where a transcoder starts, or a cross-layer one with a (reads, writes) for each layer.
 
-    Encoder and decoder rows are drawn apart. b_enc takes the mean of the rows off, so that no latent wins by it; there is
-    no b_dec to do so. First predictions are a tenth of the target's length; the linear path starts at zero.
+    Encoder and decoder rows are drawn apart. The rows have no mean here (`Units.origin`), so no latent wins by it. First
+    predictions are a tenth of the target's length; the linear path starts at zero.
     """
     centre = targets.double().mean(0).float()
     blocks = []
@@ -202,7 +220,7 @@ def transcoder(
         own = rows[:, reads]
         W_enc = decoder_directions(ids, own.shape[1], seed=seed, use=keys.Use.LATENT_READS)
         W_dec = decoder_directions(ids, len(centre[writes]), seed=seed)
-        block = Block(reads, writes, W_enc, -(W_enc @ own.double().mean(0).float()), W_dec)
+        block = Block(reads, writes, W_enc, torch.zeros(n_latents), W_dec)
         block = _thresholded(block, own, nonlinearity, initial_l0)
         blocks.append(_magnified(block, own, targets[:, writes] - centre[writes], nonlinearity, _TRANSCODER_SHARE))
     W_skip = torch.zeros(targets.shape[1], rows.shape[1]) if skip else None

@@ -2,8 +2,8 @@
 
     python one.py --nonlinearity topk --n-latents 32768 --kernels cpu [--check]
 
-A whole step of the trainer on rows in memory: units, encoding, loss, gradients, clipping, Adam, dead counters. No latent is dead so
-early, so AuxK is idle, as it is in the peers' steps; statistics of latents are of the last tenth of a training and not in it.
+A whole step of the trainer on rows in memory: units, encoding, loss, gradients, clipping, Adam, dead counters. No latent is dead
+so early, so AuxK is idle, as it is in the peers' steps; statistics of latents are of the last tenth of a training and not in it.
 Prints `RESULT {json}`. One GE is one float32 product rows x d x latents into warm memory, in CPU-seconds before every step.
 """
 

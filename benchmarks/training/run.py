@@ -3,8 +3,8 @@
     python benchmarks/training/run.py
     python benchmarks/training/run.py --peers FOLDER --peers-python PYTHON
 
-GE = CPU-seconds of a step / CPU-seconds of one product rows x d x latents, measured before every step of ours in the same process, and
-before and after every peer's (median of five, the mean of both): its harness reports its limit by the clock.
+GE = CPU-seconds of a step / CPU-seconds of one product rows x d x latents, measured before every step of ours in the same
+process, and before and after every peer's (median of five, the mean of both): its harness reports its limit by the clock.
 d 512, 2048 rows, k 32, float32 weights and moments, Gaussian rows; one thread and passive waiting for all alike. Cases and
 libraries take turns, each in a process of its own, `--rounds` times; reported is the median of the rounds' medians. FOLDER holds
 one.py and peers.py of the peers' own harness, PYTHON is an environment with the libraries; without them: "not measured".

@@ -86,8 +86,8 @@ def unfinished(storage: Storage) -> list[str]:
 
 
 def files(folder: Path) -> dict[str, tuple[int, int]]:
-    """Which file each one is, and when it was written: other numbers where it was made again."""
-    found = (path for path in folder.rglob("*") if path.is_file())
+    """Which file each one is, and when it was written: other numbers where it was made again. Not what a write was still at."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".tmp")
     return {str(path.relative_to(folder)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
 
 

@@ -171,7 +171,7 @@ def test_a_killed_harvest_gives_the_same_store(harvests: Drivers, tmp_path: Path
     inline = Command(run / "activations", lambda: harvests.start(recipe=tables(run, harvest=slices)))
     inline.run_undisturbed()  # makes the corpus, too
     expected = inline.run_undisturbed()
-    kills = sum((inline.killed_until_it_ends(dice, expected, longest=0.9) for _ in range(6)), Kills())
+    kills = sum((inline.killed_until_it_ends(dice, expected, longest=0.9) for _ in range(9)), Kills())
     assert kills.landed >= 6
     assert kills.midway >= 3
     machine = {"executor": "process"}

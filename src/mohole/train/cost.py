@@ -51,10 +51,10 @@ def check_memory(settings: Train, reads: Sites, writes: Sites, available: int | 
     if room is None or needed <= room * _SHARE_OF_MEMORY:
         return
     fixed = training_bytes(
-        settings.model_copy(update={"n_latents": 2048}), reads, writes
+        settings.model_copy(update={"n_latents": _LIMIT_LATENTS}), reads, writes
     )  # from there on a straight line
-    per_latent = (needed - fixed) / max(settings.n_latents - 2048, 1)
-    fits = max(int(2048 + (room * _SHARE_OF_MEMORY - fixed) / max(per_latent, 1e-9)), 0) // 64 * 64
+    per_latent = (needed - fixed) / max(settings.n_latents - _LIMIT_LATENTS, 1)
+    fits = max(int(_LIMIT_LATENTS + (room * _SHARE_OF_MEMORY - fixed) / max(per_latent, 1e-9)), 0) // 64 * 64
     raise ConfigError(
         f"train.n_latents: {settings.n_latents} latents take {needed / _GIB:.1f} GiB to train, and {room / _GIB:.1f} GiB are "
         f"free; about {fits} latents would fit"

@@ -1,5 +1,6 @@
 """The stream: rows in the order of their keys, the same by any memory, batch, rank and place to begin at."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.store.worlds import WIDTHS, World, make_world, shuffled, small, write
+from tests.store.worlds import WIDTHS, World, make_documents, make_world, shuffled, small, write
 
 from mohole.errors import HookpointError, NumericsError, StageError
-from mohole.store import Order, Store
+from mohole.store import Order, Store, write_store
+from mohole.store.plan import plan_loader
 from mohole.store.stream import Stream
 
 WORLD = make_world(40)
@@ -125,3 +127,27 @@ def test_what_cannot_be_streamed_is_refused(stores: dict[str, Store], tmp_path: 
         Stream(stores["runs"], "resid_post.9")
     with pytest.raises(StageError, match="0 rows that are not held out"):
         Stream(write(tmp_path / "held", make_world(10, held_out=1.0)), "embed")
+
+
+@pytest.mark.parametrize("n_runs", [1, 2, 7])
+@pytest.mark.parametrize("memory_kb", [700, 1900, 60_000])
+def test_the_planned_reads_of_the_loader_are_those_it_makes_also_where_parts_are_read_in_pieces(
+    tmp_path: Path, n_runs: int, memory_kb: int
+) -> None:
+    """At 700 KB a part of the one run is read in four pieces."""
+    documents, row_bytes = make_documents(500, held_out=0.0), 256
+    tokens = np.arange(int(documents.starts[-1]))
+    rows = {"embed": np.zeros((len(tokens), row_bytes // 4), dtype=np.float32)}
+    shard_rows = -(-len(tokens) // n_runs)
+    write_store(
+        tmp_path / "runs", rows, documents, tokens=tokens, shard_rows=shard_rows, cell_bytes=512, dtype="float32"
+    )
+    store = Store.open(tmp_path / "runs")
+    opened = replace(store.shard_storage.traffic)
+    stream = Stream(store, "embed", memory_bytes=memory_kb * 1000)
+    for number in range(len(stream._ranges)):  # all piles once; reading rows would begin the first one again
+        stream._load(number)
+    made = store.shard_storage.traffic
+    _, _, planned = plan_loader(len(tokens), row_bytes, n_runs, memory_kb * 1000, 512)
+    assert made.bytes_read - opened.bytes_read == pytest.approx(planned.bytes_read, rel=0.02)
+    assert made.n_reads - opened.n_reads == pytest.approx(planned.n_reads, rel=0.02)

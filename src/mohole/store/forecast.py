@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from mohole.storage import Traffic
 from mohole.storage.remote import PART_BYTES, RANGE_BYTES
 from mohole.store.plan import (
+    PIECE_BYTES,
     SEGMENTS_FOR_FREE,
     Limits,
     ShufflePlan,
@@ -110,7 +111,7 @@ def forecast_rows(
     n_shards, n_piles, loader = plan_loader(
         n_rows, row_bytes, n_runs, loader_bytes, n_sorted=plan.passes[-1].n_piles if stored else None
     )
-    segment = n_rows * row_bytes // (n_piles * n_shards)
+    segment = min(n_rows * row_bytes // (n_piles * n_shards), PIECE_BYTES)
     steps.append(Step("loader", times, n_piles, segment, loader_bytes, _times(loader, times)))
     short = segment < limits.segment_bytes and n_piles * n_shards > SEGMENTS_FOR_FREE
     return Forecast(n_rows, row_bytes, hookpoints, tuple(steps), prices, short and not stored)

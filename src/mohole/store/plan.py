@@ -144,16 +144,31 @@ def plan_loader(
     Args:
         n_sorted: shards of a sorted store, of which a pile reads its own; None: runs, of which it reads them all.
     """
-    room, _ = loader_room(memory_bytes, row_bytes)
-    n_piles = -(-n_rows // room) or 1
+    room, piece_rows = loader_room(memory_bytes, row_bytes)
+    n_full, n_left = divmod(n_rows, room)  # piles are filled one after the other; the last one takes what is left
+    n_piles = n_full + (n_left > 0 or not n_full)
     n_shards = n_runs if n_sorted is None else n_sorted
     opened = ALIGNMENT_BYTES + table_bytes(cells_of_pile(n_rows * row_bytes // max(n_shards, 1), cell_bytes))
     in_pile = max(n_runs, 1) if n_sorted is None else max(-(-n_sorted // n_piles), 1)
+    n_pieces = n_full * _pieces(room, in_pile, piece_rows) + (n_piles - n_full) * _pieces(n_left, in_pile, piece_rows)
     traffic = Traffic(
         bytes_read=n_rows * (row_bytes + KEY_TOKEN_BYTES) + n_shards * opened,
-        n_reads=n_shards * _READS_PER_OPEN + n_piles * in_pile * _READS_PER_SEGMENT,
+        n_reads=n_shards * _READS_PER_OPEN + n_piles * in_pile + round(n_pieces),
     )
     return in_pile, n_piles, traffic
+
+
+def _pieces(n_rows: int, n_parts: int, piece_rows: int) -> float:
+    """Expected reads of at most `piece_rows` rows for those of one pile, which keys share out to `n_parts` runs.
+
+    A part longer than j pieces takes another read: near such a length, some are and some are not (normal approximation).
+    """
+    mean = n_rows / n_parts
+    nearest = round(mean / piece_rows)
+    if n_parts == 1 or nearest == 0:
+        return n_parts * max(math.ceil(mean / piece_rows), 1)
+    deviation = math.sqrt(2 * mean * (1 - 1 / n_parts))
+    return n_parts * (nearest + (1 + math.erf((mean - nearest * piece_rows) / deviation)) / 2)
 
 
 def plan_harvest(n_rows: int, row_bytes: int, n_runs: int, cell_bytes: int = CELL_BYTES) -> Traffic:

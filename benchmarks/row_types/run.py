@@ -21,6 +21,7 @@ import torch
 from mohole import artifact, config
 from mohole.corpus import Corpus
 from mohole.dictionary import SparseAutoencoder
+from mohole.dictionary.files import open_sae
 from mohole.execute import Cores, open_executor
 from mohole.harvest import LiveStream, harvest
 from mohole.job import read_recipe, run_verb
@@ -80,7 +81,7 @@ def measure(folder: Path, n_seeds: int, steps: int) -> dict[str, object]:
             with artifact.create(out, artifact.Inputs(kind="dictionary", config={}, seed=seed)) as draft:
                 train(draft, stream, settings, seed=seed)
             cpu.append(time.process_time() - start)
-            dictionary = SparseAutoencoder.open(out)
+            dictionary = open_sae(out)
             scores.append(_held_out_fvu(dictionary, target))
         store = stores.get(name)
         variants[name] = {

@@ -16,6 +16,7 @@ from tests.dictionary.peer_cases import some_rows, some_sae, some_transcoder
 from mohole import artifact
 from mohole.config import JumpReLU, TopK
 from mohole.dictionary import SparseAutoencoder, load_dictionary
+from mohole.dictionary.files import save
 from mohole.dictionary.formats import export_dictionary
 from mohole.record import write_json
 
@@ -23,7 +24,7 @@ from mohole.record import write_json
 def trained(place: Path) -> Path:
     """A dictionary as `mohole train` leaves it."""
     with artifact.create(place, artifact.Inputs(kind="dictionary", config={}, seed=0)) as draft:
-        some_sae(TopK(k=5)).save(draft, training={"steps": 900, "training_rows": 12345, "note": "a | b <script>"})
+        save(some_sae(TopK(k=5)), draft, training={"steps": 900, "training_rows": 12345, "note": "a | b <script>"})
     return place
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mohole import artifact
 from mohole.config import TopK
-from mohole.dictionary import Dictionary, SparseAutoencoder, load_dictionary
+from mohole.dictionary import Dictionary, SparseAutoencoder, files, load_dictionary
 from mohole.errors import ArtifactError
 from mohole.kernels import reference
 
@@ -37,7 +37,7 @@ def some_rows(n: int = 50, seed: int = 1) -> torch.Tensor:
 
 def save(sae: SparseAutoencoder, path: Path) -> Path:
     with artifact.create(path, artifact.Inputs(kind="dictionary", config={}, seed=0)) as draft:
-        sae.save(draft)
+        files.save(sae, draft)
     return path
 
 
@@ -123,7 +123,7 @@ def test_a_damaged_dictionary_is_named(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"a/dictionary.safetensors"):
         load_dictionary(tmp_path / "a")
     with artifact.create(tmp_path / "b", artifact.Inputs(kind="dictionary", config={}, seed=0)) as draft:
-        some_sae().save(draft)
+        files.save(some_sae(), draft)
         (draft / "dictionary.json").write_text('{"hookpoint": "x"}')
     with pytest.raises(ArtifactError, match=r"b/dictionary.json: has no nonlinearity"):
         load_dictionary(tmp_path / "b")

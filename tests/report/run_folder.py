@@ -18,6 +18,7 @@ from mohole import artifact, catalogue, config
 from mohole.act import Comparison, Demonstration
 from mohole.corpus import Corpus, Document, build_corpus
 from mohole.dictionary import SparseAutoencoder
+from mohole.dictionary.files import save
 from mohole.evaluate.results import (
     ConceptLanguages,
     Evaluation,
@@ -115,7 +116,7 @@ def _make_hookpoint(
     sae = _word_dictionary(corpus, hookpoint, n_latents)
     store = _store(run / f".rows{number}", hookpoint, corpus, d)
     with finished(folder / "dictionary", "dictionary", {"corpus": run / "corpus"}) as out:
-        sae.save(out)
+        save(sae, out)
         with Recorder(out / "record.jsonl") as record:
             for step in range(1, 901, 10):
                 fvu = 0.02 + 0.9 * math.exp(-step / 60)

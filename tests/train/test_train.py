@@ -12,6 +12,7 @@ import torch
 from mohole import artifact
 from mohole.config import Gated, JumpReLU, Machine, ReLU, TopK, Train
 from mohole.dictionary import SparseAutoencoder
+from mohole.dictionary.files import open_sae
 from mohole.errors import HookpointError, NumericsError, StageError
 from mohole.job.rows import shuffle_store
 from mohole.metrics import fvu
@@ -33,7 +34,7 @@ StoreMaker = Callable[..., Store]
 def trained(folder: Path, rows: Store, *, seed: int = 7, **settings: Any) -> SparseAutoencoder:
     with artifact.create(folder, artifact.Inputs(kind="dictionary", config={}, seed=seed)) as draft:
         train(draft, Stream(rows, HOOKPOINT), Train(**(SHORT | settings)), seed=seed)
-    return SparseAutoencoder.open(folder)
+    return open_sae(folder)
 
 
 def order_of(rows: Store) -> np.ndarray:

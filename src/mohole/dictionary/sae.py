@@ -6,10 +6,7 @@ All in the model's own units: rows go in as the model makes them, and one unit o
 trains with `decoder = "unit"` have length 1. Shapes: W_enc [latent, d], W_dec [latent, d].
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -62,20 +59,3 @@ class SparseAutoencoder:
     def directions(self, latents: Int[Tensor, " latent"]) -> Float[Tensor, "latent d"]:
         """Decoder rows of these latents: what one unit of each adds."""
         return self.W_dec[latents]
-
-    def save(self, out: Path, *, training: Mapping[str, Any] | None = None) -> None:
-        """Write the dictionary's two files into `out`. `training` is kept for readers who ask how it was made."""
-        from mohole.dictionary.files import save
-
-        save(self, out, training=training)
-
-    @classmethod
-    def open(cls, path: Path | str) -> "SparseAutoencoder":
-        """Open a finished dictionary artifact that is a sparse autoencoder.
-
-        Raises:
-            ArtifactError: missing, unfinished, damaged, or of another kind.
-        """
-        from mohole.dictionary.files import open_sae
-
-        return open_sae(path)

@@ -11,6 +11,7 @@ from mohole.catalogue import Catalogue
 from mohole.config import Clamp, PlantedCorpus, Recipe
 from mohole.corpus import Corpus
 from mohole.dictionary import SparseAutoencoder
+from mohole.dictionary.files import open_sae
 from mohole.errors import StageError
 from mohole.interpret import Labels
 from mohole.model import LanguageModel
@@ -29,7 +30,7 @@ def steer(out: Path, model: LanguageModel, corpus: Corpus, recipe: Recipe, paren
     Raises:
         StageError: the recipe's latent or concept is not there, or no latent is alive.
     """
-    dictionary = SparseAutoencoder.open(parents["dictionary"])
+    dictionary = open_sae(parents["dictionary"])
     catalogue, labels = Catalogue.open(parents["catalogue"]), Labels.open(parents["labels"])
     clamp = recipe.steer.clamp
     possible = _prompts(corpus, isinstance(recipe.corpus, PlantedCorpus))

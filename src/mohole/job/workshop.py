@@ -10,7 +10,7 @@ from mohole.artifact import Inputs
 from mohole.config import DatasetCorpus, PlantedCorpus, Recipe, TextCorpus, n_bytes
 from mohole.config.train import Sae
 from mohole.corpus import Corpus, Document, Task, build_corpus, read_documents
-from mohole.dictionary import SparseAutoencoder
+from mohole.dictionary.files import open_sae
 from mohole.errors import ConfigError
 from mohole.job.plan import Stage, learned
 from mohole.job.rows import fill_shuffled, harvest_executor
@@ -71,13 +71,13 @@ class Workshop:
             case "evaluate":
                 from mohole.evaluate import evaluate
 
-                dictionary = SparseAutoencoder.open(stage.parents["dictionary"])
+                dictionary = open_sae(stage.parents["dictionary"])
                 tasks = planted_tasks() if isinstance(recipe.corpus, PlantedCorpus) else ()
                 evaluate(out, self.model, dictionary, self.corpus, self.rows, recipe.evaluate, seed=seed, tasks=tasks)
             case "catalogue":
                 from mohole.catalogue import build
 
-                dictionary = SparseAutoencoder.open(stage.parents["dictionary"])
+                dictionary = open_sae(stage.parents["dictionary"])
                 build(out, self.model, dictionary, self.corpus, self.rows, recipe.catalogue, seed=seed)
             case "label":
                 from mohole.catalogue import Catalogue

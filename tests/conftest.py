@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network is a wrong test
 
 import hypothesis
+import jaxtyping
 import torch
 
 torch.set_num_threads(1)
@@ -18,6 +19,22 @@ hypothesis.settings.register_profile("mohole", deadline=None, derandomize=True, 
 hypothesis.settings.load_profile("mohole")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Shapes and types of every call are checked, but for what handles text word by word and has no shapes: there the checks took
+# five times as long as the work, and a third of all tests' time.
+_WORD_BY_WORD = {f"mohole.planted.{name}" for name in ("kinds", "page", "sentences", "stream", "world")}
+_WORD_BY_WORD |= {"mohole.interpret.phrasing", "mohole.interpret.text"}
+
+
+def _checked_modules() -> list[str]:
+    """Modules of the package, not the packages: a package's name stands for all that is in it."""
+    source = REPOSITORY / "src"
+    files = (file.relative_to(source).with_suffix("") for file in (source / "mohole").rglob("*.py"))
+    return sorted({".".join(file.parts) for file in files if file.name != "__init__"} - _WORD_BY_WORD)
+
+
+jaxtyping.install_import_hook(_checked_modules(), "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
 BUCKET = "mohole-tests"
 """The one bucket of `s3_server`."""
 
@@ -70,3 +87,11 @@ def s3_server() -> Iterator[str]:
         yield address
         s3fs.S3FileSystem.clear_instance_cache()
     server.stop()
+
+
+@pytest.fixture
+def no_shape_checks() -> Iterator[None]:
+    """For long loops over what other tests check in short ones: the checks would take four fifths of the time."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

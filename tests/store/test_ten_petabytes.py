@@ -53,7 +53,7 @@ def carried_through(
 
 
 @pytest.mark.parametrize(("payload", "n_passes"), [(10**12, 1), (10**14, 1), (10**16, 2)])
-def test_a_plan_is_carried_through(payload: int, n_passes: int) -> None:
+def test_a_plan_is_carried_through(payload: int, n_passes: int, no_shape_checks: None) -> None:
     n_runs = payload // (RUN_ROWS * ROW.row_bytes)
     shards, rng = runs(n_runs), np.random.default_rng(0)
     plan = plan_shuffle(n_runs * RUN_ROWS, ROW.row_bytes, n_runs, LIMITS)

@@ -59,13 +59,11 @@ class Resampled:
 class Finder:
     """Finds and scores detectors for the labels of one contrast."""
 
-    def __init__(
-        self, selection: Side, scoring: Side, contrast: Contrast, labels: list[str], resampled: Resampled, seed: int
-    ) -> None:
+    def __init__(self, selection: Side, scoring: Side, contrast: Contrast, resampled: Resampled, seed: int) -> None:
         self._selection, self._scoring, self._contrast, self._resampled = selection, scoring, contrast, resampled
-        rows = selection.marks.contrast_rows(contrast, labels)
+        rows = selection.marks.contrast_rows(contrast)
         self._chosen = thinned(rows, selection.marks.rows.tokens, seed)
-        self._scored = scoring.marks.contrast_rows(contrast, labels)
+        self._scored = scoring.marks.contrast_rows(contrast)
 
     @cached_property
     def _latents(self) -> SparseRanking:

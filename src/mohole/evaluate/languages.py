@@ -47,8 +47,7 @@ def _concept(
     if len(languages) < 2:
         return None
     others, judged_others = (
-        np.setdiff1d(marks.contrast_rows(contrast, truth.labels), marks.of(label))
-        for marks in (truth.selection, truth.scoring)
+        np.setdiff1d(marks.contrast_rows(contrast), marks.of(label)) for marks in (truth.selection, truth.scoring)
     )
     rates = np.stack([selection.fired(choosing[name]) / len(choosing[name]) for name in languages])
     everywhere = selection.totals / selection.n_rows  # of equals, not one that fires on much else outside the family

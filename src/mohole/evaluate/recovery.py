@@ -64,7 +64,7 @@ def measure_recovery(
     with track(f"evaluate {dictionary.hookpoint}: recovery", len(labels), "labels") as tracker:
         resampled = Resampled(rows.documents, seed)
         for contrast, members in _by_contrast(truth).items():
-            finder = Finder(selection, scoring, contrast, labels, resampled, seed)
+            finder = Finder(selection, scoring, contrast, resampled, seed)
             for label in members:
                 match finder.find(label, settings.min_positives):
                     case Unscored() as missing:

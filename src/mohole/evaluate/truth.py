@@ -58,6 +58,7 @@ class Marks:
             here = place < len(rows)
             here[here] = rows.tokens[place[here]] == tokens[here]
             self._of[label] = place[here]
+        self._families: dict[str, Int64] = {}
 
     def of(self, label: str) -> Int64:
         """Rows with the label, ascending."""
@@ -76,15 +77,21 @@ class Marks:
             mask[self._of[label]] = True
         return np.flatnonzero(mask)
 
-    def contrast_rows(self, contrast: Contrast, labels: list[str]) -> Int64:
-        """All rows of a contrast, positives included. `labels` are the corpus's."""
+    def contrast_rows(self, contrast: Contrast) -> Int64:
+        """All rows of a contrast, positives included."""
         match contrast.kind:
             case "family":
-                return self.union([label for label in labels if family_of(label) == contrast.name[0]])
+                return self._family(contrast.name[0])
             case "kind":
                 return self.union(list(contrast.name))
             case "all":
                 return np.arange(len(self.rows))
+
+    def _family(self, name: str) -> Int64:
+        """Rows with any label of a family. Kept: every label of the family asks for them."""
+        if name not in self._families:
+            self._families[name] = self.union([label for label in self._of if family_of(label) == name])
+        return self._families[name]
 
 
 @dataclass(frozen=True)
@@ -159,7 +166,7 @@ class Truth:
 
     def _has_negatives(self, label: str, contrast: Contrast) -> bool:
         return all(
-            len(np.setdiff1d(side.contrast_rows(contrast, self.labels), side.of(label))) >= self.min_positives
+            len(np.setdiff1d(side.contrast_rows(contrast), side.of(label))) >= self.min_positives
             for side in (self.selection, self.scoring)
         )
 

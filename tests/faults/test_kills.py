@@ -171,7 +171,11 @@ def test_a_killed_harvest_gives_the_same_store(harvests: Drivers, tmp_path: Path
     inline = Command(run / "activations", lambda: harvests.start(recipe=tables(run, harvest=slices)))
     inline.run_undisturbed()  # makes the corpus, too
     expected = inline.run_undisturbed()
-    kills = sum((inline.killed_until_it_ends(dice, expected, longest=0.9) for _ in range(9)), Kills())
+    kills = Kills()
+    for _ in range(30):  # most of the time is the model's, before the first commit: how many kills meet one is chance
+        kills += inline.killed_until_it_ends(dice, expected, longest=0.9)
+        if kills.landed >= 6 and kills.midway >= 3:
+            break
     assert kills.landed >= 6
     assert kills.midway >= 3
     machine = {"executor": "process"}

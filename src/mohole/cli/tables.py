@@ -25,7 +25,8 @@ def print_forecast(forecast: Forecast, console: Console) -> None:
     )
     table = Table(box=SIMPLE_HEAD, border_style="dim", padding=(0, 1, 0, 0), pad_edge=False)
     for name in ("step", "tasks", "piles", "memory", "read", "written", "time"):
-        table.add_column(name, justify="left" if name == "step" else "right", no_wrap=True)
+        is_long = name in ("read", "written")  # broken in two lines in a narrow terminal, never cut
+        table.add_column(name, justify="left" if name == "step" else "right", no_wrap=not is_long)
     for step in forecast.steps:
         traffic = step.traffic
         table.add_row(
@@ -106,4 +107,6 @@ def _moved(n_bytes: int, n_requests: int) -> str:
 def _time(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.2g} s"
-    return f"{seconds / 60:.3g} min" if seconds < 5400 else f"{seconds / 3600:.3g} h"
+    if seconds < 5400:
+        return f"{seconds / 60:.3g} min"
+    return f"{seconds / 3600:.3g} h" if seconds < 259_200 else f"{seconds / 86_400:.3g} days"

@@ -46,7 +46,9 @@ def test_the_terms_of_the_loss_add_up_to_it(variant: str, others: dict[str, Any]
 
 @pytest.mark.parametrize("variant", ["crosscoder", "cross-layer"])
 def test_every_site_has_its_own_fvu_in_any_units(variant: str) -> None:
-    settings = make(variant, lr=1e-12, nonlinearity=TopK(k=3))  # the weights stand still: those of the step are those after it
+    settings = make(
+        variant, lr=1e-12, nonlinearity=TopK(k=3)
+    )  # the weights stand still: those of the step are those after it
     names, width = (("a", "b"), 10) if variant == "crosscoder" else (("b", "a"), 12)
     widths = {"a": 12, "b": width}
     reads, writes = Sites(("a", "b"), (12, width)), Sites(names, tuple(widths[name] for name in names))

@@ -53,6 +53,17 @@ def test_a_sweep_from_a_recipe_to_its_table(mohole: Mohole, tmp_path: Path) -> N
     assert list(asked) == [6, 12]
     assert asked[6]["ce_recovered"] < asked[12]["ce_recovered"] < 1
 
+    status, out, err = mohole("plot", run / "sweep" / "resid_post.0")
+    page = run / "sweep" / "training.html"
+    assert (status, out.split(" pictures of ")[1]) == (0, f"2 trainings: {page}\n"), err
+    assert "CE recovered, mean ablation" in page.read_text(encoding="utf-8")
+    assert mohole("plot", run, "--out", tmp_path / "one.svg")[1].endswith(f"1 training: {tmp_path / 'one.svg'}\n")
+    status, _, err = mohole("plot", run / "corpus")
+    assert (
+        status,
+        err.splitlines()[-1].endswith("holds no record of a training; `mohole train RECIPE` makes one"),
+    ) == (1, True)
+
     status, out, err = mohole("sweep", recipe, *GRID)
     assert status == 0, err
     assert "there already, made from the same settings; nothing to do" in out

@@ -114,13 +114,16 @@ class Workshop:
 
     def _train(self, stage: Stage, out: Path) -> str:
         from mohole.train import train
+        from mohole.train.loop import RECORD_FILE
 
         recipe, settings = self.recipe, self.settings(stage)
         streams, in_model = self.streams(stage), self.in_model(stage)
         with ExitStack() as open_ones:
-            sinks = [open_sink(kind, self.run / kind / stage.out.parent.name) for kind in recipe.machine.watch]
-            for sink in sinks:
-                open_ones.callback(sink.close)
+            sinks = []
+            for kind in recipe.machine.watch:
+                folder, goes_on = self.run / kind / stage.out.parent.name, (out / RECORD_FILE).exists()
+                sinks.append(open_sink(kind, folder, config=settings.model_dump(mode="json"), goes_on=goes_on))
+                open_ones.callback(sinks[-1].close)
             return train(out, streams, settings, seed=recipe.seed, sinks=sinks, in_model=in_model)
 
     def settings(self, stage: Stage) -> Train:

@@ -29,9 +29,9 @@ class Recorder:
 
 
 def read_record(path: Path) -> list[dict[str, Any]]:
-    """All lines of a record, oldest first."""
+    """All lines of a record, oldest first. A last one that is just being written is left out."""
     with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
+        return [json.loads(line) for line in file if line.endswith("\n")]
 
 
 def read_json(path: Path, *keys: str) -> dict[str, Any]:

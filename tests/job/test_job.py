@@ -11,9 +11,11 @@ from mohole import artifact
 from mohole.act import read_steering
 from mohole.config import Recipe, parse
 from mohole.errors import ArtifactError, DamageError, StageError
+from mohole.evaluate import read_evaluation
 from mohole.job import plan, run, run_verb
 from mohole.job.plan import Verb
 from mohole.planted import weights_path
+from mohole.record import read_json, read_record
 from mohole.store import Store
 from mohole.store.seal import mend
 from mohole.store.verify import verify
@@ -252,3 +254,21 @@ def test_a_text_without_one_good_label_still_gets_its_steering(finished: Path, t
     unnamed = small(folder, label={"min_firings": 1_000_000}, steer={"max_new_tokens": 3})
     run(unnamed, replace=True)
     assert read_steering(folder / "steering").latent >= 0
+
+
+def test_a_training_follows_what_the_model_loses_and_asks_no_model_where_it_does_not(finished: Path) -> None:
+    folder = finished / "resid_post.1"
+    *_, last = read_record(folder / "dictionary" / "record.jsonl")
+    stamp = read_json(folder / "dictionary" / "in_model.json")
+    measures = read_evaluation(folder / "evaluation").measures
+    assert (stamp["hookpoint"], stamp["replaced"]) == ("resid_post.1", measures["ce_recovered"].masks.replaced)
+    assert 500 < stamp["n_pairs"] < 1024  # 1024 tokens in whole windows; evaluate's 20 documents are the first of them
+    for name in ("ce_recovered", "ce_recovered_zero", "excess_ce"):
+        assert stamp["measures"][name]["definition"] == measures[name].definition
+        assert last[name] == pytest.approx(measures[name].value, rel=0.25)
+    asks, alone = (
+        next(stage for stage in plan(recipe).stages if stage.verb == "train")
+        for recipe in (small(finished), small(finished, train={"evaluate_every": 0}))
+    )
+    assert (asks.needs_model, set(asks.parents)) == (True, {"rows", "corpus"})
+    assert (alone.needs_model, set(alone.parents)) == (False, {"rows"})

@@ -10,7 +10,7 @@ from mohole.config import JumpReLU, TopK, Train
 from mohole.config.train import CrossLayerOf
 from mohole.errors import ConfigError
 from mohole.train import cost
-from mohole.train.cost import Limit, Watch, available_bytes, check_memory, training_bytes
+from mohole.train.cost import Limit, Watch, available_bytes, check_memory, check_memory_together, training_bytes
 from mohole.train.trainer import Trainer
 from mohole.train.weights import Sites
 
@@ -51,13 +51,25 @@ def test_what_does_not_fit_is_refused_with_what_would() -> None:
     assert fits > 0.9 * settings.n_latents / 2
 
 
+def test_members_of_a_sweep_must_fit_together() -> None:
+    members = {f"n{n}": Train(n_latents=n, nonlinearity=TopK(k=32)) for n in (100_000, 110_000, 120_000)}
+    needed = [training_bytes(settings, ONE, ONE) for settings in members.values()]
+    check_memory_together(members, ONE, ONE, available=int(sum(needed) * 1.1))
+    room = int((needed[0] + needed[1]) * 1.1)
+    assert room > max(needed)  # each of them alone would fit
+    for settings in members.values():
+        check_memory(settings, ONE, ONE, available=room)
+    with pytest.raises(ConfigError, match=r"sweep: 3 members take .* together, and .* are free; the first 2 would fit"):
+        check_memory_together(members, ONE, ONE, available=room)
+
+
 def test_the_memory_of_this_machine_is_known() -> None:
     found = available_bytes()
     assert found is None or 1 << 20 < found < 1 << 50
 
 
 def test_the_summary_is_the_time_that_was_spent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two steps of 3 s after a second's wait each, of 4 products' CPU time."""
+    """Two steps of 3 s after a second's wait each, of 4 products' CPU time, and a second of measuring."""
     settings = Train(n_latents=1000, batch_rows=500, nonlinearity=TopK(k=4))
     flops = 2.0 * 500 * 1000 * 64
     clock = {"wall": 0.0, "cpu": 0.0}
@@ -71,8 +83,11 @@ def test_the_summary_is_the_time_that_was_spent(monkeypatch: pytest.MonkeyPatch)
         clock["wall"] += 3.0
         clock["cpu"] += 2.0
         watch.stepped()
+        clock["wall"] += 1.0
+        clock["cpu"] += 1.0
+        watch.measured()
     assert watch.summary().startswith(
-        "4.0 products a step (0 of 0 GFLOP/s of a core), 25% of the time waiting for rows, peak"
+        "4.0 products a step (0 of 0 GFLOP/s of a core), 20% of the time waiting for rows, 20% measuring, peak"
     )
 
 

@@ -206,7 +206,7 @@ def test_the_verb_prints_laws_and_writes_plots(
     assert "rows" in out
     assert "0.0001 is not above its floor" in out.replace("\n", " ")
     page = (runs[0] / "scaling.html").read_text()
-    assert page.count("<svg") == 5
+    assert page.count("<figure>") == 5
     assert "http" not in page.replace("http-equiv", "")
     for arguments, message in (
         ([tmp_path / "none"], "no sweep in it; `mohole sweep RECIPE` makes one"),

@@ -171,7 +171,7 @@ def test_a_member_that_diverges_is_a_line_of_the_table(tmp_path: Path) -> None:
 
 def test_the_page_stands_alone(tmp_path: Path) -> None:
     page = swept(tmp_path / "all", Rows())["frontier.html"].decode()
-    assert page.count("<svg") == 2
+    assert page.count("<figure>") == 2
     assert "default-src 'none'" in page
     assert not any(word in page for word in ("http://", "https://", "<script", "nan"))
 

@@ -223,10 +223,10 @@ def test_auxk_brings_killed_latents_back_and_nothing_else_does(
         dead[auxk], quality[auxk] = max(line["dead"] for line in record), record[-1]["fvu"]
         if auxk == 0:
             assert record[-1]["dead"] >= 24
-            assert all(line["aux_loss"] == 0 for line in record)
+            assert all(line["auxk_loss"] == 0 for line in record)
         else:
             assert record[-1]["dead"] <= 3
-            assert any(line["aux_loss"] > 0 for line in record)
+            assert any(line["auxk_loss"] > 0 for line in record)
     assert dead[16] >= 12  # they were dead before they were brought back
     assert quality[16] < 0.8 * quality[0]
 
@@ -241,12 +241,14 @@ def test_the_record_says_where_training_stood(planted: Planter, make_store: Stor
     assert [line["rows"] for line in record] == [5 * 64, 10 * 64, 12 * 64]
     assert [line["epoch"] for line in record] == [0, 0, 0]
     assert set(record[0]) == {
-        "step", "rows", "epoch", "loss", "aux_loss", "sparsity_loss", "fvu", "l0", "dead", "lr", "grad_norm"
+        "step", "rows", "epoch", "loss", "mse_loss", "sparsity_loss", "auxk_loss", "pre_act_loss", "gate_loss", "fvu", "l0",
+        "dead", "lr", "grad_norm", "encoder_norm", "decoder_norm",
     }  # fmt: skip
     assert all(0 < line["l0"] <= 3 for line in record)
     assert record[0]["lr"] == pytest.approx(Train().lr)
     for line in record:  # in training units the loss is the error's share of the variance
-        assert line["loss"] == pytest.approx(line["fvu"], rel=0.2)
+        assert line["mse_loss"] == pytest.approx(line["fvu"], rel=0.2)
+        assert line["decoder_norm"] == 1.0
     facts = json.loads((tmp_path / "sae" / "dictionary.json").read_text())
     assert facts["training"]["sample_rows"] == 1000
     assert facts["nonlinearity"] == {"kind": "topk", "k": 3}

@@ -61,8 +61,9 @@ class Machine(Table):
     is work for more than one, else this process. The result is the same."""
     address: str | None = None
     """Of a Ray cluster that runs already. None: one of its own, on this machine."""
-    watch: tuple[Literal["tensorboard"], ...] = ()
-    """Where the record of trainings goes besides record.jsonl: tensorboard draws RUN/tensorboard while it grows."""
+    watch: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Where the record of trainings goes besides record.jsonl: `tensorboard --logdir RUN/tensorboard` draws it while it grows;
+    `wandb` keeps a run of Weights & Biases in RUN/wandb, and sends nothing anywhere unless your WANDB_MODE says `online`."""
     memory: Annotated[str, Field(strict=True), AfterValidator(_a_size)] = "2GiB"
     """What a shuffle's workers together, or the loader of a training, may hold."""
 

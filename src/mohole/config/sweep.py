@@ -14,7 +14,7 @@ from mohole.errors import ConfigError
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _TAKEN = {"draft-of"}
 """The mark of an artifact that is not finished yet, which lies beside the members' folders."""
-_SHARED = ("learns", "batch_rows", "steps", "live_rows")
+_SHARED = ("learns", "batch_rows", "steps", "live_rows", "evaluate_tokens")
 
 
 class Sweep(Table):
@@ -73,8 +73,8 @@ def check_members(members: Mapping[str, Train]) -> None:
             own, others = getattr(settings, key), getattr(expected, key)
             if own != others:
                 raise ConfigError(
-                    f"sweep: {name} has train.{key} {own!r}, and {first} {others!r}; members read the same batches, so give "
-                    "them the same, or sweep twice"
+                    f"sweep: {name} has train.{key} {own!r}, and {first} {others!r}; members read the same batches and are "
+                    "measured on the same text, so give them the same, or sweep twice"
                 )
 
 

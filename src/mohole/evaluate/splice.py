@@ -4,11 +4,12 @@ Windows run alone, padded on the right, as in harvest. BOS and special tokens ar
 where both its source and its target are text, so every scored prediction has a replaced source.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -47,21 +48,15 @@ def measure_splice(
         NumericsError: a loss is not finite.
     """
     chosen = choose_windows(corpus, settings.max_documents, settings.max_tokens, seed)
-    windows = Windows(corpus.windows.start[chosen], corpus.windows.length[chosen])
     sums = DocumentSums(_COLUMNS)
-    room = max(corpus.context, min(settings.batch_tokens, _LOGITS // model.vocab_size))
-    average = torch.from_numpy(mean).float()
-    changes = {
-        "replaced": rebuild(dictionary),
-        "mean": lambda rows: average.to(rows).expand_as(rows),
-        "zero": torch.zeros_like,
-    }
-    with track(f"evaluate {dictionary.hookpoint}: splice", int(windows.length.sum()), "tokens") as tracker:
-        for batch in batches(windows, room):
-            _add_batch(sums, model, dictionary.hookpoint, corpus, chosen[batch], changes)
-            tracker.advance(int(windows.length[batch].sum()))
-    if len(sums.documents) == 0:
-        raise StageError("evaluate: held-out documents hold no two tokens in a row; give longer text")
+    changes = {"replaced": rebuild(dictionary), **ablations(mean)}
+    n_tokens = int(corpus.windows.length[chosen].sum())
+    with track(f"evaluate {dictionary.hookpoint}: splice", n_tokens, "tokens") as tracker:
+        for passage in passages(model, corpus, chosen, settings.batch_tokens):
+            columns = _losses(model, dictionary.hookpoint, passage, changes)
+            add_losses(sums, passage, columns, dictionary.hookpoint)
+            tracker.advance(passage.n_tokens)
+    require_pairs(sums)
     return tuple(_measures(sums, seed))
 
 
@@ -93,30 +88,72 @@ def replacing(hookpoint: str, replaced: Bool[Tensor, "batch position"], change: 
     return Edit(hookpoint, edit)
 
 
-def _add_batch(
-    sums: DocumentSums, model: LanguageModel, hookpoint: str, corpus: Corpus, batch: Int64, changes: dict[str, Change]
-) -> None:
-    tokens = torch.from_numpy(corpus.window_tokens(batch, model.bos_id if corpus.has_bos else None))
-    is_text = text_mask(tokens, corpus.windows.length[batch], int(corpus.has_bos), model.special_ids)
-    scored = scored_pairs(is_text)
-    targets = tokens[:, 1:][scored]
-    if len(targets) == 0:
-        return
+@dataclass(frozen=True)
+class Passage:
+    """Some windows as one batch for the model."""
 
-    def predictions(edits: list[Edit]) -> Tensor:
-        return model.logits(tokens, edits).cpu()[:, :-1][scored]
+    tokens: Int[Tensor, "batch position"]
+    is_text: Bool[Tensor, "batch position"]
+    """Positions to be replaced."""
+    scored: Bool[Tensor, "batch position_less_one"]
+    targets: Int[Tensor, " pair"]
+    documents: Int64
+    """The document of each scored pair."""
+    n_tokens: int
 
-    clean = predictions([])
-    columns = {"pairs": torch.ones(len(targets), dtype=torch.float64), "clean": token_nats(clean, targets)}
+    def predictions(self, model: LanguageModel, hookpoint: str, change: Change | None) -> Float[Tensor, "pair vocab"]:
+        """Logits of the scored pairs, with the rows at `hookpoint` changed; None: the model untouched."""
+        edits = [] if change is None else [replacing(hookpoint, self.is_text, change)]
+        return model.logits(self.tokens, edits).cpu()[:, :-1][self.scored]
+
+
+def passages(model: LanguageModel, corpus: Corpus, chosen: Int64, batch_tokens: int) -> Iterator[Passage]:
+    """These windows (by number) in batches of like length; those without a pair to score are left out."""
+    windows = Windows(corpus.windows.start[chosen], corpus.windows.length[chosen])
+    room = max(corpus.context, min(batch_tokens, _LOGITS // model.vocab_size))
+    for batch in batches(windows, room):
+        tokens = torch.from_numpy(corpus.window_tokens(chosen[batch], model.bos_id if corpus.has_bos else None))
+        is_text = text_mask(tokens, windows.length[batch], int(corpus.has_bos), model.special_ids)
+        scored = scored_pairs(is_text)
+        targets = tokens[:, 1:][scored]
+        if len(targets) == 0:
+            continue
+        documents = corpus.document_of(windows.start[batch])[scored.nonzero()[:, 0].numpy()]
+        yield Passage(tokens, is_text, scored, targets, documents, int(windows.length[batch].sum()))
+
+
+def ablations(mean: Float64) -> dict[str, Change]:
+    """What the reconstruction is held against: every row the mean row, or zero."""
+    average = torch.from_numpy(mean).float()
+    return {"mean": lambda rows: average.to(rows).expand_as(rows), "zero": torch.zeros_like}
+
+
+def _losses(
+    model: LanguageModel, hookpoint: str, passage: Passage, changes: Mapping[str, Change]
+) -> dict[str, Float[Tensor, " pair"]]:
+    clean = passage.predictions(model, hookpoint, None)
+    found = {"clean": token_nats(clean, passage.targets)}
     for name, change in changes.items():
-        logits = predictions([replacing(hookpoint, is_text, change)])
-        columns[name] = token_nats(logits, targets)
+        logits = passage.predictions(model, hookpoint, change)
+        found[name] = token_nats(logits, passage.targets)
         if name == "replaced":
-            columns["kl"] = kl_nats(clean, logits)
-    row_documents = corpus.document_of(corpus.windows.start[batch])
-    documents = row_documents[scored.nonzero()[:, 0].numpy()]
+            found["kl"] = kl_nats(clean, logits)
+    return found
+
+
+def add_losses(
+    sums: DocumentSums, passage: Passage, losses: Mapping[str, Float[Tensor, " pair"]], hookpoint: str
+) -> None:
+    """Add nats of scored pairs, by column."""
+    columns = {"pairs": torch.ones(len(passage.targets), dtype=torch.float64), **losses}
     values = torch.stack([columns[name] for name in sums.columns], dim=1).numpy()
-    sums.add(documents, values, place=f"{hookpoint}: nats of {', '.join(sums.columns[1:])}")
+    sums.add(passage.documents, values, place=f"{hookpoint}: nats of {', '.join(sums.columns[1:])}")
+
+
+def require_pairs(sums: DocumentSums) -> None:
+    """Raises: StageError: nothing was scored."""
+    if len(sums.documents) == 0:
+        raise StageError("evaluate: held-out documents hold no two tokens in a row; give longer text")
 
 
 def text_mask(
@@ -128,7 +165,19 @@ def text_mask(
     return inside & ~torch.isin(tokens, torch.tensor(sorted(special_ids), dtype=tokens.dtype))
 
 
-def _measures(sums: DocumentSums, seed: int) -> Iterator[Measure]:
+@dataclass(frozen=True)
+class Definition:
+    """A number made of sums of nats."""
+
+    name: str
+    statistic: Statistic
+    unit: str
+    baseline: str
+    definition: str
+
+
+def definitions(sums: DocumentSums) -> Iterator[Definition]:
+    """Every number that these sums have the columns for."""
     pairs = sums.column("pairs")
 
     def mean(column: str) -> Statistic:
@@ -140,35 +189,37 @@ def _measures(sums: DocumentSums, seed: int) -> Iterator[Measure]:
     def recovered(ablation: str) -> Statistic:
         return lambda weights: ce_recovered(mean("clean")(weights), mean("replaced")(weights), mean(ablation)(weights))
 
-    harmless = "the ablation does the model no harm, so there is nothing to recover"
     nats, share = "nats per token", "share of the ablation's damage"
+    untouched = "the model untouched"
     recovering = "(CE ablated - CE replaced) / (CE ablated - CE clean); saturates, so read the excess in nats beside it"
-    for name, statistic, unit, baseline, definition in (
-        ("ce_clean", mean("clean"), nats, "", "mean of -ln p(next token), the model untouched"),
-        ("ce_replaced", mean("replaced"), nats, "", "the same with the reconstruction in place of the activation"),
-        ("ce_mean", mean("mean"), nats, "", "the same with the mean held-out row at every replaced position"),
-        ("ce_zero", mean("zero"), nats, "", "the same with zeros at every replaced position"),
-        ("excess_ce", excess, nats, "the model untouched", "CE replaced - CE clean"),
-        ("ce_recovered", recovered("mean"), share, "mean ablation", recovering),
-        ("ce_recovered_zero", recovered("zero"), share, "zero ablation", recovering),
-        (
-            "kl",
-            mean("kl"),
-            nats,
-            "the model untouched",
-            "mean of KL(clean || replaced) over the next token's distribution",
-        ),
-    ):
+    yield Definition("ce_clean", mean("clean"), nats, "", "mean of -ln p(next token), the model untouched")
+    yield Definition(
+        "ce_replaced", mean("replaced"), nats, "", "the same with the reconstruction in place of the activation"
+    )
+    yield Definition(
+        "ce_mean", mean("mean"), nats, "", "the same with the mean held-out row at every replaced position"
+    )
+    yield Definition("ce_zero", mean("zero"), nats, "", "the same with zeros at every replaced position")
+    yield Definition("excess_ce", excess, nats, untouched, "CE replaced - CE clean")
+    yield Definition("ce_recovered", recovered("mean"), share, "mean ablation", recovering)
+    yield Definition("ce_recovered_zero", recovered("zero"), share, "zero ablation", recovering)
+    if "kl" in sums.columns:
+        over = "mean of KL(clean || replaced) over the next token's distribution"
+        yield Definition("kl", mean("kl"), nats, untouched, over)
+
+
+def _measures(sums: DocumentSums, seed: int) -> Iterator[Measure]:
+    for each in definitions(sums):
         yield measured(
-            statistic,
+            each.statistic,
             sums.documents,
             seed=seed,
-            name=name,
-            unit=unit,
-            n=int(pairs.sum()),
+            name=each.name,
+            unit=each.unit,
+            n=int(sums.total("pairs")),
             n_of="pairs of tokens",
-            masks=MASKS if name != "ce_clean" else Masks(scored=MASKS.scored),
-            baseline=baseline,
-            definition=definition,
-            undefined=harmless,
+            masks=MASKS if each.name != "ce_clean" else Masks(scored=MASKS.scored),
+            baseline=each.baseline,
+            definition=each.definition,
+            undefined="the ablation does the model no harm, so there is nothing to recover",
         )

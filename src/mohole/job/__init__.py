@@ -3,5 +3,6 @@
 from mohole.config import Recipe, read_recipe
 from mohole.job.make import run, run_verb
 from mohole.job.plan import Stage, plan
+from mohole.job.sweep import run_sweep
 
-__all__ = ["Recipe", "Stage", "plan", "read_recipe", "run", "run_verb"]
+__all__ = ["Recipe", "Stage", "plan", "read_recipe", "run", "run_sweep", "run_verb"]

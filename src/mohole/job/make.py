@@ -3,7 +3,8 @@
 import os
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 
@@ -25,11 +26,12 @@ _PROBE = ".mohole-probe"
 Say = Callable[[str], None]
 
 
-def _print_line(line: str) -> None:
+def print_line(line: str) -> None:
+    """Tell a person a line on standard error."""
     os.write(2, f"{line}\n".encode())  # one write call: lines of several workers do not mix
 
 
-def run(recipe: Recipe, *, replace: bool = False, say: Say = _print_line) -> list[str]:
+def run(recipe: Recipe, *, replace: bool = False, say: Say = print_line) -> list[str]:
     """Make every artifact of `recipe` that is missing. Returns the names of the stages that were made.
 
     Args:
@@ -43,7 +45,7 @@ def run(recipe: Recipe, *, replace: bool = False, say: Say = _print_line) -> lis
     return _make(whole, whole.stages, replace, say)
 
 
-def run_verb(recipe: Recipe, verb: Verb, *, replace: bool = False, say: Say = _print_line) -> list[str]:
+def run_verb(recipe: Recipe, verb: Verb, *, replace: bool = False, say: Say = print_line) -> list[str]:
     """Make the artifacts of one stage, for every hookpoint. `harvest` makes the corpus too.
 
     Raises:
@@ -90,7 +92,7 @@ def _make_side_by_side(whole: Plan, chains: list[list[Stage]], replace: bool, sa
     cores = share_cores(len(chains), processes=machine.processes, threads=machine.threads)
     kind: Kind = "inline" if cores.processes == 1 else "process"
     before = {stage.name: _manifest_identity(stage) for chain in chains for stage in chain}
-    tell = say if kind == "inline" else _print_line  # the caller's own cannot be called from another process
+    tell = say if kind == "inline" else print_line  # the caller's own cannot be called from another process
     tasks = [
         # alone: an artifact is locked while it is made
         Task(chain[0].hookpoint or "job", _make_in_order, (whole, chain, cores, replace, tell), alone=True)
@@ -122,17 +124,24 @@ def _make_in_order(whole: Plan, stages: Sequence[Stage], cores: Cores, replace: 
         if not replace:
             _refuse_to_overwrite(whole, stage)
         whole.check_model(stage)
-        start, cpu_start = time.monotonic(), _cpu_seconds()
-        inputs = whole.inputs(stage)
-        whole.check_rows(stage)
-        with artifact.create(
-            stage.out, inputs, replace=replace, resume=stage.resumes, bulk=BULK if stage.kind in STORE_KINDS else ()
-        ) as draft:
-            note = workshop.make(stage, draft, inputs)
-        wall, cpu = time.monotonic() - start, _cpu_seconds() - cpu_start
-        with Recorder(Path(whole.recipe.run) / LOG_FILE) as log:
-            log.write(stage=stage.name, cpu_seconds=round(cpu, 2), wall_seconds=round(wall, 2))
-        say(f"{stage.name}: done in {wall:.1f} s" + (f"; {note}" if note else ""))
+        with logged(whole.recipe, stage.name, say) as notes:
+            inputs = whole.inputs(stage)
+            whole.check_rows(stage)
+            bulk = BULK if stage.kind in STORE_KINDS else ()
+            with artifact.create(stage.out, inputs, replace=replace, resume=stage.resumes, bulk=bulk) as draft:
+                notes.append(workshop.make(stage, draft, inputs))
+
+
+@contextmanager
+def logged(recipe: Recipe, name: str, say: Say) -> Iterator[list[str]]:
+    """What is made in the block gets its line in the run's log and is told of, with the notes that the block leaves."""
+    notes: list[str] = []
+    start, cpu_start = time.monotonic(), _cpu_seconds()
+    yield notes
+    wall, cpu = time.monotonic() - start, _cpu_seconds() - cpu_start
+    with Recorder(Path(recipe.run) / LOG_FILE) as log:
+        log.write(stage=name, cpu_seconds=round(cpu, 2), wall_seconds=round(wall, 2))
+    say("; ".join([f"{name}: done in {wall:.1f} s", *filter(None, notes)]))
 
 
 def _refuse_to_overwrite(whole: Plan, stage: Stage) -> None:

@@ -36,7 +36,7 @@ TEXT = "text"
 """The parent that is no artifact either: the text or dataset of a corpus of one's own."""
 
 # Raised for a stage whose code has changed what it writes for the same settings, so that old artifacts are not taken for new.
-_VERSIONS: dict[Verb, int] = dict.fromkeys(VERBS, 2) | {"train": 4}
+_VERSIONS: dict[Verb, int] = dict.fromkeys(VERBS, 2) | {"train": 5}
 
 
 @dataclass(frozen=True)
@@ -223,6 +223,11 @@ def learned(recipe: Recipe) -> Learns:
             assert_never(learns)
 
 
+def asks_the_model(recipe: Recipe) -> bool:
+    """Does its training look at what the model loses, as it goes on?"""
+    return recipe.train.evaluate_every > 0 and isinstance(recipe.train.learns, Sae)
+
+
 def plan(recipe: Recipe) -> Plan:
     """Lay out every stage of a recipe."""
     run = Path(recipe.run)
@@ -274,6 +279,8 @@ def _stages_of_hookpoint(recipe: Recipe, hookpoint: str, folder: Path, corpus: P
     place = {"hookpoint": hookpoint}
     live = recipe.train.live_rows > 0
     train_parents, train_config = ({"corpus": corpus}, _live_config(recipe)) if live else ({"rows": rows}, {})
+    if asks_the_model(recipe):
+        train_parents["corpus"] = corpus
     sources = {"dictionary": dictionary, "rows": rows, "corpus": corpus}
     return [
         Stage(
@@ -283,7 +290,7 @@ def _stages_of_hookpoint(recipe: Recipe, hookpoint: str, folder: Path, corpus: P
             hookpoint,
             _dump(recipe, "train") | place | train_config,
             train_parents,
-            needs_model=live,
+            needs_model=live or asks_the_model(recipe),
         ),
         Stage("evaluate", "evaluation", folder / "evaluation", hookpoint, _dump(recipe, "evaluate"), sources, True),
         Stage("catalogue", "catalogue", catalogue, hookpoint, _dump(recipe, "catalogue"), sources, True),

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 from mohole.artifact import Inputs
-from mohole.config import DatasetCorpus, PlantedCorpus, Recipe, TextCorpus, n_bytes
+from mohole.config import DatasetCorpus, PlantedCorpus, Recipe, TextCorpus, Train, n_bytes
 from mohole.config.train import Sae
 from mohole.corpus import Corpus, Document, Task, build_corpus, read_documents
 from mohole.dictionary.files import open_sae
 from mohole.errors import ConfigError
-from mohole.job.plan import Stage, learned
+from mohole.job.plan import Stage, asks_the_model, learned
 from mohole.job.rows import fill_shuffled, harvest_executor
 from mohole.job.steering import steer
 from mohole.model import LanguageModel
@@ -23,6 +23,7 @@ from mohole.store import Store
 from mohole.store.seal import claim, publish
 
 if TYPE_CHECKING:
+    from mohole.evaluate.held_out import HeldOutLoss
     from mohole.store.stream import RowStream
 
 _WORLD = 1 << 40
@@ -113,23 +114,46 @@ class Workshop:
 
     def _train(self, stage: Stage, out: Path) -> str:
         from mohole.train import train
+        from mohole.train.loop import RECORD_FILE
 
-        recipe = self.recipe
-        settings = recipe.train.model_copy(update={"learns": learned(recipe)})
-        if isinstance(settings.learns, Sae):
-            name = _hookpoint(stage)
-            streams: RowStream | dict[str, RowStream] = self._stream(name)
-        else:
-            name, needs = settings.learns.kind, settings.learns.needs()
-            streams = {hookpoint: self._stream(hookpoint, len(needs)) for hookpoint in needs}
+        recipe, settings = self.recipe, self.settings(stage)
+        streams, in_model = self.streams(stage), self.in_model(stage)
         with ExitStack() as open_ones:
-            sinks = [open_sink(kind, self.run / kind / name) for kind in recipe.machine.watch]
-            for sink in sinks:
-                open_ones.callback(sink.close)
-            return train(out, streams, settings, seed=recipe.seed, sinks=sinks)
+            sinks = []
+            for kind in recipe.machine.watch:
+                folder, goes_on = self.run / kind / stage.out.parent.name, (out / RECORD_FILE).exists()
+                sinks.append(open_sink(kind, folder, config=settings.model_dump(mode="json"), goes_on=goes_on))
+                open_ones.callback(sinks[-1].close)
+            return train(out, streams, settings, seed=recipe.seed, sinks=sinks, in_model=in_model)
 
-    def _stream(self, hookpoint: str, n_streams: int = 1) -> "RowStream":
-        """What a training reads: the store, or the model itself. Several streams share the memory."""
+    def settings(self, stage: Stage) -> Train:
+        """How the dictionary of a training is learned, its hookpoints in mohole's words."""
+        return self.recipe.train.model_copy(update={"learns": learned(self.recipe)})
+
+    def streams(self, stage: Stage) -> "dict[str, RowStream]":
+        """What a training reads, for each hookpoint that it needs."""
+        learns = learned(self.recipe)
+        needs = (_hookpoint(stage),) if isinstance(learns, Sae) else learns.needs()
+        return {hookpoint: self._stream(hookpoint, len(needs)) for hookpoint in needs}
+
+    def in_model(self, stage: Stage) -> "HeldOutLoss | None":
+        """What a training asks about the model as it goes on; None where it asks nothing."""
+        recipe = self.recipe
+        if not asks_the_model(recipe):
+            return None
+        from mohole.evaluate.held_out import HeldOutLoss
+
+        return HeldOutLoss(
+            self.model,
+            self.corpus,
+            _hookpoint(stage),
+            max_tokens=recipe.train.evaluate_tokens,
+            batch_tokens=recipe.evaluate.batch_tokens,
+            seed=recipe.seed,
+        )
+
+    def _stream(self, hookpoint: str, n_streams: int) -> "RowStream":
+        """The store's, or the model's own. Several streams share the memory."""
         recipe = self.recipe
         if not recipe.train.live_rows:
             from mohole.store.stream import Stream

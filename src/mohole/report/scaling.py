@@ -11,7 +11,7 @@ from rich.text import Text
 
 from mohole.errors import StageError
 from mohole.report.terminal import plain_table
-from mohole.train.chart import Series, plot, write_page
+from mohole.train.chart import Figure, Series, plot, write_page
 from mohole.train.laws import ROWS, SPARSITY, WIDTH
 from mohole.train.scaling import FAR, Estimate, Law, Need, Point, best_points, fit_all, frontier, need, points_of
 from mohole.train.table import TABLE_FILE, SweepTable
@@ -125,7 +125,7 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}"
 
 
-def _plots(study: Study) -> list[str]:
+def _plots(study: Study) -> list[Figure]:
     plots = []
     for law in study.laws:
         if law.form is WIDTH:

@@ -7,7 +7,9 @@ this machine makes one, measured when the training begins.
 import platform
 import resource
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -61,6 +63,25 @@ def check_memory(settings: Train, reads: Sites, writes: Sites, available: int | 
     )
 
 
+def check_memory_together(
+    members: Mapping[str, Train], reads: Sites, writes: Sites, available: int | None = None
+) -> None:
+    """Members of a sweep work in turns, but each keeps its weights and what it works in all the time: their sums must fit.
+
+    Raises:
+        ConfigError: they do not; says how many of them would, the first ones.
+    """
+    room = available_bytes() if available is None else available
+    needed = list(accumulate(training_bytes(settings, reads, writes) for settings in members.values()))
+    if room is None or not needed or needed[-1] <= room * _SHARE_OF_MEMORY:
+        return
+    fit = sum(each <= room * _SHARE_OF_MEMORY for each in needed)
+    raise ConfigError(
+        f"sweep: {len(members)} members take {needed[-1] / _GIB:.1f} GiB to train together, and {room / _GIB:.1f} GiB are free; "
+        f"the first {fit} would fit; list fewer at a time, or narrower ones"
+    )
+
+
 def available_bytes() -> int | None:
     """Memory that this process may still take: what the machine has free, and what its control group allows. None: not known."""
     found = []
@@ -100,12 +121,12 @@ class Limit:
 
 
 class Watch:
-    """Where the time of a training goes. Call `waited` when rows have come, `stepped` when a step is done."""
+    """Where the time of a training goes. Call `waited` when rows have come, `stepped` when a step is done, `measured` after."""
 
     def __init__(self, settings: Train, reads: Sites, limit: Limit) -> None:
         self._limit = limit
         self._flops_of_step = 2.0 * settings.batch_rows * settings.n_latents * reads.width
-        self._n_steps, self._steps_cpu, self._steps, self._waits = 0, 0.0, 0.0, 0.0
+        self._n_steps, self._steps_cpu, self._steps, self._waits, self._measures = 0, 0.0, 0.0, 0.0, 0.0
         self._mark, self._cpu_mark = time.perf_counter(), time.process_time()
 
     def waited(self) -> None:
@@ -122,16 +143,24 @@ class Watch:
         self._steps_cpu += cpu - self._cpu_mark
         self._mark, self._cpu_mark = now, cpu
 
+    def measured(self) -> None:
+        """What the record says of the step has been found."""
+        now = time.perf_counter()
+        self._measures += now - self._mark
+        self._mark, self._cpu_mark = now, time.process_time()
+
     def summary(self) -> str:
-        """For people: products a step, the rate beside the machine's, and the share of time spent waiting for rows."""
+        """For people: products a step, the rate beside the machine's, and the shares of time spent waiting and measuring."""
         if not self._n_steps:
             return "no step was left to do"
         rate = self._n_steps * self._flops_of_step / max(self._steps_cpu, 1e-9)
         products = self._limit.flops_per_cpu_second / rate
-        waiting = self._waits / max(self._waits + self._steps, 1e-9)
+        whole = max(self._waits + self._steps + self._measures, 1e-9)
         rates = f"{rate / 1e9:.0f} of {self._limit.flops_per_cpu_second / 1e9:.0f} GFLOP/s of a core"
         peak = f"peak memory {_peak_bytes() / _GIB:.1f} GiB"
-        return f"{products:.1f} products a step ({rates}), {waiting:.0%} of the time waiting for rows, {peak}"
+        waiting, measuring = self._waits / whole, self._measures / whole
+        shares = f"{waiting:.0%} of the time waiting for rows, {measuring:.0%} measuring"
+        return f"{products:.1f} products a step ({rates}), {shares}, {peak}"
 
 
 def _peak_bytes() -> int:

@@ -9,15 +9,17 @@ from typing import Any
 import torch
 
 from mohole.config import Train
+from mohole.dictionary import SparseAutoencoder
 from mohole.dictionary.files import save
 from mohole.errors import ArtifactError, NumericsError
 from mohole.progress import track
-from mohole.record import Recorder
+from mohole.record import Recorder, write_json
 from mohole.sinks import Sink
 from mohole.store.stream import RowStream
 from mohole.tensors import write_tensors
 from mohole.train.checkpoint import Checkpoints
 from mohole.train.cost import Limit, Watch, check_memory
+from mohole.train.in_model import IN_MODEL_FILE, InModel
 from mohole.train.source import Source
 from mohole.train.trainer import Stepped, Trainer
 from mohole.train.weights import Sites
@@ -32,17 +34,26 @@ _WORSE_THAN_THE_MEAN = 20
 
 
 def train(
-    out: Path, streams: RowStream | Mapping[str, RowStream], settings: Train, *, seed: int, sinks: Sequence[Sink] = ()
+    out: Path,
+    streams: RowStream | Mapping[str, RowStream],
+    settings: Train,
+    *,
+    seed: int,
+    sinks: Sequence[Sink] = (),
+    in_model: InModel | None = None,
 ) -> str:
     """Train a dictionary on the rows of `streams` (one, or one for each hookpoint), and write it into `out`.
 
     `record.jsonl` gets a line every `log_every` steps and at the last: step (counted from 1), rows seen, epoch (passes over the
-    rows that are whole), loss, aux_loss, sparsity_loss, fvu of the batch before the step, l0, dead (latents), lr, grad_norm
-    (before clipping). No times: the same store, settings and seed give the same bytes. `statistics.safetensors` has each
-    latent's density, mean and maximum over the last tenth of the steps.
+    rows that are whole), and what `Trainer.measure` finds: the loss and each of its terms, fvu (of several hookpoints also
+    of each), l0, dead latents, lr, the norm of the gradient before clipping, mean lengths of encoder and decoder rows. Every
+    `evaluate_every` steps, at the next line, and at the last one it has what `in_model` finds of the dictionary after the step.
+    No times: the same store, settings and seed give the same bytes. `statistics.safetensors` has each latent's density, mean and
+    maximum over the last tenth of the steps.
 
     Args:
         sinks: take each line of the record too.
+        in_model: asked what the model loses with the dictionary so far; `in_model.json` keeps its stamp. Autoencoders only.
 
     What a killed training left in `out` is gone on with: the result is the same bytes.
 
@@ -69,7 +80,9 @@ def train(
     try:
         n_worse = _go_on(trainer, checkpoints, out)
         watch = Watch(settings, reads, Limit.measured(settings, reads))
-        _steps(trainer, source, checkpoints, out, watch, sinks, n_worse)
+        if in_model is not None and settings.evaluate_every:
+            write_json(out / IN_MODEL_FILE, in_model.stamp())
+        _steps(trainer, source, checkpoints, out, watch, sinks, n_worse, in_model)
     finally:
         checkpoints.close()
     facts: dict[str, Any] = {"sample_rows": n_sample, "training_rows": source.n_rows, "steps": settings.steps}
@@ -122,6 +135,7 @@ def _steps(
     watch: Watch,
     sinks: Sequence[Sink],
     n_worse: int,
+    in_model: InModel | None,
 ) -> None:
     settings, n_rows = trainer.settings, trainer.settings.batch_rows
     last_checkpoint = time.monotonic()
@@ -145,6 +159,10 @@ def _steps(
                     "epoch": seen // source.n_rows,
                     **trainer.measure(stepped, targets),
                 }
+                if in_model is not None and _is_asked(step + 1, settings):
+                    checkpoints.wait()  # memory holds its copy of the weights, or the dictionary that is asked about
+                    line |= in_model(_autoencoder(trainer))
+                watch.measured()
                 record.write(**line)
                 for sink in sinks:
                     sink.write(step + 1, line)
@@ -156,6 +174,19 @@ def _steps(
             if _is_time(settings, step + 1, last_checkpoint) and step + 1 < settings.steps:
                 checkpoints.write(step + 1, *trainer.state())
                 last_checkpoint = time.monotonic()
+
+
+def _is_asked(n_steps: int, settings: Train) -> bool:
+    """Of a step with a line: is it the first one at or after a multiple of `evaluate_every`, or the last? Needs no memory of
+    the lines before, so a training that was killed asks at the same steps."""
+    every, line_before = settings.evaluate_every, (n_steps - 1) // settings.log_every * settings.log_every
+    return every > 0 and (n_steps == settings.steps or n_steps // every > line_before // every)
+
+
+def _autoencoder(trainer: Trainer) -> SparseAutoencoder:
+    found = trainer.dictionary()
+    assert isinstance(found, SparseAutoencoder), "only of an autoencoder is it asked what the model loses"
+    return found
 
 
 def _is_time(settings: Train, n_steps: int, last: float) -> bool:

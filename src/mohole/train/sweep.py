@@ -35,7 +35,9 @@ from mohole.record import read_json, read_record, write_json
 from mohole.store.stream import RowStream
 from mohole.tensors import open_tensors
 from mohole.train.checkpoint import FOLDER as CHECKPOINTS
+from mohole.train.cost import check_memory_together
 from mohole.train.frontier import write_frontier
+from mohole.train.in_model import InModel
 from mohole.train.loop import RECORD_FILE, SAMPLE_ROWS, STATISTICS_FILE, train
 from mohole.train.source import Source
 from mohole.train.table import TABLE_FILE, Entry, MeasuredOn, SweepTable
@@ -62,7 +64,12 @@ class Measured:
 
 
 def sweep(
-    out: Path, streams: RowStream | Mapping[str, RowStream], members: Mapping[str, Train], *, seed: int
+    out: Path,
+    streams: RowStream | Mapping[str, RowStream],
+    members: Mapping[str, Train],
+    *,
+    seed: int,
+    in_model: InModel | None = None,
 ) -> SweepTable:
     """Train every member from one pass over the rows; write `out/<name>/` for each, `out/table.json` and `out/frontier.html`.
 
@@ -70,8 +77,11 @@ def sweep(
     that no member has read (`MEASURED_ROWS` at most); where training leaves fewer than a batch of those, of the last 50 steps of
     its record. `measured_on` says which. What a killed sweep left in `out` is gone on with: the result is the same bytes.
 
+    Args:
+        in_model: as `train`; all members ask the same one, in turns.
+
     Raises:
-        ConfigError: members that do not read the same batches.
+        ConfigError: members that do not read the same batches, or that do not fit the memory together.
         NumericsError: a row that is not finite, or every member has failed.
         HookpointError, StageError, ArtifactError: as `train`.
     """
@@ -81,7 +91,8 @@ def sweep(
     source = Source.of(shared.learns, held)
     measured_on = _measured_on(shared, source.n_rows)
     left = {name: settings for name, settings in members.items() if not (out / name / RESULT_FILE).exists()}
-    works = [partial(_learn, out / name, settings, measured_on, seed) for name, settings in left.items()]
+    check_memory_together(left, *source.sites())
+    works = [partial(_learn, out / name, settings, measured_on, seed, in_model) for name, settings in left.items()]
     n_rows = shared.steps * shared.batch_rows
     with track(f"sweep of {len(members)}, {source.name}", n_rows, "rows") as tracker:
         in_turns(held, works, tracker)
@@ -114,12 +125,14 @@ def _measured_on(settings: Train, n_rows: int) -> MeasuredOn:
     return MeasuredOn(rows="trained", first=n_trained - n_last, n_rows=n_last)
 
 
-def _learn(out: Path, settings: Train, measured_on: MeasuredOn, seed: int, streams: Streams) -> None:
+def _learn(
+    out: Path, settings: Train, measured_on: MeasuredOn, seed: int, in_model: InModel | None, streams: Streams
+) -> None:
     """One member, from where it stands to its line of the table."""
     out.mkdir(exist_ok=True)
     source = Source.of(settings.learns, streams)
     try:
-        train(out, streams, settings, seed=seed)
+        train(out, streams, settings, seed=seed, in_model=in_model)
     except NumericsError as error:
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
         entry = _entry(out.name, settings, failure=str(error))

@@ -6,6 +6,7 @@ Everything that decides the next step is in `state()`; a trainer given that stat
 from dataclasses import dataclass
 from typing import Any, assert_never
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -118,20 +119,31 @@ class Trainer:
                 self._threshold[number] += torch.stack([least, torch.ones_like(least)]) * (1 - _THRESHOLD_KEPT)
 
     def measure(self, stepped: Stepped, targets: Float[Tensor, "row d_out"]) -> dict[str, Any]:
-        """What a line of the record says about a step. A batch of equal rows has no variance, and so no fvu."""
+        """What a line of the record says about a step. A batch of equal rows has no variance, and so no fvu.
+
+        `loss` is the sum of the five terms after it, each with its weight in it; mse_loss is the mean over prefixes. fvu is over
+        all columns in training units, where every site counts by its width; `fvu/SITE` is of one site, the same in any units.
+        """
         y = targets * self.units.written
-        varies = bool((y != y[0]).any())
+        error, terms = stepped.outcome.error, stepped.outcome.terms
         n_active = sum(int((own.values > 0).sum()) for own in stepped.outcome.active)
-        terms = stepped.outcome.terms
+        names, bounds = self._writes.names, self._writes.bounds
+        sites = zip(names, bounds, bounds[1:], strict=False) if len(names) > 1 else ()
         return {
-            "loss": _short(terms.reconstruction),
-            "aux_loss": _short(terms.auxk / (self.settings.auxk_weight or 1.0)),
-            "sparsity_loss": _short(terms.sparsity + terms.pre_act + terms.gate),
-            "fvu": _short(float(fvu(y, y + stepped.outcome.error))) if varies else None,
+            "loss": _short(terms.total),
+            "mse_loss": _short(terms.reconstruction),
+            "sparsity_loss": _short(terms.sparsity),
+            "auxk_loss": _short(terms.auxk),
+            "pre_act_loss": _short(terms.pre_act),
+            "gate_loss": _short(terms.gate),
+            "fvu": _fvu(y, error),
+            **{f"fvu/{name}": _fvu(y[:, low:high], error[:, low:high]) for name, low, high in sites},
             "l0": _short(n_active / len(y)),
             "dead": stepped.n_dead,
             "lr": _short(stepped.rate),
             "grad_norm": _short(stepped.grad_norm),
+            "encoder_norm": _mean_length([block.W_enc for block in self.weights.blocks]),
+            "decoder_norm": _mean_length([block.W_dec for block in self.weights.blocks]),
         }
 
     def dictionary(self) -> AnyDictionary:
@@ -198,6 +210,17 @@ class Trainer:
         self.statistics.n_rows = int(numbers["statistics_rows"])
         if self._mean is not None:
             self._mean.n_steps = self.n_steps
+
+
+def _fvu(targets: Float[Tensor, "row d"], error: Float[Tensor, "row d"]) -> float | None:
+    """None where the rows do not differ."""
+    return _short(float(fvu(targets, targets + error))) if bool((targets != targets[0]).any()) else None
+
+
+def _mean_length(matrices: list[Tensor]) -> float:
+    """Of the rows of some matrices, one for each latent. Summed by numpy: torch's threads would share a sum of many."""
+    lengths = np.concatenate([matrix.norm(dim=1).cpu().numpy() for matrix in matrices])
+    return _short(float(lengths.mean(dtype=np.float64)))
 
 
 def _short(value: float) -> float:

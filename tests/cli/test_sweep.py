@@ -1,0 +1,77 @@
+"""The verb `sweep` as a user meets it: from a recipe to a table, logged, skipped the second time, refused when it is another."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.cli.test_cli import TINY
+from tests.conftest import exit_status
+
+from mohole.config import read_recipe
+from mohole.job import run_verb
+from mohole.record import read_record
+
+Mohole = Callable[..., tuple[int, str, str]]
+GRID = ["-o", "sweep.n_latents=[32, 64]", "-o", "train.log_every=3", "-o", "train.evaluate_every=6"]
+
+
+@pytest.fixture
+def mohole(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Mohole:
+    def call(*arguments: object) -> tuple[int, str, str]:
+        status = exit_status(monkeypatch, *arguments)
+        out, err = capfd.readouterr()
+        return status, out, err
+
+    return call
+
+
+def stages(run: Path) -> list[str]:
+    return [line["stage"] for line in map(json.loads, (run / "job.jsonl").read_text().splitlines())]
+
+
+def test_a_sweep_from_a_recipe_to_its_table(mohole: Mohole, tmp_path: Path) -> None:
+    run, recipe = tmp_path / "run", tmp_path / "tiny.toml"
+    recipe.write_text(TINY.format(run=run), encoding="utf-8")
+    status, out, err = mohole("sweep", recipe, *GRID)
+    assert status == 0, err
+    assert "n32" in out
+    assert "n64" in out
+    assert stages(run) == ["corpus", "harvest", "sweep resid_post.0"]
+    line = json.loads((run / "job.jsonl").read_text().splitlines()[-1])
+    assert line["cpu_seconds"] > 0
+    assert line["wall_seconds"] > 0
+    assert "sweep resid_post.0: done in" in err
+
+    # A member is what `mohole train` makes of its settings, what it lost in the model included.
+    train = ["train.n_latents=64", "train.log_every=3", "train.evaluate_every=6"]
+    run_verb(read_recipe(recipe, train), "train", say=lambda _: None)
+    alone, member = run / "resid_post.0" / "dictionary", run / "sweep" / "resid_post.0" / "n64"
+    for name in ("dictionary.safetensors", "record.jsonl", "in_model.json", "statistics.safetensors"):
+        assert (member / name).read_bytes() == (alone / name).read_bytes()
+    asked = {line["step"]: line for line in read_record(member / "record.jsonl") if "ce_recovered" in line}
+    assert list(asked) == [6, 12]
+    assert asked[6]["ce_recovered"] < asked[12]["ce_recovered"] < 1
+
+    status, out, err = mohole("plot", run / "sweep" / "resid_post.0")
+    page = run / "sweep" / "training.html"
+    assert (status, out.split(" pictures of ")[1]) == (0, f"2 trainings: {page}\n"), err
+    assert "CE recovered, mean ablation" in page.read_text(encoding="utf-8")
+    assert mohole("plot", run, "--out", tmp_path / "one.svg")[1].endswith(f"1 training: {tmp_path / 'one.svg'}\n")
+    status, _, err = mohole("plot", run / "corpus")
+    assert (
+        status,
+        err.splitlines()[-1].endswith("holds no record of a training; `mohole train RECIPE` makes one"),
+    ) == (1, True)
+
+    status, out, err = mohole("sweep", recipe, *GRID)
+    assert status == 0, err
+    assert "there already, made from the same settings; nothing to do" in out
+    assert stages(run)[3:] == ["train resid_post.0"]
+    status, _, err = mohole("sweep", recipe, *GRID, "-o", "train.lr=0.001")
+    assert status == 1
+    assert err.splitlines()[-1].startswith(f"error: {run / 'sweep' / 'resid_post.0'}: made with other settings")
+    assert stages(run)[3:] == ["train resid_post.0"]
+    status, _, err = mohole("sweep", recipe)
+    assert status == 1
+    assert "sweep: no members" in err.splitlines()[-1]

@@ -3,7 +3,7 @@
 Everything that decides the next step is in `state()`; a trainer given that state goes on to the same bits.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 import torch
@@ -18,6 +18,7 @@ from mohole.train.activation import Active
 from mohole.train.objective import Batch, Objective, Outcome, Silence, fired
 from mohole.train.optimiser import Optimiser, RunningMean, learning_rate
 from mohole.train.statistics import Statistics
+from mohole.train.tiled import Crowd
 from mohole.train.weights import Sites, Units, Weights, autoencoder, transcoder
 
 _THRESHOLD_KEPT = 0.999
@@ -95,12 +96,15 @@ class Trainer:
         outcome = self._objective(self.weights, batch, active, dead, warmth=warmth)
         rate = learning_rate(self.n_steps, settings)
         if self.n_steps >= self._statistics_from:
-            self.statistics.add([(own.latents, own.values) for own in active], len(rows))
+            self.statistics.add([own.totals(settings.n_latents) for own in active], len(rows))
         self._follow_threshold(active)
         grad_norm = self.optimiser.step(outcome, rate)
         if self._mean is not None:
             self._mean.update()
         self.n_steps += 1
+        outcome = replace(
+            outcome, backward=()
+        )  # may be as large as the weights, and the caller holds on to what is returned
         return Stepped(outcome, rate, grad_norm, sum(map(len, dead)))
 
     @property
@@ -108,11 +112,11 @@ class Trainer:
         """Statistics are of the last tenth of the steps, in which the weights hardly move any more."""
         return self.settings.steps - -(-self.settings.steps // 10)
 
-    def _follow_threshold(self, active: tuple[Active, ...]) -> None:
+    def _follow_threshold(self, active: tuple[Active | Crowd, ...]) -> None:
         if not isinstance(self.settings.nonlinearity, BatchTopK):
             return
         for number, own in enumerate(active):
-            if len(own.values):
+            if isinstance(own, Active) and len(own.values):
                 least = own.values.min().double()
                 self._threshold[number] *= _THRESHOLD_KEPT
                 self._threshold[number] += torch.stack([least, torch.ones_like(least)]) * (1 - _THRESHOLD_KEPT)
@@ -121,7 +125,7 @@ class Trainer:
         """What a line of the record says about a step. A batch of equal rows has no variance, and so no fvu."""
         y = targets * self.units.written
         varies = bool((y != y[0]).any())
-        n_active = sum(int((own.values > 0).sum()) for own in stepped.outcome.active)
+        n_active = sum(own.n_active for own in stepped.outcome.active)
         terms = stepped.outcome.terms
         return {
             "loss": _short(terms.reconstruction),

@@ -11,7 +11,7 @@ import torch
 
 from mohole import artifact
 from mohole.config import BatchTopK, Gated, JumpReLU, ReLU, TopK, Train
-from mohole.config.train import CrosscoderOf, CrossLayerOf, Muon, Sae, Signum, TranscoderOf
+from mohole.config.train import CrosscoderOf, CrossLayerOf, Muon, Resample, Sae, Signum, TranscoderOf
 from mohole.dictionary import load_dictionary
 from mohole.errors import ArtifactError, NumericsError
 from mohole.record import read_record
@@ -32,6 +32,21 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "relu, in pairs": {"nonlinearity": ReLU(), "n_latents": 400, "initial_l0": 6.0},
     "jumprelu": {"nonlinearity": JumpReLU(), "pre_act_weight": 0.01},
     "gated": {"nonlinearity": Gated()},
+    "resampled": {
+        "nonlinearity": JumpReLU(),
+        "initial_l0": 0.5,
+        "resample": Resample(every=4, over_steps=3, most=9),
+        "average": 0.9,
+        "auxk": 0,
+        "dead_after_rows": 33,
+    },
+    "resampled, two layers": {
+        "learns": CrossLayerOf(reads=("a", "b"), writes=("b", "a")),
+        "nonlinearity": TopK(k=3),
+        "resample": Resample(every=4, over_steps=3, most=9),
+        "auxk": 0,
+        "dead_after_rows": 33,
+    },
     "signum": {"nonlinearity": TopK(k=3), "optimiser": Signum(), "lr": 1e-3},
     "muon": {"nonlinearity": TopK(k=3), "optimiser": Muon(), "lr": 1e-3},
     "transcoder": {"learns": TranscoderOf(reads="a", writes="b", skip=True), "nonlinearity": TopK(k=3)},
@@ -85,6 +100,7 @@ def test_killed_and_gone_on_with_is_never_killed(variant: str, tmp_path: Path) -
     whole = trained(tmp_path / "whole", make(variant))
     assert set(whole) >= {"dictionary.safetensors", "dictionary.json", "record.jsonl", "statistics.safetensors"}
     assert not any("checkpoint" in name for name in whole)
+    assert "resample" not in VARIANTS[variant] or read_record(tmp_path / "whole" / "record.jsonl")[-1]["resampled"] >= 9
     for fails_at in (1, 3, 4, 8, STEPS - 1):
         with pytest.raises(PowerError):
             trained(tmp_path / str(fails_at), make(variant), fails_at)

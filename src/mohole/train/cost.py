@@ -46,6 +46,8 @@ def training_bytes(settings: Train, reads: Sites, writes: Sites) -> int:
     tile = min(settings.n_latents, _LIMIT_LATENTS) * settings.batch_rows
     pairs = int(settings.batch_rows * (kept * 12 + 64)) * len(layers)
     batch = settings.batch_rows * (4 * reads.width + (4 + len(settings.prefixes)) * writes.width)
+    if settings.resample is not None:  # rows that are held, and a checkpoint's copy of them
+        batch += 2 * min(settings.resample.most, settings.n_latents * len(layers)) * (reads.width + writes.width)
     gradients = numbers * (isinstance(settings.optimiser, Muon) + starts_dense)
     return 4 * (gradients + numbers * (copies + max(saved, end)) + tile + pairs + batch)
 

@@ -5,7 +5,7 @@ from types import ModuleType
 from typing import assert_never
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mohole.config import Train
@@ -66,6 +66,14 @@ class Optimiser:
         for name, gradient in small.items():
             self._move(name, gradient * shrink, rate)
         return math.sqrt(square) if square >= 0 else math.nan
+
+    def forget(self, block: int, latents: Int[Tensor, " _"]) -> None:
+        """No moments of some latents of a block: they have begun anew."""
+        for name, moving in self.moving.items():
+            if name.endswith(f".{block}"):
+                moving.mean[latents] = 0.0
+                if len(moving.square):
+                    moving.square[latents] = 0.0
 
     def _squared_lengths(self, back: Backward | DenseBackward, W_dec: Tensor) -> Tensor:
         if isinstance(back, DenseBackward):
@@ -154,6 +162,12 @@ class RunningMean:
         self.n_steps += 1
         for name, tensor in self._weights.named():
             self.tensors[name].lerp_(tensor, 1.0 - self._share)
+
+    def restart(self, block: int, latents: Int[Tensor, " _"]) -> None:
+        """Of some latents of a block only what they are now: they have begun anew."""
+        for name, tensor in self._weights.named():
+            if name.endswith(f".{block}"):
+                self.tensors[name][latents] = tensor[latents] * (1.0 - self._share**self.n_steps)
 
     def weights(self, *, is_unit: bool) -> Weights:
         """The mean; unit decoder rows brought back to length one."""

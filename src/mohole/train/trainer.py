@@ -17,6 +17,7 @@ from mohole.metrics import fvu
 from mohole.train.activation import Active
 from mohole.train.objective import Batch, Objective, Outcome, Silence, fired
 from mohole.train.optimiser import Optimiser, RunningMean, learning_rate
+from mohole.train.resample import Candidates, When, begin_anew
 from mohole.train.statistics import Statistics
 from mohole.train.tiled import Crowd
 from mohole.train.weights import Sites, Units, Weights, autoencoder, transcoder
@@ -38,7 +39,9 @@ class Stepped:
 class Trainer:
     """Learns one dictionary from batches in the model's units."""
 
-    def __init__(self, settings: Train, reads: Sites, writes: Sites, weights: Weights, units: Units) -> None:
+    def __init__(
+        self, settings: Train, reads: Sites, writes: Sites, weights: Weights, units: Units, *, seed: int = 0
+    ) -> None:
         self.settings, self.weights, self.units = settings, weights, units
         self._reads, self._writes = reads, writes
         self._objective = Objective(settings, writes)
@@ -47,6 +50,9 @@ class Trainer:
         self.silence = [Silence(settings.n_latents, settings.dead_after_rows) for _ in weights.blocks]
         self.statistics = Statistics(settings.n_latents * len(weights.blocks))
         self._mean = RunningMean(weights, settings.average) if settings.average else None
+        self._seed, self._when, self._n_resampled = seed, When.of(settings), 0
+        n_candidates = min(settings.resample.most, settings.n_latents * len(weights.blocks)) if settings.resample else 0
+        self._candidates = Candidates(n_candidates, reads.width, writes.width)
         self._threshold = torch.zeros(len(weights.blocks), 2, dtype=torch.float64)
         """batchtopk: for each block the weighted sum of the smallest kept activations of batches, and of the weights."""
 
@@ -80,7 +86,7 @@ class Trainer:
                 weights = transcoder(x, y, columns, n_latents, nonlinearity, skip=False, initial_l0=l0, seed=seed)
             case _:
                 assert_never(settings.learns)
-        return cls(settings, reads, writes, weights, units)
+        return cls(settings, reads, writes, weights, units, seed=seed)
 
     def step(self, rows: Float[Tensor, "row d_in"], targets: Float[Tensor, "row d_out"]) -> Stepped:
         """Learn from a batch."""
@@ -102,10 +108,22 @@ class Trainer:
         if self._mean is not None:
             self._mean.update()
         self.n_steps += 1
+        self._resample(batch, outcome)
         outcome = replace(
             outcome, backward=()
         )  # may be as large as the weights, and the caller holds on to what is returned
         return Stepped(outcome, rate, grad_norm, sum(map(len, dead)))
+
+    def _resample(self, batch: Batch, outcome: Outcome) -> None:
+        """Remember rows that are reconstructed badly, and let dead latents begin anew at them when it is time."""
+        if self._when is None:
+            return
+        if self._when.collects(self.n_steps):
+            losses = outcome.error.double().square().sum(1)
+            self._candidates.add(batch, losses, (self.n_steps - 1) * self.settings.batch_rows, seed=self._seed)
+        if self._when.resamples(self.n_steps):
+            self._n_resampled += begin_anew(self._candidates, self.weights, self.silence, self.optimiser, self._mean)
+            self._candidates.clear()
 
     @property
     def _statistics_from(self) -> int:
@@ -136,7 +154,7 @@ class Trainer:
             "dead": stepped.n_dead,
             "lr": _short(stepped.rate),
             "grad_norm": _short(stepped.grad_norm),
-        }
+        } | ({} if self._when is None else {"resampled": self._n_resampled})
 
     def dictionary(self) -> AnyDictionary:
         """What has been learned so far, in the model's units."""
@@ -181,7 +199,9 @@ class Trainer:
         tensors |= {"threshold": self._threshold, "scale.read": self.units.read, "scale.written": self.units.written}
         tensors["origin"] = self.units.origin
         tensors |= {f"statistics.{name}": tensor for name, tensor in self.statistics.tensors().items()}
-        numbers = {"n_steps": self.n_steps, "statistics_rows": self.statistics.n_rows}
+        if self._when is not None:
+            tensors |= {f"resample.{name}": tensor for name, tensor in self._candidates.tensors().items()}
+        numbers = {"n_resampled": self._n_resampled, "n_steps": self.n_steps, "statistics_rows": self.statistics.n_rows}
         return tensors, numbers
 
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
@@ -200,6 +220,7 @@ class Trainer:
             tensor.copy_(tensors[name])
         self.n_steps = self.optimiser.n_steps = int(numbers["n_steps"])
         self.statistics.n_rows = int(numbers["statistics_rows"])
+        self._n_resampled = int(numbers["n_resampled"])
         if self._mean is not None:
             self._mean.n_steps = self.n_steps
 

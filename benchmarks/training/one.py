@@ -41,10 +41,15 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     batches = [torch.randn(arguments.rows, D, generator=generator) for _ in range(8)]
 
+    def first_l0(n_latents: int) -> float | None:
+        if arguments.dense_start:
+            return n_latents / 2
+        return None if arguments.nonlinearity == "topk" else 60.0
+
     def trainer(n_latents: int) -> Trainer:
         settings = Train(
             n_latents=n_latents, nonlinearity=nonlinearity, sparsity=sparsity, lr=2e-4, warmup_steps=0, steps=10_000,
-            batch_rows=arguments.rows, initial_l0=None if arguments.nonlinearity == "topk" else 60.0,
+            batch_rows=arguments.rows, initial_l0=first_l0(n_latents),
             clip_norm=None if arguments.no_clip else 1.0,
         )  # fmt: skip
         sites = Sites(("rows",), (D,))
@@ -72,11 +77,18 @@ def main() -> None:
         stepped = own.step(rows, rows)
         ratios.append((_cpu() - middle) / (middle - before))
         products.append(middle - before)
-        l0 = sum(int((active.values > 0).sum()) for active in stepped.outcome.active) / arguments.rows
+        l0 = sum(active.n_active for active in stepped.outcome.active) / arguments.rows
     own.measure(stepped, rows)
     weights_mib = 2 * D * arguments.n_latents * 4 / 2**20
     result = {
-        "peer": " ".join(["mohole", arguments.kernels, *(["no clipping"] if arguments.no_clip else [])]),
+        "peer": " ".join(
+            [
+                "mohole",
+                arguments.kernels,
+                *(["no clipping"] if arguments.no_clip else []),
+                *(["dense start"] if arguments.dense_start else []),
+            ]
+        ),
         "arch": arguments.nonlinearity,
         "n_latents": arguments.n_latents,
         "ge": statistics.median(ratios),
@@ -111,6 +123,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--no-clip", action="store_true")
+    parser.add_argument("--dense-start", action="store_true", help="half of the latents are active, not 60")
     return parser.parse_args()
 
 

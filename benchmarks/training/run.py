@@ -9,6 +9,7 @@ d 512, 2048 rows, k 32, float32 weights and moments, Gaussian rows; one thread a
 libraries take turns, each in a process of its own, `--rounds` times; reported is the median of the rounds' medians. FOLDER holds
 one.py and peers.py of the peers' own harness, PYTHON is an environment with the libraries; without them: "not measured".
 ReLU and JumpReLU start at 60 active latents in ours (`initial_l0`), as they are trained; the peers at their own, dense start.
+`dense start`: half of the latents are active in ours, too, in every measured step.
 """
 
 import argparse
@@ -38,6 +39,8 @@ OURS = [
     ("relu", 32768, ["--kernels", "cpu"]),
     ("jumprelu", 8192, ["--kernels", "cpu"]),
     ("jumprelu", 32768, ["--kernels", "cpu"]),
+    ("relu", 8192, ["--kernels", "cpu", "--dense-start"]),
+    ("relu", 32768, ["--kernels", "cpu", "--dense-start"]),
 ]
 PEERS = [
     ("topk", 8192, "sparsify"),

@@ -39,6 +39,7 @@ class Use(IntEnum):
     LIVE_WINDOWS = 16
     LIVE_ROWS = 17
     LATENT_READS = 18
+    RESAMPLED_ROWS = 19
 
 
 def philox(first: UInt64, second: UInt64, key: int) -> tuple[UInt64, UInt64]:

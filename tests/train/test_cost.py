@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from mohole.config import JumpReLU, TopK, Train
+from mohole.config import JumpReLU, ReLU, TopK, Train
 from mohole.config.train import CrossLayerOf
 from mohole.errors import ConfigError
 from mohole.train import cost
@@ -36,6 +36,18 @@ def test_the_estimate_counts_what_a_trainer_keeps(settings: dict[str, Any], read
     assert 0.97 * at_end < training_bytes(config, reads, reads) < 1.3 * at_end
     with_checkpoints = config.model_copy(update={"checkpoint_every": 5})
     assert 0.97 * 2 * kept < training_bytes(with_checkpoints, reads, reads) < 1.3 * 2 * kept
+
+
+def test_a_dense_start_is_counted_with_its_gradients_and_never_with_all_its_codes() -> None:
+    sparse, dense = (
+        Train(n_latents=32768, nonlinearity=ReLU(), initial_l0=l0, batch_rows=8192, steps=10, checkpoint_every=100)
+        for l0 in (60.0, 16384.0)
+    )
+    weights = 4 * 2 * 64 * 32768
+    more = training_bytes(dense, ONE, ONE) - training_bytes(sparse, ONE, ONE)
+    most_pairs = 12 * 4 * 0.07 * 32768 * 8192
+    assert weights < more < weights + most_pairs
+    assert 0.9 * most_pairs < more
 
 
 def test_what_does_not_fit_is_refused_with_what_would() -> None:

@@ -94,6 +94,27 @@ def test_values_that_bfloat16_has_rounded_to_nothing_are_no_codes(kernels: Any) 
     assert (found.values > 0).all()
 
 
+def test_batchtopks_threshold_is_a_mean_over_a_thousand_steps_freed_of_its_start() -> None:
+    """Smallest kept activations of each batch, newest first weighing 1, .999, .998...: what the dictionary keeps afterwards."""
+    own = trainer(rows_of(500), nonlinearity=BatchTopK(k=3), steps=30, lr=1e-2)
+    least = []
+    for step in range(25):
+        batch = rows_of(
+            64, seed=step, scale=1.0 + step / 10
+        )  # it moves, so that a mean over other steps is another number
+        (active,) = own.step(batch, batch).outcome.active
+        least.append(float(active.values.min()))  # type: ignore[union-attr]
+
+    def mean(kept: float) -> float:
+        weights = [kept**age for age in range(24, -1, -1)]
+        return sum(weight * value for weight, value in zip(weights, least, strict=True)) / sum(weights)
+
+    expected = mean(0.999)
+    sae: Any = own.dictionary()
+    assert float(sae.threshold[0] * own.units.written[0]) == pytest.approx(expected, rel=1e-5)
+    assert mean(0.9) != pytest.approx(expected, rel=1e-2)
+
+
 @pytest.mark.parametrize(
     ("train", "message"),
     [

@@ -12,6 +12,7 @@ from tests.train import dense
 from mohole.config import L1, BatchTopK, Gated, JumpReLU, ReLU, Tanh, TopK, Train
 from mohole.config.train import CrosscoderOf, CrossLayerOf, Sae, TranscoderOf
 from mohole.kernels import cpu, plain
+from mohole.kernels.dense import DenseBackward
 from mohole.train import objective as module
 from mohole.train.objective import Batch, Objective, Outcome, Silence, fired
 from mohole.train.weights import Block, Sites, Weights
@@ -105,18 +106,33 @@ def named(outcome: Outcome, weights: Weights) -> dict[str, torch.Tensor]:
     """All gradients as tensors."""
     found: dict[str, torch.Tensor] = {}
     for number, (back, block) in enumerate(zip(outcome.backward, weights.blocks, strict=True)):
-        found[f"W_enc.{number}"], found[f"W_dec.{number}"] = cpu.gradients(back, block.W_dec)
+        matrices = (back.d_enc, back.d_dec) if isinstance(back, DenseBackward) else cpu.gradients(back, block.W_dec)
+        found[f"W_enc.{number}"], found[f"W_dec.{number}"] = matrices
         found |= {f"{name}.{number}": gradient for name, gradient in outcome.vectors[number].items()}
     found["b_dec"] = outcome.d_b_dec
     return found if outcome.d_skip is None else found | {"W_skip": outcome.d_skip}
 
 
-@pytest.mark.parametrize("kernels", [cpu, plain], ids=["numba", "torch"])
-@pytest.mark.parametrize(("kind", "nonlinearity"), list(itertools.product(KINDS, NONLINEARITIES)))
+WAYS: dict[str, tuple[ModuleType, float]] = {
+    "pairs, numba": (cpu, 1.0), "pairs, torch": (plain, 1.0), "tiles, numba": (cpu, 0.0), "tiles, torch": (plain, 0.0)
+}  # fmt: skip
+"""How a batch may be computed: kernels, and the share of latents above which it is done in tiles."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "nonlinearity", "way"),
+    [
+        case
+        for case in itertools.product(KINDS, NONLINEARITIES, WAYS)
+        if not ("topk" in case[1] and "tiles" in case[2])  # k says how many latents are active: always pairs
+    ],
+)
 def test_loss_and_gradient_are_those_of_the_dense_objective(
-    kind: str, nonlinearity: str, kernels: ModuleType, monkeypatch: pytest.MonkeyPatch
+    kind: str, nonlinearity: str, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    kernels, share = WAYS[way]
     monkeypatch.setattr(module, "kernels_for", lambda device: kernels)
+    monkeypatch.setattr(module, "DENSE_SHARE", share)
     for name, extra in EXTRAS.items():
         if not nonlinearity.startswith(("relu", "jump")):
             extra = {key: value for key, value in extra.items() if key != "pre_act_weight"}
@@ -124,6 +140,7 @@ def test_loss_and_gradient_are_those_of_the_dense_objective(
         weights, batch = some_weights(kind, settings), some_batch(kind)
         outcome, dead = run(kind, settings, weights, batch, warmth=0.7)
         assert all(len(own) >= 10 for own in dead), name
+        assert all(isinstance(back, DenseBackward) == way.startswith("tiles") for back in outcome.backward)
         total, expected = dense.gradients(weights, batch, settings, KINDS[kind][2], dead, 0.7)
         assert outcome.terms.total == pytest.approx(total, rel=1e-12), name
         found = named(outcome, weights)

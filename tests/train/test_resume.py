@@ -1,5 +1,7 @@
 """A training killed anywhere goes on to the same bytes: every kind of dictionary, every nonlinearity, several places."""
 
+import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import torch
 
 from mohole import artifact
 from mohole.config import BatchTopK, Gated, JumpReLU, ReLU, TopK, Train
-from mohole.config.train import CrosscoderOf, CrossLayerOf, Muon, Sae, Signum, TranscoderOf
+from mohole.config.train import CrosscoderOf, CrossLayerOf, Muon, Resample, Sae, Signum, TranscoderOf
 from mohole.dictionary import load_dictionary
 from mohole.errors import ArtifactError, NumericsError
 from mohole.record import read_record
@@ -27,8 +29,24 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "topk, mean of weights": {"nonlinearity": TopK(k=3), "average": 0.9, "clip_norm": None},
     "batchtopk": {"nonlinearity": BatchTopK(k=3), "prefixes": (9, 20)},
     "relu": {"nonlinearity": ReLU(), "decoder": "free", "pre_act_weight": 0.01},
+    "relu, in pairs": {"nonlinearity": ReLU(), "n_latents": 400, "initial_l0": 6.0},
     "jumprelu": {"nonlinearity": JumpReLU(), "pre_act_weight": 0.01},
     "gated": {"nonlinearity": Gated()},
+    "resampled": {
+        "nonlinearity": JumpReLU(),
+        "initial_l0": 0.5,
+        "resample": Resample(every=4, over_steps=3, most=9),
+        "average": 0.9,
+        "auxk": 0,
+        "dead_after_rows": 33,
+    },
+    "resampled, two layers": {
+        "learns": CrossLayerOf(reads=("a", "b"), writes=("b", "a")),
+        "nonlinearity": TopK(k=3),
+        "resample": Resample(every=4, over_steps=3, most=9),
+        "auxk": 0,
+        "dead_after_rows": 33,
+    },
     "signum": {"nonlinearity": TopK(k=3), "optimiser": Signum(), "lr": 1e-3},
     "muon": {"nonlinearity": TopK(k=3), "optimiser": Muon(), "lr": 1e-3},
     "transcoder": {"learns": TranscoderOf(reads="a", writes="b", skip=True), "nonlinearity": TopK(k=3)},
@@ -82,6 +100,7 @@ def test_killed_and_gone_on_with_is_never_killed(variant: str, tmp_path: Path) -
     whole = trained(tmp_path / "whole", make(variant))
     assert set(whole) >= {"dictionary.safetensors", "dictionary.json", "record.jsonl", "statistics.safetensors"}
     assert not any("checkpoint" in name for name in whole)
+    assert "resample" not in VARIANTS[variant] or read_record(tmp_path / "whole" / "record.jsonl")[-1]["resampled"] >= 9
     for fails_at in (1, 3, 4, 8, STEPS - 1):
         with pytest.raises(PowerError):
             trained(tmp_path / str(fails_at), make(variant), fails_at)
@@ -173,6 +192,59 @@ def test_statistics_are_those_of_the_last_tenth_of_the_rows(tmp_path: Path) -> N
     np.testing.assert_allclose(found["max"], codes.amax(0), rtol=1e-4, atol=1e-6)
     mean = codes.sum(0) / (codes > 0).sum(0).clamp_min(1)
     np.testing.assert_allclose(found["mean"], mean, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [3, 11, 25, 30])
+def test_the_last_tenth_of_the_steps_is_rounded_up(steps: int, tmp_path: Path) -> None:
+    """Of 11 steps the last two, of 25 the last three: at least one, and whole ones."""
+    trained(tmp_path / "sae", make("topk", steps=steps, lr=1e-12))  # the weights stand still
+    n_last = {3: 1, 11: 2, 25: 3, 30: 3}[steps]
+    codes = load_dictionary(tmp_path / "sae").encode(Rows("a", 12).rows((steps - n_last) * 32, n_last * 32)).dense()
+    found = open_tensors(tmp_path / "sae" / "statistics.safetensors")
+    np.testing.assert_allclose(found["density"], (codes > 0).float().mean(0), atol=1e-6)
+    facts = json.loads((tmp_path / "sae" / "dictionary.json").read_text(encoding="utf-8"))
+    assert facts["training"]["statistics_rows"] == n_last * 32
+
+
+def test_a_checkpoint_is_of_the_moment_it_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer waits until the weights have been overwritten; what it writes is what they were."""
+    written, overwritten = Checkpoints._write, threading.Event()
+
+    def late(self: Checkpoints, *arguments: Any) -> None:
+        assert overwritten.wait(30)
+        written(self, *arguments)
+
+    monkeypatch.setattr(Checkpoints, "_write", late)
+    weights, numbers = {"W": torch.arange(6.0)}, {"n_steps": 3}
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.write(3, weights, numbers)
+    weights["W"].zero_()
+    overwritten.set()
+    checkpoints.wait()
+    found = checkpoints.last()
+    checkpoints.close()
+    assert found is not None
+    assert torch.equal(found[0]["W"], torch.arange(6.0))
+    assert found[1] == numbers
+
+
+def test_a_transcoder_reads_what_it_reads_and_writes_what_it_writes(tmp_path: Path) -> None:
+    """The target is the sign of what is read: the other way round nothing could be learned of the length of the rows."""
+    draw = np.random.default_rng(0)
+    reads, writes = Rows("a", 12), Rows("b", 12)  # of one width, so that shapes cannot tell
+    signs = torch.from_numpy(draw.choice([-1.0, 1.0], size=(300, 1)).astype(np.float32))
+    reads._rows = torch.from_numpy(draw.normal(size=(300, 12)).astype(np.float32)) * 0.1
+    reads._rows[:, :1] = signs * torch.arange(1.0, 301.0)[:, None] / 100  # the target is its sign: it cannot be undone
+    writes._rows = signs.expand(300, 12).contiguous() * 5.0
+    settings = make("transcoder", steps=80, lr=2e-2, learns=TranscoderOf(reads="a", writes="b"))
+    with artifact.create(tmp_path / "t", artifact.Inputs(kind="dictionary", config={}, seed=5)) as draft:
+        train(draft, {"a": reads, "b": writes}, settings, seed=5)
+    found: Any = load_dictionary(tmp_path / "t")
+    assert (found.reads, found.writes) == ("a", "b")
+    output = found.decode(found.encode(reads._rows), reads._rows)
+    error = (output - writes._rows).square().sum() / (writes._rows - writes._rows.mean(0)).square().sum()
+    assert float(error) < 0.2
+    assert read_record(tmp_path / "t" / "record.jsonl")[-1]["fvu"] < 0.3
 
 
 def test_the_record_says_which_pass_over_the_rows_it_is(tmp_path: Path) -> None:

@@ -130,6 +130,24 @@ class Muon(Table):
 AnyOptimiser = Annotated[Adam | Signum | Muon, Field(discriminator="kind")]
 
 
+class Resample(Table):
+    """Dead latents begin anew at rows that are reconstructed badly, drawn in proportion to their squared loss (Bricken et al.
+    2023, "Neuron Resampling"). Not in the last `decay_share` of the steps. A step more costs nothing but at `over_steps`."""
+
+    every: Count = 25_000
+    """Steps between two resamplings."""
+    over_steps: Count = 100
+    """Steps before each resampling whose rows may be drawn."""
+    most: Count = 1024
+    """Latents that begin anew at a time, those first that have been silent longest; so many rows are held."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Resample":
+        if self.over_steps > self.every:
+            raise ValueError(f"over_steps: {self.over_steps} is more than every, {self.every}")
+        return self
+
+
 class Sae(Table):
     """A sparse autoencoder of each harvested hookpoint."""
 
@@ -232,6 +250,8 @@ class Train(Table):
     """Weight of what the dead latents explain, in the loss."""
     pre_act_weight: NotNegative = 0.0
     """Weight of how far dead latents' pre-activations lie below their threshold (Circuits Updates January 2025: 3e-6)."""
+    resample: Resample | None = None
+    """How dead latents begin anew. None: they do not, and auxk alone may bring them back."""
     dead_after_rows: Count = 100_000
     """A latent is dead when it has been silent for this many rows."""
     clip_norm: PositiveFloat | None = 1.0
@@ -277,11 +297,20 @@ class Train(Table):
             raise ValueError(
                 f"pre_act_weight: {nonlinearity.kind} has silent latents above their threshold; it takes auxk instead"
             )
+        if self.resample is not None and self.resample.every > self.last_flat_step():
+            raise ValueError(
+                f"resample.every: {self.resample.every} steps would be never; the rate begins to fall after step "
+                f"{self.last_flat_step()}"
+            )
         if self.initial_l0 is not None and self.initial_l0 > self.n_latents / 2:
             raise ValueError(
                 f"initial_l0: {self.initial_l0} is more than half of the latents; the most is {self.n_latents / 2}"
             )
         return self
+
+    def last_flat_step(self) -> int:
+        """The last step, counted from 1, before the rate falls."""
+        return int(self.steps * (1.0 - self.decay_share))
 
     def first_l0(self) -> float:
         """`initial_l0`, or its default."""

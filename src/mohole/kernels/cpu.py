@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from mohole.kernels import loops
-from mohole.kernels.pairs import AdamStep, Backward, ByLatent, Moving, Pairs, side_by_side
+from mohole.kernels.pairs import AdamStep, Backward, ByLatent, Moving, Pairs, TooManyError, side_by_side
 
 # Fewer latents cost more of MKL's overhead, more leave the cache: 512 x 2048 rows, of one whole product: 1.07 at 256,
 # 0.96-1.03 from 1024 to 4096.
@@ -100,15 +100,19 @@ def above(
     b_enc: Float[Tensor, " L"],
     thresholds: Float[Tensor, " L"],
     scratch: Scratch | None = None,
+    most: int | None = None,
 ) -> Pairs:
-    """All pre-activations that exceed their latent's threshold."""
+    """All pre-activations that exceed their latent's threshold.
+
+    Raises:
+        TooManyError: more than `most`; found out by counting, before their tile is taken.
+    """
     scratch, limits = scratch or Scratch(), thresholds.numpy()
-    return side_by_side(
-        [
-            _above_tile(tile, b_enc[first:last], limits[first:last], first)
-            for first, last, tile in _tiles(rows, W_enc, scratch)
-        ]
-    )
+    found, room = [], most
+    for first, last, tile in _tiles(rows, W_enc, scratch):
+        found.append(_above_tile(tile, b_enc[first:last], limits[first:last], first, room))
+        room = None if room is None else room - len(found[-1].latents)
+    return side_by_side(found)
 
 
 def decode(
@@ -209,10 +213,12 @@ def _tiles(rows: Tensor, W_enc: Tensor, scratch: Scratch) -> Any:
         yield first, last, torch.mm(rows, W_enc[first:last].T, out=out)
 
 
-def _above_tile(tile: Tensor, bias: Tensor, limits: np.ndarray, first: int) -> Pairs:
+def _above_tile(tile: Tensor, bias: Tensor, limits: np.ndarray, first: int, most: int | None = None) -> Pairs:
     pre, offset = tile.numpy(), bias.numpy()
     counts = np.zeros(len(pre), np.int64)
     _over(len(pre), loops.count_above, pre, offset, limits, counts)
+    if most is not None and counts.sum() > most:
+        raise TooManyError
     starts = np.concatenate([[0], counts.cumsum()])
     values, latents = np.empty(starts[-1], pre.dtype), np.empty(starts[-1], np.int32)
     _over(len(pre), loops.take_above, pre, offset, limits, first, starts, values, latents)

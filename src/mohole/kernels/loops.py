@@ -362,6 +362,17 @@ def _adam_row(weight, mean, square, gradient, beta1, beta2, step_size, root_scal
         weight[i] -= step * m / (np.sqrt(v) * scale + eps)
 
 
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS, inline="always")
+@no_type_check
+def _to_length_one(direction):
+    length = direction.dtype.type(0)
+    for i in range(len(direction)):
+        length += direction[i] * direction[i]
+    factor = direction.dtype.type(1) / np.sqrt(length)
+    for i in range(len(direction)):
+        direction[i] *= factor
+
+
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS)
 @no_type_check
 def adam_latents(
@@ -394,12 +405,35 @@ def adam_latents(
         direction = W_dec[latent]
         _adam_row(direction, dec_mean[latent], dec_square[latent], dec, beta1, beta2, step_size, root_scale, epsilon)
         if is_unit:
-            length = kind(0)
-            for i in range(len(direction)):
-                length += direction[i] * direction[i]
-            factor = kind(1) / np.sqrt(length)
-            for i in range(len(direction)):
-                direction[i] *= factor
+            _to_length_one(direction)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS)
+@no_type_check
+def move_latents(
+    d_enc, d_dec, W_enc, enc_mean, enc_square, W_dec, dec_mean, dec_square, squares, shrink, is_unit,
+    beta1, beta2, step_size, root_scale, epsilon, low, high,
+):  # fmt: skip
+    """For latents [low, high): what `adam_latents` does, with gradients that are there."""
+    kind = W_enc.dtype.type
+    enc, dec = np.empty(W_enc.shape[1], W_enc.dtype), np.empty(W_dec.shape[1], W_dec.dtype)
+    for latent in range(low, high):
+        square = kind(0)
+        given, other = d_enc[latent], d_dec[latent]
+        for i in range(len(enc)):
+            square += given[i] * given[i]
+            enc[i] = given[i] * shrink
+        for i in range(len(dec)):
+            square += other[i] * other[i]
+            dec[i] = other[i] * shrink
+        squares[latent] = square
+        _adam_row(
+            W_enc[latent], enc_mean[latent], enc_square[latent], enc, beta1, beta2, step_size, root_scale, epsilon
+        )
+        direction = W_dec[latent]
+        _adam_row(direction, dec_mean[latent], dec_square[latent], dec, beta1, beta2, step_size, root_scale, epsilon)
+        if is_unit:
+            _to_length_one(direction)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS)

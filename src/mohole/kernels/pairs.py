@@ -38,6 +38,10 @@ class Pairs:
         return replace(self, latents=latents[self.latents.long()].to(self.latents.dtype))
 
 
+class TooManyError(Exception):
+    """More pairs than the caller has a use for: they are cheaper as products of whole tiles (`kernels.dense`)."""
+
+
 def side_by_side(parts: Sequence[Pairs]) -> Pairs:
     """Pairs of the same rows together: in every row those of the first part before those of the second."""
     if len(parts) == 1:
@@ -100,6 +104,10 @@ class Backward:
     """Where the sites begin among the columns of W_dec, and the width. A row's length is the sum of its lengths at the sites."""
     is_unit: bool
     """Decoder rows are unit vectors: the gradient along them is left out, and they are brought back to length one."""
+
+    def pre_sums(self) -> Float[Tensor, " L"]:
+        """For each latent, the sum over rows of the gradient of its pre-activation."""
+        return self.by_latent.sums(self.d_pre)
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ Axes: B batch rows, L latents, N kept pairs, D width read, E width written, S so
 """
 
 import warnings
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from mohole.kernels.pairs import AdamStep, Backward, ByLatent, Moving, Pairs, from_dense
+from mohole.kernels.pairs import AdamStep, Backward, ByLatent, Moving, Pairs, TooManyError, from_dense
 
 _BLOCKS = 16
 _CHUNK_NUMBERS = 1 << 22
@@ -64,13 +65,21 @@ def above(
     b_enc: Float[Tensor, " L"],
     thresholds: Float[Tensor, " L"],
     scratch: Scratch | None = None,
+    most: int | None = None,
 ) -> Pairs:
-    """All pre-activations that exceed their latent's threshold."""
-    found = []
+    """All pre-activations that exceed their latent's threshold.
+
+    Raises:
+        TooManyError: more than `most`.
+    """
+    found, n_found = [], 0
     for chunk in torch.split(rows, max(_CHUNK_NUMBERS // len(W_enc), _CHUNK_ROWS)):
         pre = torch.addmm(b_enc, chunk, W_enc.T)
         pairs = from_dense(pre > thresholds, pre)
         found.append((torch.diff(pairs.row_starts), pairs.latents, pairs.values))
+        n_found += len(pairs.latents)
+        if most is not None and n_found > most:
+            raise TooManyError
     return _stacked(found, rows)
 
 
@@ -214,14 +223,24 @@ def _gradients(back: Backward, W_dec: Tensor, first: int, last: int) -> tuple[Te
     d_enc = sums(back.d_pre, back.centred, rows)
     source = back.source_of[first:last].long().repeat_interleave(torch.diff(pairs.starts[first : last + 1]))
     d_dec = sums(back.values, back.sources.flatten(0, 1), source * back.sources.shape[1] + rows)
-    directions = W_dec[first:last]
-    if back.is_unit:
-        return d_enc, d_dec - (d_dec * directions).sum(1, keepdim=True) * directions
-    for left, right in zip(back.sites, back.sites[1:], strict=False):
+    own = None if back.is_unit else back.norm_gradient[first:last]
+    return d_enc, with_lengths(d_dec, W_dec[first:last], own, back.sites)
+
+
+def with_lengths(
+    d_dec: Float[Tensor, "T E"],
+    directions: Float[Tensor, "T E"],
+    norm_gradient: Float[Tensor, " T"] | None,
+    sites: tuple[int, ...],
+) -> Float[Tensor, "T E"]:
+    """Gradient of decoder rows with that of their lengths at the sites. None: of unit rows, so without the part along them."""
+    if norm_gradient is None:
+        return d_dec - (d_dec * directions).sum(1, keepdim=True) * directions
+    for left, right in pairwise(sites):
         length = directions[:, left:right].norm(dim=1, keepdim=True)
-        factor = back.norm_gradient[first:last, None] / length
+        factor = norm_gradient[:, None] / length
         d_dec[:, left:right] += torch.where(length > 0, factor, torch.zeros_like(factor)) * directions[:, left:right]
-    return d_enc, d_dec
+    return d_dec
 
 
 def _stacked(found: list[tuple[Tensor, Tensor, Tensor]], rows: Tensor) -> Pairs:

@@ -1,8 +1,9 @@
-"""From pre-activations to activations and back, for kept pairs alone. One function each way for every nonlinearity.
+"""From pre-activations to activations and back. One formula each way for every nonlinearity, for kept pairs and for whole tiles.
 
 Straight-through gradients of thresholds are those of Rajamanoharan et al. 2024 (arXiv 2407.14435), with a box of `bandwidth`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import assert_never
@@ -14,6 +15,18 @@ from torch import Tensor
 from mohole.config import BatchTopK, Gated, JumpReLU, Nonlinearity, ReLU, TopK
 from mohole.kernels.pairs import Pairs
 from mohole.train.weights import Block
+
+Vectors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Of each latent over a batch."""
+
+    n_active: Int[Tensor, " L"]
+    total: Float[Tensor, " L"]
+    """Of its activations, in double."""
+    largest: Float[Tensor, " L"]
 
 
 @dataclass(frozen=True)
@@ -31,85 +44,125 @@ class Active:
     def latents(self) -> Int[Tensor, " N"]:
         return self.pairs.latents.long()
 
+    @property
+    def n_active(self) -> int:
+        """Active pairs."""
+        return int((self.values > 0).sum())
+
+    def totals(self, n_latents: int) -> Totals:
+        """What each latent did."""
+        latents, values = self.latents, self.values
+        largest = torch.zeros(n_latents).scatter_reduce_(0, latents, values.float(), "amax")
+        return Totals(
+            torch.bincount(latents[values > 0], minlength=n_latents),
+            torch.bincount(latents, weights=values.double(), minlength=n_latents),
+            largest,
+        )
+
 
 @dataclass(frozen=True)
 class PulledBack:
-    """Gradients of a block's pairs."""
+    """Gradients of a block's kept entries."""
 
-    d_product: Float[Tensor, " N"]
+    d_product: Float[Tensor, "..."]
     """Of what the encoder's matrix made of the row."""
-    d_vectors: dict[str, Float[Tensor, " N"]]
-    """Of each vector's entry at the pair's latent."""
+    d_vectors: dict[str, Float[Tensor, "..."]]
+    """Of each vector's entry at the latent."""
 
 
 def activate(
-    block: Block, read: Float[Tensor, "B D"], nonlinearity: Nonlinearity, kernels: ModuleType, scratch: object
+    block: Block,
+    read: Float[Tensor, "B D"],
+    nonlinearity: Nonlinearity,
+    kernels: ModuleType,
+    scratch: object,
+    most: int | None = None,
 ) -> Active:
-    """Encode a batch."""
+    """Encode a batch.
+
+    Raises:
+        TooManyError: where a threshold decides, more than `most` pairs.
+    """
     match nonlinearity:
         case TopK(k=k):
             pairs = kernels.top_k(read, block.W_enc, block.b_enc, k, scratch)
-            return Active(pairs, pairs.values)
         case BatchTopK(k=k):
             pairs = kernels.batch_top(read, block.W_enc, block.b_enc, k * len(read), scratch)
-            return Active(pairs, pairs.values)
-        case ReLU():
-            pairs = kernels.above(read, block.W_enc, block.b_enc, torch.zeros_like(block.b_enc), scratch)
-            return Active(pairs, pairs.values)
+        case ReLU() | JumpReLU() | Gated():
+            pairs = kernels.above(read, block.W_enc, block.b_enc, limits(block, nonlinearity), scratch, most=most)
+        case _:
+            assert_never(nonlinearity)
+    return Active(pairs, *strengths(gathered(block, pairs.latents.long()), pairs.values, nonlinearity))
+
+
+def limits(block: Block, nonlinearity: ReLU | JumpReLU | Gated) -> Float[Tensor, " L"]:
+    """What a pre-activation must exceed to matter to the loss or to its gradient."""
+    if isinstance(nonlinearity, JumpReLU):
+        assert block.log_threshold is not None
+        return block.log_threshold.exp() - nonlinearity.bandwidth / 2
+    return torch.zeros_like(block.b_enc)
+
+
+def gathered(block: Block, which: Int[Tensor, " N"] | slice) -> Vectors:
+    """The block's vectors as some entries need them: each pair's latent's, or those of a tile."""
+    return {name: vector[which] for name, vector in block.vectors().items()}
+
+
+def strengths(
+    own: Vectors, pre: Float[Tensor, "..."], nonlinearity: Nonlinearity
+) -> tuple[Float[Tensor, "..."], Bool[Tensor, "..."] | None]:
+    """Activations of kept pre-activations, and of jumprelu which lie within half a bandwidth of their threshold.
+
+    Args:
+        own: the block's vectors, `gathered` for these entries.
+    """
+    match nonlinearity:
+        case TopK() | BatchTopK() | ReLU():
+            return pre, None
         case JumpReLU(bandwidth=bandwidth):
-            assert block.log_threshold is not None
-            thresholds = block.log_threshold.exp()
-            pairs = kernels.above(read, block.W_enc, block.b_enc, thresholds - bandwidth / 2, scratch)
-            own = thresholds[pairs.latents.long()]
-            values = pairs.values * (pairs.values > own)
-            return Active(pairs, values, (pairs.values - own).abs() < bandwidth / 2)
+            thresholds = own["log_threshold"].exp()
+            return pre * (pre > thresholds), (pre - thresholds).abs() < bandwidth / 2
         case Gated():
-            assert block.r_mag is not None
-            assert block.b_mag is not None
-            pairs = kernels.above(read, block.W_enc, block.b_enc, torch.zeros_like(block.b_enc), scratch)
-            latents = pairs.latents.long()
-            product = pairs.values - block.b_enc[latents]
-            return Active(pairs, (product * block.r_mag[latents].exp() + block.b_mag[latents]).clamp_min(0.0))
+            return ((pre - own["b_enc"]) * own["r_mag"].exp() + own["b_mag"]).clamp_min(0.0), None
         case _:
             assert_never(nonlinearity)
 
 
 def pull_back(
-    block: Block,
-    active: Active,
+    own: Vectors,
+    pre: Float[Tensor, "..."],
+    values: Float[Tensor, "..."],
+    near: Bool[Tensor, "..."] | None,
     nonlinearity: Nonlinearity,
-    d_values: Float[Tensor, " N"],
+    d_values: Float[Tensor, "..."],
     *,
     d_active: float = 0.0,
-    d_gate: Float[Tensor, " N"] | None = None,
+    d_gate: Float[Tensor, "..."] | None = None,
 ) -> PulledBack:
-    """From gradients of activations to gradients of what made them.
+    """From gradients of activations to gradients of what made them, for kept entries.
 
     Args:
+        own: the block's vectors, `gathered` for these entries.
         d_active: jumprelu: the price of being active, whatever the value.
         d_gate: gated: gradient of the gate's own reading, max(pre, 0).
     """
-    latents = active.latents
     match nonlinearity:
         case TopK() | BatchTopK() | ReLU():
             return PulledBack(d_values, {"b_enc": d_values})
         case JumpReLU(bandwidth=bandwidth):
-            assert block.log_threshold is not None
-            assert active.near is not None
-            thresholds = block.log_threshold[latents].exp()
-            d_pre = d_values * (active.values > 0)
+            assert near is not None
+            thresholds = own["log_threshold"].exp()
+            d_pre = d_values * (values > 0)
             # d f / d threshold = -threshold / bandwidth, d active / d threshold = -1 / bandwidth, inside the box.
-            d_threshold = -(thresholds * d_values + d_active) / bandwidth * active.near
+            d_threshold = -(thresholds * d_values + d_active) / bandwidth * near
             return PulledBack(d_pre, {"b_enc": d_pre, "log_threshold": d_threshold * thresholds})
         case Gated():
-            assert block.r_mag is not None
             assert d_gate is not None
-            strength = block.r_mag[latents].exp()
-            product = active.pairs.values - block.b_enc[latents]
-            d_magnitude = d_values * (active.values > 0)
+            strength = own["r_mag"].exp()
+            d_magnitude = d_values * (values > 0)
             return PulledBack(
                 d_gate + d_magnitude * strength,
-                {"b_enc": d_gate, "b_mag": d_magnitude, "r_mag": d_magnitude * strength * product},
+                {"b_enc": d_gate, "b_mag": d_magnitude, "r_mag": d_magnitude * strength * (pre - own["b_enc"])},
             )
         case _:
             assert_never(nonlinearity)

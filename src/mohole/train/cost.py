@@ -17,6 +17,7 @@ import torch
 from mohole.config import BatchTopK, TopK, Train
 from mohole.config.train import Adam, CrossLayerOf, Muon
 from mohole.errors import ConfigError
+from mohole.train.objective import DENSE_SHARE
 from mohole.train.weights import Sites
 
 _GIB = 1 << 30
@@ -27,14 +28,19 @@ _SHARE_OF_MEMORY = 0.95
 def training_bytes(settings: Train, reads: Sites, writes: Sites) -> int:
     """Memory of a training, without the rows a stream holds: weights, two moments, a running mean, and a step's own.
 
-    Of the step: the tile of pre-activations, candidates and kept pairs, and what a batch is read and written as. A checkpoint
+    Of the step: the tile of pre-activations, candidates and kept pairs, and what a batch is read and written as; gradients, where
+    the start is dense and steps are made in tiles. A checkpoint
     that is being written is a copy of the weights and moments; it is counted where one is due before the end.
     """
     layers = [(reads.width, writes.width)]
     if isinstance(settings.learns, CrossLayerOf):
         layers = [(width, writes.width - start) for width, start in zip(reads.widths, writes.bounds, strict=False)]
     numbers = settings.n_latents * sum(d_in + d_out for d_in, d_out in layers)
-    kept = settings.nonlinearity.k if isinstance(settings.nonlinearity, TopK | BatchTopK) else settings.first_l0()
+    most = DENSE_SHARE * settings.n_latents
+    if isinstance(settings.nonlinearity, TopK | BatchTopK):
+        kept, starts_dense = float(settings.nonlinearity.k), False
+    else:
+        kept, starts_dense = min(settings.first_l0(), most), settings.first_l0() > most
     moments = 2 if isinstance(settings.optimiser, Adam) else 1
     copies = 1 + moments + (1 if settings.average else 0)
     saved = copies if settings.checkpoint_every is None or settings.checkpoint_every < settings.steps else 0
@@ -42,7 +48,9 @@ def training_bytes(settings: Train, reads: Sites, writes: Sites) -> int:
     tile = min(settings.n_latents, _LIMIT_LATENTS) * settings.batch_rows
     pairs = int(settings.batch_rows * (kept * 12 + 64)) * len(layers)
     batch = settings.batch_rows * (4 * reads.width + (4 + len(settings.prefixes)) * writes.width)
-    gradients = numbers if isinstance(settings.optimiser, Muon) else 0
+    if settings.resample is not None:  # rows that are held, and a checkpoint's copy of them
+        batch += 2 * min(settings.resample.most, settings.n_latents * len(layers)) * (reads.width + writes.width)
+    gradients = numbers * (isinstance(settings.optimiser, Muon) + starts_dense)
     return 4 * (gradients + numbers * (copies + max(saved, end)) + tile + pairs + batch)
 
 

@@ -9,23 +9,32 @@
 In training units the first term is about 1 for a reconstruction by the mean, whatever the batch. The gradient is written out,
 not left to autograd: only kept (row, latent) pairs contribute, so a step costs one product of rows and encoder
 (field practice is four to twenty). It is tested against autograd of `kernels.reference`, for every variant.
+
+Where thresholds let more than `DENSE_SHARE` of a block's latents through, pairs would cost more than products of everything:
+that block's batch is then computed in tiles (`mohole.train.tiled`). The exact number of kept pairs decides, in every batch anew.
 """
 
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from types import ModuleType
-from typing import assert_never
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mohole.config import L0, L1, Gated, Tanh, Train
+from mohole.config import BatchTopK, Gated, TopK, Train
 from mohole.kernels.choice import kernels_for
-from mohole.kernels.pairs import Backward, Pairs, side_by_side
-from mohole.train.activation import Active, activate, pull_back
+from mohole.kernels.dense import DenseBackward
+from mohole.kernels.pairs import Backward, Pairs, TooManyError, side_by_side
+from mohole.train import tiled
+from mohole.train.activation import Active, activate, gathered, pull_back
+from mohole.train.price import priced
+from mohole.train.tiled import Crowd
 from mohole.train.weights import Block, Sites, Weights
+
+DENSE_SHARE = 0.07
+"""Of all latents. Pairs cost 5 products at 503 of 8192 active (6 %) and 9 at 1007, tiles cost 6 whatever is active."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +62,13 @@ class Terms:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a batch says: losses, and gradients of their sum. Those of the two matrices are still kept pairs (`Backward`)."""
+    """What a batch says: losses, and gradients of their sum. Those of the two matrices may still be kept pairs (`Backward`)."""
 
     terms: Terms
     error: Float[Tensor, "B E"]
     """Reconstruction minus targets."""
-    active: tuple[Active, ...]
-    backward: tuple[Backward, ...]
+    active: tuple[Active | Crowd, ...]
+    backward: tuple[Backward | DenseBackward, ...]
     vectors: tuple[dict[str, Float[Tensor, " L"]], ...]
     """Gradients of each block's vectors."""
     d_b_dec: Float[Tensor, " E"]
@@ -74,19 +83,32 @@ class Objective:
         self._kernels: ModuleType = kernels_for(device or torch.device("cpu"))
         self._scratch = self._kernels.Scratch()
 
-    def forward(self, weights: Weights, batch: Batch) -> tuple[Active, ...]:
+    def forward(self, weights: Weights, batch: Batch) -> tuple[Active | Crowd, ...]:
         """The codes of a batch."""
         read = batch.rows - weights.b_dec if weights.is_tied else batch.rows
-        return tuple(
-            activate(block, _columns(read, block.reads), self._nonlinearity, self._kernels, self._scratch)
-            for block in weights.blocks
-        )
+        return tuple(self._encode(block, _columns(read, block.reads)) for block in weights.blocks)
+
+    def _encode(self, block: Block, read: Float[Tensor, "B D"]) -> Active | Crowd:
+        """In pairs, or in tiles where more than `DENSE_SHARE` of them are kept. The guess only says what is tried first."""
+        if isinstance(self._nonlinearity, TopK | BatchTopK):
+            return activate(block, read, self._nonlinearity, self._kernels, self._scratch)
+        most = int(DENSE_SHARE * len(read) * len(block.b_enc))
+        cuts = prefix_cuts(self._settings)
+        if not tiled.looks_dense(block, read, self._nonlinearity, DENSE_SHARE):
+            try:
+                return activate(block, read, self._nonlinearity, self._kernels, self._scratch, most)
+            except TooManyError:
+                return tiled.forward(block, read, self._nonlinearity, cuts)
+        crowd = tiled.forward(block, read, self._nonlinearity, cuts)
+        if crowd.n_kept > most:
+            return crowd
+        return activate(block, read, self._nonlinearity, self._kernels, self._scratch)
 
     def __call__(
         self,
         weights: Weights,
         batch: Batch,
-        active: tuple[Active, ...],
+        active: tuple[Active | Crowd, ...],
         dead: tuple[Int[Tensor, " _"], ...],
         *,
         warmth: float = 1.0,
@@ -104,7 +126,7 @@ class _Step:
     """One batch through the objective. In a class because the parts share the batch, not because they keep anything."""
 
     def __init__(
-        self, objective: Objective, weights: Weights, batch: Batch, active: tuple[Active, ...],
+        self, objective: Objective, weights: Weights, batch: Batch, active: tuple[Active | Crowd, ...],
         dead: tuple[Int[Tensor, " _"], ...], warmth: float,
     ) -> None:  # fmt: skip
         self._settings, self._nonlinearity = objective._settings, objective._nonlinearity
@@ -139,8 +161,7 @@ class _Step:
             sparsity, pre_act = sparsity + prices[0], pre_act + prices[1]
             if weights.is_tied:  # b_dec moves the output, and every reading the other way
                 d_b_dec = d_b_dec.clone()
-                sums = back.by_latent.sums(back.d_pre)
-                d_b_dec[block.reads] -= self._kernels.weighted_sum(sums, block.W_enc)
+                d_b_dec[block.reads] -= self._kernels.weighted_sum(back.pre_sums(), block.W_enc)
         terms = Terms(reconstruction, sparsity, auxk, pre_act, gate)
         return Outcome(terms, errors[-1], self._active, tuple(backward), tuple(vectors), d_b_dec, d_skip)
 
@@ -151,8 +172,11 @@ class _Step:
         if weights.W_skip is not None:
             out += self._batch.rows @ weights.W_skip.T
         errors = []
-        for first, last in self.groups:
+        for number, (first, last) in enumerate(self.groups):
             for block, active in zip(weights.blocks, self._active, strict=True):
+                if isinstance(active, Crowd):
+                    out[:, block.writes] += active.decoded[number]
+                    continue
                 pairs, values = active.pairs, active.values
                 if len(self.groups) > 1:
                     here = (pairs.latents >= first) & (pairs.latents < last)
@@ -164,8 +188,7 @@ class _Step:
     @cached_property
     def groups(self) -> list[tuple[int, int]]:
         """Ranges of latents that a prefix adds to the one before."""
-        sizes = (0, *self._settings.prefixes, self._settings.n_latents)
-        return list(pairwise(sizes))
+        return list(pairwise(prefix_cuts(self._settings)))
 
     def _auxk(self, error: Float[Tensor, "B E"]) -> tuple[Float[Tensor, "B E"] | None, float]:
         """Gradient at the reconstruction by dead latents, and the weighted loss; nothing where none is dead.
@@ -198,7 +221,11 @@ class _Step:
         if self._weights.W_skip is not None:
             out += self._batch.rows @ self._weights.W_skip.T
         for block, active in zip(self._weights.blocks, self._active, strict=True):
-            _add(self._kernels, active.pairs, active.pairs.values, block, out)
+            if isinstance(active, Crowd):
+                assert active.gates is not None
+                out[:, block.writes] += active.gates
+            else:
+                _add(self._kernels, active.pairs, active.pairs.values, block, out)
         loss = _total(out.square()) * self._share
         self.gate_source = out.mul_(2.0 * self._share)[None]
         return loss
@@ -222,7 +249,7 @@ class _Price:
     """What the active latents of a batch cost, weights included."""
 
     total: float = 0.0
-    d_values: Float[Tensor, " N"] | None = None
+    d_values: Float[Tensor, " N"] | float | None = None
     """Gradient of each activation; of each gate's reading, where latents are gated."""
     d_active: float = 0.0
     """What being active costs, whatever the value."""
@@ -233,14 +260,14 @@ class _Price:
 class _BlockStep:
     """The gradients of one block."""
 
-    def __init__(self, step: _Step, block: Block, active: Active, dead: Int[Tensor, " dead"]) -> None:
+    def __init__(self, step: _Step, block: Block, active: Active | Crowd, dead: Int[Tensor, " dead"]) -> None:
         self._step, self._block, self._active, self._dead = step, block, active, dead
         self._settings, self._kernels = step._settings, step._kernels
         self._nonlinearity = step._nonlinearity
 
     def run(
         self, sources: Float[Tensor, "P B E"], surprise: Float[Tensor, "B E"] | None, rescuers: Pairs | None
-    ) -> tuple[Backward, dict[str, Float[Tensor, " L"]], tuple[float, float]]:
+    ) -> tuple[Backward | DenseBackward, dict[str, Float[Tensor, " L"]], tuple[float, float]]:
         """Its share of the gradient, and the weighted prices of sparsity and of dead latents' silence."""
         block, active, step = self._block, self._active, self._step
         n_latents = len(block.b_enc)
@@ -248,19 +275,13 @@ class _BlockStep:
         source_of = torch.zeros(n_latents, dtype=torch.uint8)
         for number, (first, last) in enumerate(step.groups):
             source_of[first:last] = number
-        d_values = self._kernels.dots(active.pairs, own, source_of, block.W_dec)
-        price = self._price()
-        d_gate = None
-        if step.gate_source is not None:
-            d_gate = self._kernels.dots(active.pairs, _writes(step.gate_source, block), source_of * 0, block.W_dec)
-        if price.d_values is not None:  # gated: the penalty counts gates
-            d_values, d_gate = (
-                (d_values + price.d_values, d_gate) if d_gate is None else (d_values, d_gate + price.d_values)
-            )
-        pulled = pull_back(block, active, self._nonlinearity, d_values, d_active=price.d_active, d_gate=d_gate)
-
-        pairs, values, d_product, d_vectors = active.pairs, active.values, pulled.d_product, pulled.d_vectors
         read = _columns(step._read, block.reads)
+        in_tiles = None
+        if isinstance(active, Crowd):  # what follows is then of dead latents alone
+            in_tiles = self._in_tiles(read, own)
+            price, (pairs, values, d_product, d_vectors) = _Price(in_tiles[2]), _no_entries(block, read)
+        else:
+            price, (pairs, values, d_product, d_vectors) = self._in_pairs(active, own, source_of)
         if surprise is not None and rescuers is not None and len(rescuers.values):
             own = torch.cat([own, _writes(surprise[None], block)])
             source_of[self._dead] = len(own) - 1
@@ -279,32 +300,64 @@ class _BlockStep:
             by_latent, d_product, values, read, own, source_of, d_length,
             sites=_sites(step._sites, block), is_unit=self._settings.decoder == "unit",
         )  # fmt: skip
-        return back, {name: by_latent.sums(each) for name, each in d_vectors.items()}, (price.total, pre_act)
+        vectors = {name: by_latent.sums(each) for name, each in d_vectors.items()}
+        if in_tiles is not None:
+            whole = tiled.with_pairs(in_tiles[0], back, block.W_dec, self._kernels)
+            return whole, {name: each + vectors[name] for name, each in in_tiles[1].items()}, (price.total, pre_act)
+        return back, vectors, (price.total, pre_act)
 
-    def _price(self) -> "_Price":
+    def _in_pairs(
+        self, active: Active, own: Float[Tensor, "P B E"], source_of: Tensor
+    ) -> tuple["_Price", tuple[Pairs, Tensor, Tensor, dict[str, Tensor]]]:
+        """The price of what is active, and the kept pairs with activations, and gradients of products and vectors."""
+        block, step = self._block, self._step
+        d_values = self._kernels.dots(active.pairs, own, source_of, block.W_dec)
+        price = self._price(active)
+        d_gate = None
+        if step.gate_source is not None:
+            d_gate = self._kernels.dots(active.pairs, _writes(step.gate_source, block), source_of * 0, block.W_dec)
+        if price.d_values is not None:  # gated: the penalty counts gates
+            d_values, d_gate = (
+                (d_values + price.d_values, d_gate) if d_gate is None else (d_values, d_gate + price.d_values)
+            )
+        pulled = pull_back(
+            gathered(block, active.latents), active.pairs.values, active.values, active.near, self._nonlinearity,
+            d_values, d_active=price.d_active, d_gate=d_gate,
+        )  # fmt: skip
+        return price, (active.pairs, active.values, pulled.d_product, pulled.d_vectors)
+
+    def _in_tiles(
+        self, read: Float[Tensor, "B D"], own: Float[Tensor, "P B E"]
+    ) -> tuple[DenseBackward, dict[str, Tensor], float]:
+        block, step, settings = self._block, self._step, self._settings
+        assert not isinstance(self._nonlinearity, TopK | BatchTopK)
+        return tiled.backward(
+            block, read, own, self._nonlinearity, prefix_cuts(settings),
+            gate_source=None if step.gate_source is None else _writes(step.gate_source, block)[0],
+            penalty=settings.penalty(), each=self._each_price(),
+            lengths=self._lengths if settings.decoder == "free" else None, sites=_sites(step._sites, block),
+        )  # fmt: skip
+
+    def _each_price(self) -> float:
+        """What a penalty of one costs the loss, for one latent at one row."""
+        penalty = self._settings.penalty()
+        return 0.0 if penalty is None else penalty.weight * self._step._warmth * self._step._share
+
+    def _price(self, active: Active) -> "_Price":
         """The penalty of this block's activations, with its gradients."""
-        active, settings = self._active, self._settings
-        penalty = settings.penalty()
+        penalty, each = self._settings.penalty(), self._each_price()
         if penalty is None:
             return _Price()
-        each = penalty.weight * self._step._warmth * self._step._share
-        is_free = settings.decoder == "free"
-        lengths = self._lengths[active.latents] if is_free else torch.ones_like(active.values)
+        lengths = self._lengths[active.latents] if self._settings.decoder == "free" else None
         values = active.pairs.values if isinstance(self._nonlinearity, Gated) else active.values
-        match penalty:
-            case L1():
-                total, d_values, d_lengths = values * lengths, lengths, values
-            case L0():
-                return _Price(float((values > 0).double().sum()) * each, d_active=each)
-            case Tanh(scale=scale):
-                total = (scale * values * lengths).tanh()
-                slope = scale * (1.0 - total.square())
-                d_values, d_lengths = slope * lengths, slope * values
-            case _:
-                assert_never(penalty)
-        n_latents = len(self._block.b_enc)
-        sums = torch.bincount(active.latents, weights=each * d_lengths, minlength=n_latents) if is_free else None
-        return _Price(float(total.double().sum()) * each, each * d_values, d_lengths=sums)
+        found = priced(penalty, values, lengths)
+        total = float(found.total.double().sum()) * each
+        if found.d_values is None:
+            return _Price(total, d_active=each)
+        sums = None
+        if lengths is not None and found.d_lengths is not None:
+            sums = torch.bincount(active.latents, weights=each * found.d_lengths, minlength=len(self._block.b_enc))
+        return _Price(total, each * found.d_values, d_lengths=sums)
 
     @cached_property
     def _lengths(self) -> Float[Tensor, " L"]:
@@ -386,6 +439,16 @@ def _add(kernels: ModuleType, pairs: Pairs, values: Tensor, block: Block, out: F
         out[:, block.writes] += kernels.decode(pairs, values, block.W_dec, own)
 
 
+def prefix_cuts(settings: Train) -> tuple[int, ...]:
+    """Where the latents begin that a prefix adds to the one before, and their number."""
+    return (0, *settings.prefixes, settings.n_latents)
+
+
+def _no_entries(block: Block, read: Tensor) -> tuple[Pairs, Tensor, Tensor, dict[str, Tensor]]:
+    pairs = _nothing(read)
+    return pairs, pairs.values, pairs.values, dict.fromkeys(block.vectors(), pairs.values)
+
+
 def _columns(rows: Float[Tensor, "B D"], columns: slice) -> Float[Tensor, "B own"]:
     return rows[:, columns].contiguous()
 
@@ -439,8 +502,10 @@ class Silence:
         return (self.rows >= self._dead_after_rows).nonzero()[:, 0]
 
 
-def fired(active: Active, n_latents: int) -> Bool[Tensor, " latent"]:
+def fired(active: Active | Crowd, n_latents: int) -> Bool[Tensor, " latent"]:
     """Which latents were active in at least one row."""
+    if isinstance(active, Crowd):
+        return active.totals(n_latents).n_active > 0
     found = torch.zeros(n_latents, dtype=torch.bool)
     found[active.latents[active.values > 0]] = True
     return found

@@ -5,13 +5,14 @@ from types import ModuleType
 from typing import assert_never
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mohole.config import Train
 from mohole.config.train import Adam, AnyOptimiser, Muon, Signum
-from mohole.kernels import plain
+from mohole.kernels import dense, plain
 from mohole.kernels.choice import kernels_for
+from mohole.kernels.dense import DenseBackward
 from mohole.kernels.pairs import AdamStep, Backward, Moving
 from mohole.train.objective import Outcome
 from mohole.train.weights import Weights
@@ -55,8 +56,7 @@ class Optimiser:
         shrink = 1.0
         if self._clip_norm is not None:
             for number, back in enumerate(outcome.backward):
-                W_dec = self._weights.blocks[number].W_dec
-                square += _square(self._kernels.squared_lengths(back, W_dec), squared=True)
+                square += _square(self._squared_lengths(back, self._weights.blocks[number].W_dec), squared=True)
             if square > self._clip_norm**2:
                 shrink = self._clip_norm / math.sqrt(square)
         for number, back in enumerate(outcome.backward):
@@ -67,17 +67,36 @@ class Optimiser:
             self._move(name, gradient * shrink, rate)
         return math.sqrt(square) if square >= 0 else math.nan
 
-    def _move_block(self, number: int, back: Backward, rate: float, shrink: float) -> Tensor:
+    def forget(self, block: int, latents: Int[Tensor, " _"]) -> None:
+        """No moments of some latents of a block: they have begun anew."""
+        for name, moving in self.moving.items():
+            if name.endswith(f".{block}"):
+                moving.mean[latents] = 0.0
+                if len(moving.square):
+                    moving.square[latents] = 0.0
+
+    def _squared_lengths(self, back: Backward | DenseBackward, W_dec: Tensor) -> Tensor:
+        if isinstance(back, DenseBackward):
+            return dense.squared_lengths(back)
+        found: Tensor = self._kernels.squared_lengths(back, W_dec)
+        return found
+
+    def _move_block(self, number: int, back: Backward | DenseBackward, rate: float, shrink: float) -> Tensor:
         """Move one block's matrices. Returns the squared length of each latent's gradients before shrinking."""
         encoder, decoder = self.moving[f"W_enc.{number}"], self.moving[f"W_dec.{number}"]
         if isinstance(self._optimiser, Adam):
+            if isinstance(back, DenseBackward):
+                return dense.adam(back, encoder, decoder, self._adam_step(rate), shrink=shrink)
             squares: Tensor = self._kernels.adam(back, encoder, decoder, self._adam_step(rate), shrink=shrink)
             return squares
         n_latents, found = len(decoder.weight), []
         slab = n_latents if isinstance(self._optimiser, Muon) else _SLAB_LATENTS
         for first in range(0, n_latents, slab):
             here = slice(first, min(first + slab, n_latents))
-            d_enc, d_dec = self._kernels.gradients(back, decoder.weight, here.start, here.stop)
+            if isinstance(back, DenseBackward):
+                d_enc, d_dec = back.d_enc[here], back.d_dec[here]
+            else:
+                d_enc, d_dec = self._kernels.gradients(back, decoder.weight, here.start, here.stop)
             found.append(d_enc.square().sum(1) + d_dec.square().sum(1))
             for moving, gradient in ((encoder, d_enc), (decoder, d_dec)):
                 self._move_rows(moving, here, gradient * shrink, rate)
@@ -143,6 +162,12 @@ class RunningMean:
         self.n_steps += 1
         for name, tensor in self._weights.named():
             self.tensors[name].lerp_(tensor, 1.0 - self._share)
+
+    def restart(self, block: int, latents: Int[Tensor, " _"]) -> None:
+        """Of some latents of a block only what they are now: they have begun anew."""
+        for name, tensor in self._weights.named():
+            if name.endswith(f".{block}"):
+                self.tensors[name][latents] = tensor[latents] * (1.0 - self._share**self.n_steps)
 
     def weights(self, *, is_unit: bool) -> Weights:
         """The mean; unit decoder rows brought back to length one."""

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mohole.train.activation import Totals
+
 
 class Statistics:
     """Sums over rows, for the latents of all blocks one after the other."""
@@ -16,14 +18,14 @@ class Statistics:
         self.total: Float[Tensor, " latent"] = torch.zeros(n_latents, dtype=torch.float64)
         self.largest: Float[Tensor, " latent"] = torch.zeros(n_latents)
 
-    def add(self, blocks: Sequence[tuple[Int[Tensor, " _"], Float[Tensor, " _"]]], n_rows: int) -> None:
-        """Take a batch: each block's latents and activations of its pairs."""
+    def add(self, blocks: Sequence[Totals], n_rows: int) -> None:
+        """Take what each block's latents did in a batch."""
         n_own = len(self.n_active) // len(blocks)
-        for number, (latents, values) in enumerate(blocks):
+        for number, own in enumerate(blocks):
             here = slice(number * n_own, (number + 1) * n_own)
-            self.n_active[here] += torch.bincount(latents[values > 0], minlength=n_own)
-            self.total[here] += torch.bincount(latents, weights=values.double(), minlength=n_own)
-            self.largest[here].scatter_reduce_(0, latents, values.float(), "amax")
+            self.n_active[here] += own.n_active
+            self.total[here] += own.total
+            self.largest[here] = torch.maximum(self.largest[here], own.largest)
         self.n_rows += n_rows
 
     def tensors(self) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 Everything that decides the next step is in `state()`; a trainer given that state goes on to the same bits.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 import numpy as np
@@ -18,7 +18,9 @@ from mohole.metrics import fvu
 from mohole.train.activation import Active
 from mohole.train.objective import Batch, Objective, Outcome, Silence, fired
 from mohole.train.optimiser import Optimiser, RunningMean, learning_rate
+from mohole.train.resample import Candidates, When, begin_anew
 from mohole.train.statistics import Statistics
+from mohole.train.tiled import Crowd
 from mohole.train.weights import Sites, Units, Weights, autoencoder, transcoder
 
 _THRESHOLD_KEPT = 0.999
@@ -38,7 +40,9 @@ class Stepped:
 class Trainer:
     """Learns one dictionary from batches in the model's units."""
 
-    def __init__(self, settings: Train, reads: Sites, writes: Sites, weights: Weights, units: Units) -> None:
+    def __init__(
+        self, settings: Train, reads: Sites, writes: Sites, weights: Weights, units: Units, *, seed: int = 0
+    ) -> None:
         self.settings, self.weights, self.units = settings, weights, units
         self._reads, self._writes = reads, writes
         self._objective = Objective(settings, writes)
@@ -47,6 +51,9 @@ class Trainer:
         self.silence = [Silence(settings.n_latents, settings.dead_after_rows) for _ in weights.blocks]
         self.statistics = Statistics(settings.n_latents * len(weights.blocks))
         self._mean = RunningMean(weights, settings.average) if settings.average else None
+        self._seed, self._when, self._n_resampled = seed, When.of(settings), 0
+        n_candidates = min(settings.resample.most, settings.n_latents * len(weights.blocks)) if settings.resample else 0
+        self._candidates = Candidates(n_candidates, reads.width, writes.width)
         self._threshold = torch.zeros(len(weights.blocks), 2, dtype=torch.float64)
         """batchtopk: for each block the weighted sum of the smallest kept activations of batches, and of the weights."""
 
@@ -80,7 +87,7 @@ class Trainer:
                 weights = transcoder(x, y, columns, n_latents, nonlinearity, skip=False, initial_l0=l0, seed=seed)
             case _:
                 assert_never(settings.learns)
-        return cls(settings, reads, writes, weights, units)
+        return cls(settings, reads, writes, weights, units, seed=seed)
 
     def step(self, rows: Float[Tensor, "row d_in"], targets: Float[Tensor, "row d_out"]) -> Stepped:
         """Learn from a batch."""
@@ -96,24 +103,39 @@ class Trainer:
         outcome = self._objective(self.weights, batch, active, dead, warmth=warmth)
         rate = learning_rate(self.n_steps, settings)
         if self.n_steps >= self._statistics_from:
-            self.statistics.add([(own.latents, own.values) for own in active], len(rows))
+            self.statistics.add([own.totals(settings.n_latents) for own in active], len(rows))
         self._follow_threshold(active)
         grad_norm = self.optimiser.step(outcome, rate)
         if self._mean is not None:
             self._mean.update()
         self.n_steps += 1
+        self._resample(batch, outcome)
+        outcome = replace(
+            outcome, backward=()
+        )  # may be as large as the weights, and the caller holds on to what is returned
         return Stepped(outcome, rate, grad_norm, sum(map(len, dead)))
+
+    def _resample(self, batch: Batch, outcome: Outcome) -> None:
+        """Remember rows that are reconstructed badly, and let dead latents begin anew at them when it is time."""
+        if self._when is None:
+            return
+        if self._when.collects(self.n_steps):
+            losses = outcome.error.double().square().sum(1)
+            self._candidates.add(batch, losses, (self.n_steps - 1) * self.settings.batch_rows, seed=self._seed)
+        if self._when.resamples(self.n_steps):
+            self._n_resampled += begin_anew(self._candidates, self.weights, self.silence, self.optimiser, self._mean)
+            self._candidates.clear()
 
     @property
     def _statistics_from(self) -> int:
         """Statistics are of the last tenth of the steps, in which the weights hardly move any more."""
         return self.settings.steps - -(-self.settings.steps // 10)
 
-    def _follow_threshold(self, active: tuple[Active, ...]) -> None:
+    def _follow_threshold(self, active: tuple[Active | Crowd, ...]) -> None:
         if not isinstance(self.settings.nonlinearity, BatchTopK):
             return
         for number, own in enumerate(active):
-            if len(own.values):
+            if isinstance(own, Active) and len(own.values):
                 least = own.values.min().double()
                 self._threshold[number] *= _THRESHOLD_KEPT
                 self._threshold[number] += torch.stack([least, torch.ones_like(least)]) * (1 - _THRESHOLD_KEPT)
@@ -126,7 +148,7 @@ class Trainer:
         """
         y = targets * self.units.written
         error, terms = stepped.outcome.error, stepped.outcome.terms
-        n_active = sum(int((own.values > 0).sum()) for own in stepped.outcome.active)
+        n_active = sum(own.n_active for own in stepped.outcome.active)
         names, bounds = self._writes.names, self._writes.bounds
         sites = zip(names, bounds, bounds[1:], strict=False) if len(names) > 1 else ()
         return {
@@ -144,7 +166,7 @@ class Trainer:
             "grad_norm": _short(stepped.grad_norm),
             "encoder_norm": _mean_length([block.W_enc for block in self.weights.blocks]),
             "decoder_norm": _mean_length([block.W_dec for block in self.weights.blocks]),
-        }
+        } | ({} if self._when is None else {"resampled": self._n_resampled})
 
     def dictionary(self) -> AnyDictionary:
         """What has been learned so far, in the model's units."""
@@ -189,7 +211,9 @@ class Trainer:
         tensors |= {"threshold": self._threshold, "scale.read": self.units.read, "scale.written": self.units.written}
         tensors["origin"] = self.units.origin
         tensors |= {f"statistics.{name}": tensor for name, tensor in self.statistics.tensors().items()}
-        numbers = {"n_steps": self.n_steps, "statistics_rows": self.statistics.n_rows}
+        if self._when is not None:
+            tensors |= {f"resample.{name}": tensor for name, tensor in self._candidates.tensors().items()}
+        numbers = {"n_resampled": self._n_resampled, "n_steps": self.n_steps, "statistics_rows": self.statistics.n_rows}
         return tensors, numbers
 
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
@@ -208,6 +232,7 @@ class Trainer:
             tensor.copy_(tensors[name])
         self.n_steps = self.optimiser.n_steps = int(numbers["n_steps"])
         self.statistics.n_rows = int(numbers["statistics_rows"])
+        self._n_resampled = int(numbers["n_resampled"])
         if self._mean is not None:
             self._mean.n_steps = self.n_steps
 

@@ -10,6 +10,7 @@ from tests.conftest import exit_status
 
 from mohole import artifact
 from mohole.errors import StageError
+from mohole.train.compute import ComputeFrontier
 from mohole.train.laws import ROWS, SPARSITY, WIDTH, Form
 from mohole.train.scaling import Law, Point, best_points, fit, fit_all, frontier, need
 from mohole.train.sweep import FLOPS_ARE
@@ -103,6 +104,36 @@ def test_a_target_is_reached_at_the_least_cost() -> None:
         assert n * factor * other_rows > n * rows
     assert not found.is_far
     assert need(law, 0.023, D_IN).is_far
+
+
+def test_a_budget_is_spent_where_no_other_split_is_better() -> None:
+    frontier = ComputeFrontier(fit(ROWS, points(rows_loss, rows=ROW_COUNTS)), D_IN)
+    assert frontier.gamma().value == pytest.approx(0.5 * 0.45 / 0.95, rel=1e-3)
+    assert frontier.latents_exponent().value == pytest.approx(0.45 / 0.95, rel=1e-3)
+    for flops in (1e13, 1e15):
+        best = frontier.at(flops)
+        n, rows = best.n_latents.value, best.rows.value
+        assert 2 * D_IN * n * rows == pytest.approx(flops, rel=1e-6)
+        exact = 3 * n**-0.5 + 40 * rows**-0.45 + 0.02
+        assert best.fvu.value == pytest.approx(exact, rel=1e-3)
+        assert exact < min(3 * (n * f) ** -0.5 + 40 * (rows / f) ** -0.45 + 0.02 for f in (0.9, 1.1))
+        assert frontier.curve(np.asarray([flops]))[0] == pytest.approx(best.fvu.value)
+    law = frontier.law
+    assert need(law, frontier.at(1e15).fvu.value, D_IN).rows.value == pytest.approx(
+        frontier.at(1e15).rows.value, rel=1e-3
+    )  # type: ignore[union-attr]
+    assert [frontier.at(flops).is_far for flops in (1e13, 1e20)] == [False, True]
+
+
+def test_intervals_of_a_budget_hold_the_truth() -> None:
+    """Gamma and the FVU of 1e14 FLOPs, of 15 tables each: fewer than 22 of 30 would not be chance (0.9 each, p < 0.01)."""
+    exact = ComputeFrontier(fit(ROWS, points(rows_loss, rows=ROW_COUNTS)), D_IN).at(1e14).fvu.value
+    held = 0
+    for seed in range(15):
+        found = ComputeFrontier(fit(ROWS, points(rows_loss, rows=ROW_COUNTS, noise=0.02, seed=seed)), D_IN)
+        gamma, fvu = found.gamma(), found.at(1e14).fvu
+        held += (gamma.low <= 0.5 * 0.45 / 0.95 <= gamma.high) + (fvu.low <= exact <= fvu.high)
+    assert held >= 22
 
 
 def test_a_prediction_beyond_four_times_the_data_is_marked() -> None:
@@ -200,8 +231,10 @@ def test_the_verb_prints_laws_and_writes_plots(
     for rows in ROW_COUNTS[:3]:  # runs of different lengths are one study
         write_sweep(tmp_path / str(rows), points(rows_loss, rows=(rows,), noise=0.005, seed=rows))
     runs = [tmp_path / str(rows) for rows in ROW_COUNTS[:3]]
-    assert exit_status(monkeypatch, "scaling", *runs, "--target", "0.08", "--target", "0.0001") == 0
+    assert exit_status(monkeypatch, "scaling", *runs, "--target", "0.08", "--target", "0.0001", "--flops", "1e15") == 0
     out = capfd.readouterr().out
+    assert "The best that FLOPs can do" in out
+    assert "falls as C^-0.2" in out
     assert "sae at resid_post.1" in out
     assert "rows" in out
     assert "0.0001 is not above its floor" in out.replace("\n", " ")
@@ -211,6 +244,7 @@ def test_the_verb_prints_laws_and_writes_plots(
     for arguments, message in (
         ([tmp_path / "none"], "no sweep in it; `mohole sweep RECIPE` makes one"),
         ([*runs, "--target", "2"], "--target 2: an FVU lies between 0 and 1"),
+        ([*runs, "--flops", "0"], "--flops 0: not a number of operations above zero"),
         ([write_sweep(tmp_path / "few", points(width_loss, widths=(64,)))], "needs 4 values of n_latents, and has 1"),
     ):
         assert exit_status(monkeypatch, "scaling", *arguments) == 1

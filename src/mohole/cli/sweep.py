@@ -1,5 +1,6 @@
 """The verbs about many dictionaries: sweep and scaling. Each makes or reads tables of sweeps, and prints them."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -49,19 +50,25 @@ def scaling(
     target: Annotated[
         list[float], typer.Option("--target", help="An FVU: what reaching it takes, by each law; repeatable.")
     ] = [],  # noqa: B006
+    flops: Annotated[
+        list[float],
+        typer.Option("--flops", help="A budget: the latents and rows that make the most of it; repeatable."),
+    ] = [],  # noqa: B006
     k: Annotated[int | None, typer.Option(min=1, help="Active latents, which a sparsity law is asked for.")] = None,
     page: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where the plots go; scaling.html in the first run's folder.")
     ] = None,
 ) -> None:
-    """Fit how FVU falls with latents, sparsity and rows to the tables of sweeps, and say what a target takes."""
+    """Fit how FVU falls with latents, sparsity and rows to the tables of sweeps, and say what a target takes or a budget buys."""
     from rich.console import Console
 
     from mohole.report.scaling import read_study, scaling_text, write_scaling
 
     if wrong := [value for value in target if not 0 < value < 1]:
         raise ConfigError(f"--target {wrong[0]:g}: an FVU lies between 0 and 1")
-    study = read_study(_tables(runs), target, k)
+    if wrong := [value for value in flops if not 0 < value < math.inf]:
+        raise ConfigError(f"--flops {wrong[0]:g}: not a number of operations above zero")
+    study = read_study(_tables(runs), target, k, flops)
     first = runs[0].parent if (runs[0] / artifact.MANIFEST).is_file() else runs[0]
     out = page or first / "scaling.html"
     write_scaling(out, study)

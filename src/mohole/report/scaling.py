@@ -12,6 +12,7 @@ from rich.text import Text
 from mohole.errors import StageError
 from mohole.report.terminal import plain_table
 from mohole.train.chart import Figure, Series, plot, write_page
+from mohole.train.compute import Budget, ComputeFrontier
 from mohole.train.laws import ROWS, SPARSITY, WIDTH
 from mohole.train.scaling import FAR, Estimate, Law, Need, Point, best_points, fit_all, frontier, need, points_of
 from mohole.train.table import TABLE_FILE, SweepTable
@@ -19,6 +20,7 @@ from mohole.visible import visible
 
 _LINE_POINTS = 40
 _HEADS = ("law", "of", "constants, with 90 % intervals", "points", "residual")
+_BUDGET_HEADS = ("flops", "of", "latents", "rows", "fvu")
 _NEED_HEADS = ("target", "law", "of", "latents", "rows", "flops")
 
 
@@ -30,12 +32,21 @@ class Study:
     points: tuple[Point, ...]
     laws: tuple[Law, ...]
     needs: tuple[Need, ...]
+    frontiers: tuple[ComputeFrontier, ...]
+    """One for each rows law."""
+    budgets: tuple[tuple[ComputeFrontier, Budget], ...]
     notes: tuple[str, ...]
     """What could not be told, and why."""
 
 
-def read_study(sweeps: Sequence[Path], targets: Sequence[float], k: int | None) -> list[Study]:
+def read_study(
+    sweeps: Sequence[Path], targets: Sequence[float], k: int | None, budgets: Sequence[float] = ()
+) -> list[Study]:
     """Fit what the tables of these sweeps can tell, place by place.
+
+    Args:
+        targets: FVUs to reach.
+        budgets: FLOPs to spend.
 
     Raises:
         StageError: no law can be fitted at any place; says what is needed.
@@ -49,7 +60,7 @@ def read_study(sweeps: Sequence[Path], targets: Sequence[float], k: int | None) 
     refused: list[str] = []
     for (place, learns, d_in), points in groups.items():
         try:
-            studies.append(_study(f"{learns} at {place}", points, d_in, targets, k))
+            studies.append(_study(f"{learns} at {place}", points, d_in, targets, k, budgets))
         except StageError as error:
             refused.append(str(error))
     if not studies:
@@ -74,6 +85,14 @@ def scaling_text(studies: Sequence[Study]) -> RenderableType:
             for each in study.needs:
                 needs.add_row(*_need_line(each))
             parts.append(needs)
+        if study.budgets:
+            best = plain_table("The best that FLOPs can do")
+            for head in _BUDGET_HEADS:
+                best.add_column(head)
+            for frontier_of, budget in study.budgets:
+                best.add_row(*_budget_line(frontier_of, budget))
+            parts.append(best)
+        parts += [Text(visible(_frontier_line(each))) for each in study.frontiers]
         parts += [Text(visible(note), "dim") for note in study.notes]
     return Group(*parts)
 
@@ -85,13 +104,16 @@ def write_scaling(out: Path, studies: Sequence[Study]) -> None:
     notes = [
         "L is fvu, n latents, k active latents, D rows trained on. " + ". ".join(formulas) + ".",
         "Dashed: the fit. Intervals are of 90 %. Of members that differ in learning rate alone the best one counts.",
+        *(_frontier_line(each) for study in studies for each in study.frontiers),
         *(note for study in studies for note in study.notes),
     ]
     lines = [[study.place, *_law_line(law)] for study in studies for law in study.laws]
     write_page(out, "Scaling of dictionaries", notes, plots, ("place", *_HEADS), lines)
 
 
-def _study(place: str, points: Sequence[Point], d_in: int, targets: Sequence[float], k: int | None) -> Study:
+def _study(
+    place: str, points: Sequence[Point], d_in: int, targets: Sequence[float], k: int | None, budgets: Sequence[float]
+) -> Study:
     laws, notes = fit_all(place, points)
     needs = []
     for target in targets:
@@ -100,7 +122,13 @@ def _study(place: str, points: Sequence[Point], d_in: int, targets: Sequence[flo
                 needs.append(need(law, target, d_in, k))
             except StageError as error:
                 notes.append(str(error))
-    return Study(place, tuple(best_points(points)), tuple(laws), tuple(needs), tuple(notes))
+    frontiers = tuple(ComputeFrontier(law, d_in) for law in laws if law.form is ROWS)
+    if budgets and not frontiers:
+        notes.append(
+            f"{place}: no rows law, and so no answer to what FLOPs can do; sweep 3 widths at 3 numbers of steps"
+        )
+    spent = tuple((each, each.at(flops)) for flops in budgets for each in frontiers)
+    return Study(place, tuple(best_points(points)), tuple(laws), tuple(needs), frontiers, spent, tuple(notes))
 
 
 def _law_line(law: Law) -> list[str]:
@@ -113,6 +141,19 @@ def _need_line(each: Need) -> list[str]:
     far = f" (beyond {FAR:g}x of the data)" if each.is_far else ""
     others = ["" if found is None else _with_interval(found) for found in (each.rows, each.flops)]
     return [f"{each.target:g}", each.law.form.name, visible(where), _with_interval(each.n_latents) + far, *others]
+
+
+def _budget_line(of: ComputeFrontier, each: Budget) -> list[str]:
+    far = f" (beyond {FAR:g}x of the data)" if each.is_far else ""
+    found = [_with_interval(each.n_latents) + far, _with_interval(each.rows), _with_interval(each.fvu)]
+    return [f"{each.flops:.3g}", visible(of.law.where), *found]
+
+
+def _frontier_line(each: ComputeFrontier) -> str:
+    return (
+        f"compute ({each.law.where}), C the FLOPs of the encoder's products: what is above the floor falls as "
+        f"C^-{_with_interval(each.gamma())}, latents grow as C^{_with_interval(each.latents_exponent())}, rows as the rest"
+    )
 
 
 def _with_interval(found: Estimate) -> str:
@@ -137,10 +178,16 @@ def _plots(study: Study) -> list[Figure]:
     edge = frontier(study.points)
     dots = tuple((point.flops, point.fvu, _said(point)) for point in study.points)
     line = tuple((point.flops, point.fvu) for point in edge) if len(edge) > 1 else ()
-    plots.append(
-        plot(f"{study.place}: what compute buys", "FLOPs of a training", "FVU", [Series("frontier", dots, line)])
-    )
+    series = [Series("frontier", dots, line), *(_bought(each) for each in study.frontiers)]
+    plots.append(plot(f"{study.place}: what compute buys", "FLOPs of a training", "FVU", series))
     return plots
+
+
+def _bought(frontier: ComputeFrontier) -> Series:
+    flops = [point.flops for point in frontier.law.points]
+    places = np.geomspace(min(flops), max(flops) * FAR, _LINE_POINTS)
+    line = tuple(zip(places.tolist(), frontier.curve(places).tolist(), strict=True))
+    return Series(f"by the rows law ({frontier.law.where})", (), line, is_law=True)
 
 
 def _by(law: Law, name: str) -> list[Series]:

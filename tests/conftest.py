@@ -13,6 +13,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the netw
 import hypothesis
 import torch
 
+if not torch.cuda.is_available():
+    # Without a device Triton's programs run in its interpreter. It asks once, when it is imported: so here, before anyone does.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("mohole", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("mohole")

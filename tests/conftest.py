@@ -14,6 +14,10 @@ import hypothesis
 import jaxtyping
 import torch
 
+if not torch.cuda.is_available():
+    # Without a device Triton's programs run in its interpreter. It asks once, when it is imported: so here, before anyone does.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("mohole", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("mohole")

@@ -4,7 +4,7 @@ from types import ModuleType
 
 import torch
 
-from mohole.kernels import HAS_NUMBA
+from mohole.kernels import HAS_NUMBA, HAS_TRITON
 
 
 def kernels_for(device: torch.device) -> ModuleType:
@@ -13,6 +13,10 @@ def kernels_for(device: torch.device) -> ModuleType:
         from mohole.kernels import cpu
 
         return cpu
+    if device.type == "cuda" and HAS_TRITON:
+        from mohole.kernels import gpu
+
+        return gpu
     from mohole.kernels import plain
 
     return plain

@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from mohole.kernels import loops
-from mohole.kernels.pairs import AdamStep, Backward, ByLatent, Moving, Pairs, TooManyError, side_by_side
+from mohole.kernels.pairs import AdamStep, Backward, ByLatent, Moving, Pairs, TooManyError, best, side_by_side
 
 # Fewer latents cost more of MKL's overhead, more leave the cache: 512 x 2048 rows, of one whole product: 1.07 at 256,
 # 0.96-1.03 from 1024 to 4096.
@@ -86,11 +86,11 @@ def batch_top(
         held.append(found)
         n_held += len(found.latents)
         if n_held > 2 * n or (last == n_latents and n_held > n):
-            best = _best(side_by_side(held), n)
+            kept = best(side_by_side(held), n)
             limit[:] = np.nextafter(
-                best.values.min().numpy(), -np.inf
+                kept.values.min().numpy(), -np.inf
             )  # equals in higher latents may stand in lower rows
-            held, n_held = [best], n
+            held, n_held = [kept], n
     return side_by_side(held)
 
 
@@ -223,15 +223,6 @@ def _above_tile(tile: Tensor, bias: Tensor, limits: np.ndarray, first: int, most
     values, latents = np.empty(starts[-1], pre.dtype), np.empty(starts[-1], np.int32)
     _over(len(pre), loops.take_above, pre, offset, limits, first, starts, values, latents)
     return _pairs(starts, latents, values)
-
-
-def _best(pairs: Pairs, n: int) -> Pairs:
-    """The n largest; among those that equal the n-th the first ones."""
-    if len(pairs.values) <= n:
-        return pairs
-    least = torch.topk(pairs.values, n, sorted=False).values.min()
-    more, equal = pairs.values > least, pairs.values == least
-    return pairs.where(more | (equal & (equal.cumsum(0) <= n - int(more.sum()))))
 
 
 def _pairs(starts: np.ndarray, latents: np.ndarray, values: np.ndarray) -> Pairs:

@@ -63,6 +63,15 @@ def from_dense(keep: Tensor, pre: Float[Tensor, "B L"]) -> Pairs:
     return Pairs(starts, keep.nonzero()[:, 1].to(torch.int32), pre[keep])
 
 
+def best(pairs: Pairs, n: int) -> Pairs:
+    """The n pairs with the largest values; among those that equal the n-th the first ones."""
+    if len(pairs.values) <= n:
+        return pairs
+    least = torch.topk(pairs.values, n, sorted=False).values.min()
+    more, equal = pairs.values > least, pairs.values == least
+    return pairs.where(more | (equal & (equal.cumsum(0) <= n - more.sum())))
+
+
 @dataclass(frozen=True)
 class ByLatent:
     """The same pairs in the order of latents, rows ascending within one: what belongs to a latent is summed in one sweep."""

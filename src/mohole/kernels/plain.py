@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from mohole.kernels.pairs import AdamStep, Backward, ByLatent, Moving, Pairs, TooManyError, from_dense
+from mohole.kernels.pairs import AdamStep, Backward, ByLatent, Moving, Pairs, TooManyError, best, from_dense
 
 _BLOCKS = 16
 _CHUNK_NUMBERS = 1 << 22
@@ -51,12 +51,7 @@ def batch_top(
     scratch: Scratch | None = None,
 ) -> Pairs:
     """The batch's n largest positive pre-activations; among equals the lower row, then the lower latent is kept."""
-    found = above(rows, W_enc, b_enc, torch.zeros_like(b_enc))
-    if len(found.values) <= n:
-        return found
-    least = torch.topk(found.values, n, sorted=False).values.min()
-    more, equal = found.values > least, found.values == least
-    return found.where(more | (equal & (equal.cumsum(0) <= n - more.sum())))
+    return best(above(rows, W_enc, b_enc, torch.zeros_like(b_enc)), n)
 
 
 def above(

@@ -1,0 +1,426 @@
+"""The kernels on a CUDA device: Triton's programs for what torch has no operator for. Same names and laws as `cpu` and `plain`.
+
+Axes: B batch rows, L latents, N kept pairs, D width read, E width written, S sources.
+No [B, L] tensor and no gradient tensor is kept. Products are of float32 numbers as they are (no TF32), or of 16-bit ones summed
+in float32; codes have the type of b_enc, and what is summed over pairs is float32. float64 is encoded by `plain`: it is for
+checks, and so are more codes in a row, or wider rows, than a program can hold.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from mohole.kernels import gpu_programs as programs
+from mohole.kernels import plain
+from mohole.kernels.pairs import AdamStep, Backward, ByLatent, Moving, Pairs, TooManyError, best, side_by_side
+from mohole.kernels.plain import move
+
+__all__ = [
+    "Scratch", "above", "adam", "batch_top", "by_latent", "decode", "dots", "gradients", "move", "squared_lengths", "top_k",
+    "weighted_sum",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """What of the product one program makes at a time. The same for every batch, because the order of sums depends on it."""
+
+    rows: int
+    latents: int
+    columns: int
+    warps: int
+    stages: int
+
+
+# Chosen by what the compiler makes of them for Hopper (registers, shared memory, no spills in the loop); not measured yet.
+_WIDE = _Tile(rows=128, latents=256, columns=64, warps=8, stages=3)
+_WIDE_BYTES = 144 << 10
+"""Of shared memory that the wide tile takes; devices whose multiprocessors have less get the small one."""
+_SMALL = _Tile(rows=128, latents=128, columns=32, warps=8, stages=3)
+_EXACT = _Tile(rows=64, latents=128, columns=32, warps=8, stages=2)
+"""Of float32, which has no matrix units."""
+_PARTS = 8
+"""Parts of the latents that are searched side by side, at least: so programs that run at once share rows, which the L2 cache
+then holds. With one part, 132 programs would read 132 blocks of rows, again for every tile."""
+_MOST_HELD = 8192
+"""Candidates that a program can sort out at a time."""
+_ROOM = 64
+_ROOM_NUMBERS = 1 << 27
+_L2_BYTES = 32 << 20
+"""Of 50 MB on an H100; the rest is for what streams through."""
+_WIDEST = 16384
+_PIECE_PAIRS = 512
+"""A latent with more pairs is summed in pieces of so many: one that fires on half of all rows would keep one program busy for
+longer than all others together."""
+_PROGRAMS_WITHOUT_DEVICE = 3
+
+
+class Scratch:
+    """Memory for one encoding at a time, kept between batches, and how long the lists of the last one were."""
+
+    def __init__(self) -> None:
+        self.room = _ROOM
+        self._held: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """n numbers of any content."""
+        held = self._held.get(name)
+        if held is None or held.dtype != dtype or held.device != device or held.numel() < n:
+            self._held[name] = held = torch.empty(n, dtype=dtype, device=device)
+        return held[:n]
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """How an encoding is cut into items: blocks of rows times parts of the latents."""
+
+    tile: _Tile
+    n_parts: int
+    part_latents: int
+    n_items: int
+    n_programs: int
+
+    @classmethod
+    def of(cls, rows: Tensor, n_latents: int, most_parts: int) -> "_Cut":
+        tile, n_programs = _tile(rows), _n_programs(rows.device)
+        n_blocks, n_tiles = -(-len(rows) // tile.rows), -(-n_latents // tile.latents)
+        wanted = max(_PARTS, -(-n_programs // max(n_blocks, 1)))
+        n_parts = min(_power_of_two(wanted), _power_of_two(n_tiles), most_parts)
+        part_latents = -(-n_tiles // n_parts) * tile.latents
+        return cls(tile, n_parts, part_latents, n_blocks * n_parts, min(n_blocks * n_parts, n_programs))
+
+    @property
+    def options(self) -> dict[str, int]:
+        """Blocks, and how the compiler shall run them."""
+        tile = self.tile
+        blocks = {"BLOCK_B": tile.rows, "BLOCK_L": tile.latents, "BLOCK_D": tile.columns}
+        return blocks | {"num_warps": tile.warps, "num_stages": tile.stages, "enable_fp_fusion": True}
+
+
+def top_k(
+    rows: Float[Tensor, "B D"],
+    W_enc: Float[Tensor, "L D"],
+    b_enc: Float[Tensor, " L"],
+    k: int,
+    scratch: Scratch | None = None,
+) -> Pairs:
+    """Each row's k largest positive pre-activations, or all where there are fewer; among equals the lower latent is kept.
+
+    A program goes through a part of the latents for a block of rows. It keeps what exceeds the row's k-th best so far, and
+    sorts out when its room is full; the best of the parts are then the best of the row.
+    """
+    n_rows, n_latents, width = len(rows), *W_enc.shape
+    k = min(k, n_latents)
+    tile = _tile(rows)
+    room = _power_of_two(k + tile.latents + max(k, tile.latents // 2))
+    if rows.dtype == torch.float64 or room > _MOST_HELD:
+        return plain.top_k(rows, W_enc, b_enc, k)
+    scratch, device, kept = scratch or Scratch(), rows.device, _power_of_two(k)
+    cut = _Cut.of(rows, n_latents, most_parts=_MOST_HELD // kept)
+    n_own = cut.n_programs * tile.rows
+    held = scratch("held values", n_own * room, torch.float32, device)
+    held_latents = scratch("held latents", n_own * room, torch.int32, device)
+    states = torch.empty(n_own, dtype=torch.int32, device=device), torch.empty(n_own, device=device)
+    values = scratch("values", n_rows * cut.n_parts * kept, torch.float32, device).zero_().view(n_rows, -1)
+    latents = scratch("latents", values.numel(), torch.int32, device).view(n_rows, -1)
+    programs.stream_top[(cut.n_programs,)](
+        rows.contiguous(), W_enc.contiguous(), b_enc, held, held_latents, *states, values, latents,
+        n_rows, n_latents, width, k, cut.part_latents, cut.n_parts, cut.n_items,
+        ROOM=room, GROUP=min(_MOST_HELD // room, tile.rows), KEPT=kept, **cut.options,
+    )  # fmt: skip
+    counts = torch.empty(n_rows, dtype=torch.int32, device=device)
+    group = max(_MOST_HELD // values.shape[1], 1)
+    programs.merge_parts[(-(-n_rows // group),)](
+        values, latents, counts, n_rows, k, WIDTH=values.shape[1], GROUP=group, num_warps=8, enable_fp_fusion=True
+    )
+    return _packed(counts, values[:, :kept], latents[:, :kept], b_enc.dtype)
+
+
+def batch_top(
+    rows: Float[Tensor, "B D"],
+    W_enc: Float[Tensor, "L D"],
+    b_enc: Float[Tensor, " L"],
+    n: int,
+    scratch: Scratch | None = None,
+) -> Pairs:
+    """The batch's n largest positive pre-activations; among equals the lower row, then the lower latent is kept.
+
+    Each slab of latents is as wide as all before it: about as many of its pre-activations as are kept exceed their least.
+    """
+    if rows.dtype == torch.float64:
+        return plain.batch_top(rows, W_enc, b_enc, n)
+    scratch, n_latents, mean = scratch or Scratch(), len(W_enc), -(-n // max(len(rows), 1))
+    limit = torch.zeros(1, device=rows.device)
+    found: Pairs | None = None
+    for first, last in _doubling(4 * mean, n_latents, _tile(rows).latents):
+        room = last - first if first == 0 else 8 * mean + _ROOM
+        more = _above(rows, W_enc[first:last], b_enc[first:last], limit.expand(last - first), scratch, room)
+        more = Pairs(more.row_starts, more.latents + first, more.values)
+        found = best(more if found is None else side_by_side([found, more]), n)
+        if len(found.values) >= n:  # equals in higher latents may stand in lower rows
+            limit = torch.nextafter(found.values.min().float(), -torch.ones_like(limit))
+    assert found is not None
+    return found
+
+
+def above(
+    rows: Float[Tensor, "B D"],
+    W_enc: Float[Tensor, "L D"],
+    b_enc: Float[Tensor, " L"],
+    thresholds: Float[Tensor, " L"],
+    scratch: Scratch | None = None,
+    most: int | None = None,
+) -> Pairs:
+    """All pre-activations that exceed their latent's threshold.
+
+    Raises:
+        TooManyError: more than `most`; found out by counting.
+    """
+    if rows.dtype == torch.float64:
+        return plain.above(rows, W_enc, b_enc, thresholds, most=most)
+    scratch = scratch or Scratch()
+    return _above(rows, W_enc, b_enc, thresholds, scratch, scratch.room, most)
+
+
+def decode(
+    pairs: Pairs, values: Float[Tensor, " N"], W_dec: Float[Tensor, "L E"], out: Float[Tensor, "B E"]
+) -> Float[Tensor, "B E"]:
+    """Add each row's decoder directions, weighted by its values, to `out`."""
+    n_rows, width = out.shape
+    block, n_pairs = _block_of_columns(W_dec)
+    target = out.contiguous()
+    programs.decode_rows[(n_rows * -(-width // block),)](
+        pairs.row_starts, pairs.latents, values, W_dec.contiguous(), target, n_rows, width,
+        SUM=_sum_type(W_dec), BLOCK_E=block, PAIRS=n_pairs, num_warps=4, enable_fp_fusion=True,
+    )  # fmt: skip
+    return out if target is out else out.copy_(target)
+
+
+def dots(
+    pairs: Pairs, sources: Float[Tensor, "S B E"], source_of: UInt8[Tensor, " L"], W_dec: Float[Tensor, "L E"]
+) -> Float[Tensor, " N"]:
+    """For each pair: its latent's source, at its row, along its decoder direction."""
+    _, n_rows, width = sources.shape
+    block, n_pairs = _block_of_columns(W_dec)
+    n_blocks = -(-width // block)
+    found = torch.empty(n_blocks, len(pairs.latents), dtype=_sum_dtype(W_dec), device=W_dec.device)
+    programs.dot_pairs[(n_rows * n_blocks,)](
+        pairs.row_starts, pairs.latents, sources.contiguous(), source_of, W_dec.contiguous(), found,
+        n_rows, len(pairs.latents), width,
+        SUM=_sum_type(W_dec), BLOCK_E=block, PAIRS=n_pairs, num_warps=4, enable_fp_fusion=True,
+    )  # fmt: skip
+    return found.sum(0)
+
+
+def by_latent(pairs: Pairs, n_latents: int) -> ByLatent:
+    """The pairs in the order of latents. torch's sort is the device's radix sort."""
+    latents, order = pairs.latents.to(torch.int32).sort(stable=True)
+    edges = torch.arange(n_latents + 1, dtype=torch.int32, device=latents.device)
+    return ByLatent(torch.searchsorted(latents, edges), order.to(torch.int32), pairs.rows[order].to(torch.int32))
+
+
+def gradients(
+    back: Backward, W_dec: Float[Tensor, "L E"], first: int = 0, last: int | None = None
+) -> tuple[Float[Tensor, "slab D"], Float[Tensor, "slab E"]]:
+    """The gradients of W_enc and W_dec as tensors, of all latents or of a range of them."""
+    if _is_wide(back):
+        return plain.gradients(back, W_dec, first, last)
+    n = (len(W_dec) if last is None else last) - first
+    d_enc = torch.empty(n, back.centred.shape[1], dtype=_sum_dtype(W_dec), device=W_dec.device)
+    d_dec = torch.empty(n, W_dec.shape[1], dtype=d_enc.dtype, device=W_dec.device)
+    _sum_gradients(back, W_dec, first, n, d_enc, d_dec, d_enc)
+    return d_enc, d_dec
+
+
+def squared_lengths(back: Backward, W_dec: Float[Tensor, "L E"]) -> Float[Tensor, " L"]:
+    """The squared length of each latent's gradients, both rows together. No gradient is kept."""
+    if _is_wide(back):
+        return plain.squared_lengths(back, W_dec)
+    squares = torch.empty(len(W_dec), dtype=_sum_dtype(W_dec), device=W_dec.device)
+    _sum_gradients(back, W_dec, 0, len(W_dec), None, None, squares)
+    return squares
+
+
+def adam(
+    back: Backward, encoder: Moving, decoder: Moving, step: AdamStep, *, shrink: float = 1.0
+) -> Float[Tensor, " L"]:
+    """Move both matrices by their gradients times `shrink`, without a gradient tensor. Returns what `squared_lengths` does."""
+    if _is_wide(back):
+        return plain.adam(back, encoder, decoder, step, shrink=shrink)
+    W_dec = decoder.weight
+    squares = torch.empty(len(W_dec), dtype=_sum_dtype(W_dec), device=W_dec.device)
+    numbers = [
+        step.beta1,
+        1.0 - step.beta1,
+        step.beta2,
+        1.0 - step.beta2,
+        step.step_size,
+        step.root_scale,
+        step.epsilon,
+    ]
+    # In a tensor, because Triton would round numbers to float32.
+    given = torch.tensor([*numbers, shrink], dtype=squares.dtype, device=W_dec.device)
+    matrices = [tensor for moving in (encoder, decoder) for tensor in (moving.weight, moving.mean, moving.square)]
+    programs.adam_latents[(len(W_dec),)](
+        *_arrays(back), *_pieces(back, W_dec), *matrices, squares, given,
+        len(back.centred), back.centred.shape[1], W_dec.shape[1], IS_UNIT=back.is_unit, **_blocks(back),
+    )  # fmt: skip
+    return squares
+
+
+def weighted_sum(weights: Float[Tensor, " L"], matrix: Float[Tensor, "L D"]) -> Float[Tensor, " D"]:
+    """weights @ matrix. On a device the order of sums depends on shapes alone, whatever the threads of the processor."""
+    return weights @ matrix if matrix.is_cuda else plain.weighted_sum(weights, matrix)
+
+
+def _above(
+    rows: Tensor, W_enc: Tensor, b_enc: Tensor, limits: Tensor, scratch: Scratch, room: int, most: int | None = None
+) -> Pairs:
+    """Lists are given room for what is likely. Where one is longer, the product is made again, with room as it was counted."""
+    n_rows, n_latents, width = len(rows), *W_enc.shape
+    cut = _Cut.of(rows, n_latents, most_parts=_MOST_HELD)
+    n_lists = n_rows * cut.n_parts
+    room = max(min(room, cut.part_latents, _ROOM_NUMBERS // max(n_lists, 1)), 1)
+    counts = torch.zeros(n_lists, dtype=torch.int32, device=rows.device)
+    operands = rows.contiguous(), W_enc.contiguous(), b_enc.contiguous(), limits.contiguous()
+
+    def stream(starts: Tensor, values: Tensor, latents: Tensor) -> None:
+        programs.stream_above[(cut.n_programs,)](
+            *operands, starts, values, latents, counts,
+            n_rows, n_latents, width, cut.part_latents, cut.n_parts, cut.n_items, **cut.options,
+        )  # fmt: skip
+
+    values = scratch("above values", n_lists * room, torch.float32, rows.device)
+    latents = scratch("above latents", n_lists * room, torch.int32, rows.device)
+    stream(torch.arange(n_lists + 1, device=rows.device) * room, values, latents)
+    if most is not None and int(counts.sum()) > most:
+        raise TooManyError
+    longest = int(counts.max()) if n_lists else 0
+    scratch.room = _power_of_two(max(longest, 1))
+    if longest <= room:
+        found = _packed(counts, values.view(n_lists, room), latents.view(n_lists, room), b_enc.dtype)
+    else:
+        starts = _starts(counts)
+        values = torch.empty(int(starts[-1]), device=rows.device)
+        latents = torch.empty(len(values), dtype=torch.int32, device=rows.device)
+        stream(starts, values, latents)
+        found = Pairs(starts, latents, values.to(b_enc.dtype))
+    return Pairs(found.row_starts[:: cut.n_parts].contiguous(), found.latents, found.values)
+
+
+def _packed(
+    counts: Int[Tensor, " list"],
+    values: Float[Tensor, "list room"],
+    latents: Int[Tensor, "list room"],
+    dtype: torch.dtype,
+) -> Pairs:
+    """The beginnings of lists, one after the other."""
+    held = torch.arange(values.shape[1], device=counts.device) < counts[:, None]
+    return Pairs(_starts(counts), latents.masked_select(held), values.masked_select(held).to(dtype))
+
+
+def _starts(counts: Int[Tensor, " list"]) -> Int[Tensor, " list_plus_one"]:
+    return torch.cat([torch.zeros(1, dtype=torch.int64, device=counts.device), counts.cumsum(0)])
+
+
+def _doubling(first_width: int, n_latents: int, step: int) -> Iterator[tuple[int, int]]:
+    """Ranges that cover all latents, each as wide as those before it, in whole tiles."""
+    first, last = 0, min(-(-first_width // step) * step, n_latents)
+    while first < n_latents:
+        yield first, last
+        first, last = last, min(2 * last, n_latents)
+
+
+def _sum_gradients(
+    back: Backward, W_dec: Tensor, first: int, n: int, d_enc: Tensor | None, d_dec: Tensor | None, squares: Tensor
+) -> None:
+    """Into d_enc and d_dec where they are given, else their squared lengths into `squares`."""
+    programs.sum_gradients[(n,)](
+        *_arrays(back), *_pieces(back, W_dec), W_dec,
+        squares if d_enc is None else d_enc, squares if d_dec is None else d_dec, squares,
+        first, len(back.centred), back.centred.shape[1], W_dec.shape[1],
+        KEEPS=d_enc is not None, IS_UNIT=back.is_unit, **_blocks(back),
+    )  # fmt: skip
+
+
+def _arrays(back: Backward) -> tuple[Tensor | int, ...]:
+    """As the programs take them."""
+    pairs = back.by_latent
+    sites = torch.tensor(back.sites, device=back.centred.device)
+    return (
+        pairs.starts, pairs.order, pairs.rows, back.d_pre, back.values, back.centred, back.sources, back.source_of,
+        back.norm_gradient, sites, len(sites) - 1,
+    )  # fmt: skip
+
+
+def _pieces(back: Backward, W_dec: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(where each latent's pieces start, their sums for W_enc, and for W_dec). Latents with few pairs have no pieces."""
+    n_pairs = torch.diff(back.by_latent.starts)
+    n_pieces = torch.where(n_pairs > _PIECE_PAIRS, -(-n_pairs // _PIECE_PAIRS), 0)
+    starts = _starts(n_pieces)
+    latents = torch.repeat_interleave(n_pieces)
+    enc, dec = (
+        torch.empty(len(latents), width, dtype=_sum_dtype(W_dec), device=W_dec.device)
+        for width in (back.centred.shape[1], W_dec.shape[1])
+    )
+    pairs = back.by_latent
+    programs.sum_pieces[(len(latents),)](
+        pairs.starts, pairs.order, pairs.rows, back.d_pre, back.values, back.centred, back.sources, back.source_of,
+        starts, latents, enc, dec, _PIECE_PAIRS, len(back.centred), back.centred.shape[1], W_dec.shape[1], **_blocks(back),
+    )  # fmt: skip
+    return starts, enc, dec
+
+
+def _blocks(back: Backward) -> dict[str, object]:
+    """Whole rows: the gradient along a unit vector, and the vector's new length, are known when all of it is."""
+    widths = back.centred.shape[1], back.sources.shape[2]
+    widest = max(widths)
+    return {
+        "BLOCK_D": _power_of_two(widths[0]), "BLOCK_E": _power_of_two(widths[1]), "PAIRS": 4 if widest <= 2048 else 2,
+        "SUM": _sum_type(back.centred), "num_warps": 4 if widest <= 1024 else 8 if widest <= 4096 else 16,
+        "enable_fp_fusion": True,
+    }  # fmt: skip
+
+
+def _is_wide(back: Backward) -> bool:
+    return max(back.centred.shape[1], back.sources.shape[2]) > _WIDEST
+
+
+def _block_of_columns(W_dec: Tensor) -> tuple[int, int]:
+    """(columns, pairs) of a gather: as many columns as the L2 cache holds of all decoder rows, or many where it holds too few."""
+    n_latents, width = W_dec.shape
+    fitting = _L2_BYTES // max(n_latents * W_dec.element_size(), 1)
+    columns = 1 << (fitting.bit_length() - 1) if fitting >= 64 else 512
+    columns = min(columns, 1024, _power_of_two(width))
+    return columns, min(max(2048 // columns, 2), 32)
+
+
+def _sum_dtype(weight: Tensor) -> torch.dtype:
+    return torch.float64 if weight.dtype == torch.float64 else torch.float32
+
+
+def _sum_type(weight: Tensor) -> object:
+    return programs.DOUBLE if weight.dtype == torch.float64 else programs.SINGLE
+
+
+def _tile(rows: Tensor) -> _Tile:
+    if rows.dtype in (torch.float32, torch.float64):
+        return _EXACT
+    if rows.is_cuda and torch.cuda.get_device_properties(rows.device).shared_memory_per_multiprocessor < _WIDE_BYTES:
+        return _SMALL
+    return _WIDE
+
+
+def _n_programs(device: torch.device) -> int:
+    """That run at once. Results do not depend on it."""
+    if device.type != "cuda":
+        return _PROGRAMS_WITHOUT_DEVICE
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def _power_of_two(n: int) -> int:
+    """The least that is no less."""
+    return 1 << max(n - 1, 0).bit_length()

@@ -7,8 +7,9 @@ import torch
 from tests.train import dense
 from tests.train.test_objective import KINDS, N_LATENTS, run, settings_of, some_batch, some_weights
 
-from mohole.config import Gated, JumpReLU, TopK, Train
+from mohole.config import Gated, JumpReLU, TopK, Train, parse
 from mohole.config.train import Adam, Muon, Signum
+from mohole.errors import ConfigError
 from mohole.train.optimiser import Optimiser, RunningMean, learning_rate, orthogonal
 from mohole.train.weights import Weights
 
@@ -22,6 +23,22 @@ def test_the_rate_rises_straight_stays_flat_and_falls_straight() -> None:
     flat = Train(steps=5, lr=0.3, warmup_steps=0, decay_share=0.0)
     assert [learning_rate(step, flat) for step in range(5)] == [0.3] * 5
     assert all(0 < learning_rate(step, Train(steps=7, decay_share=1.0)) <= Train().lr for step in range(7))
+
+
+def test_the_automatic_rate_goes_as_one_over_the_root_of_the_width_and_leaves_numbers_alone() -> None:
+    for optimiser, at_16384, exponent in ((Adam(), 2e-4, -0.5), (Signum(), 5e-3, -0.5), (Muon(), 2e-3, 0.0)):
+        for n_latents in (1024, 16384, 65536):
+            settings = Train(lr="auto", n_latents=n_latents, optimiser=optimiser, steps=100, warmup_steps=0)
+            expected = at_16384 * (n_latents / 16384) ** exponent
+            assert settings.rate() == pytest.approx(expected)
+            assert learning_rate(50, settings) == pytest.approx(expected)
+    assert Train(lr=0.123, n_latents=65536).rate() == 0.123
+    assert Train().rate() == Train().lr == 5e-3
+    for wrong in ("automatic", 0.0, True, math.nan):
+        with pytest.raises(
+            ConfigError, match=rf"train.lr: {wrong!r}: input should be a valid number above 0 .*, or 'auto'"
+        ):
+            parse({"run": "x", "train": {"lr": wrong}})
 
 
 @pytest.mark.parametrize("clip_norm", [None, 1e9, 0.3])

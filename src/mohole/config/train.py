@@ -4,10 +4,12 @@ Weights of penalties are those of the papers, whose loss sums over dimensions: l
 a mean over rows. Rows are scaled so that their mean squared distance from their centre is d_model (the original recipe's units).
 """
 
+import math
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, assert_never
 
 from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from mohole.config.tables import Count, Flag, Name, NotNegative, PositiveFloat, Share, Table, Whole
 
@@ -235,9 +237,11 @@ class Train(Table):
     """0: rows come from the store, in the shuffled order. More: the model is run as training goes on, and so many rows are held
     in memory and mixed at a time: nothing is read from the disk, and the mixing is weaker (docs/stores.md)."""
     # Built-in model, resid_post.1, 1024 latents, k 16, 900 steps of 1024 rows: held-out FVU 0.030 at 2e-3, 0.024 at 4e-3,
-    # 0.022 at 8e-3 (17 dead). Long trainings and wide dictionaries want less (Gao et al. 2024: in proportion to width^-1/2).
-    lr: Annotated[float, Field(strict=True, gt=0.0, le=1e30)] = 5e-3
-    """The learning rate, held flat after the warm-up and brought to zero over the last `decay_share`."""
+    # 0.022 at 8e-3 (17 dead). Long trainings and wide dictionaries want less: `auto`.
+    lr: Annotated[float, Field(strict=True, gt=0.0, le=1e30)] | Literal["auto"] = 5e-3
+    """The learning rate, held flat after the warm-up and brought to zero over the last `decay_share`. `auto`: by the number of
+    latents, 2e-4 * (n_latents / 16384)^-1/2 with adam, 5e-3 * (n_latents / 16384)^-1/2 with signum, 2e-3 with muon; these are
+    for long trainings, and low for short ones."""
     optimiser: AnyOptimiser = Adam()
     """What makes steps of gradients."""
     warmup_steps: Annotated[int, Field(strict=True, ge=0)] = 50
@@ -277,6 +281,15 @@ class Train(Table):
         """`-o train.nonlinearity.k=32` alone means the default kind."""
         return {"kind": "topk"} | given if isinstance(given, dict) else given
 
+    @field_validator("lr", mode="before")
+    @classmethod
+    def _rate(cls, given: Any) -> Any:
+        """A message of its own: that of a union would name its parts."""
+        is_number = isinstance(given, int | float) and not isinstance(given, bool)
+        if given != "auto" and not (is_number and 0.0 < given <= 1e30):
+            raise PydanticCustomError("rate", "input should be a valid number above 0 and at most 1e30, or 'auto'")
+        return given
+
     @model_validator(mode="after")
     def _fits(self) -> "Train":
         nonlinearity = self.nonlinearity
@@ -307,6 +320,25 @@ class Train(Table):
                 f"initial_l0: {self.initial_l0} is more than half of the latents; the most is {self.n_latents / 2}"
             )
         return self
+
+    def rate(self) -> float:
+        """`lr`, as a number.
+
+        Gao et al. 2024 (arXiv 2406.04093, section 3) find the best rate of Adam in proportion to n_latents^-1/2; the constants
+        are sparsify's, which takes the same law for signum and one rate for muon. An `lr` that is a number is left as it is.
+        """
+        if self.lr != "auto":
+            return self.lr
+        width = math.sqrt(2**14 / self.n_latents)
+        match self.optimiser:
+            case Adam():
+                return 2e-4 * width
+            case Signum():
+                return 5e-3 * width
+            case Muon():
+                return 2e-3
+            case _:
+                assert_never(self.optimiser)
 
     def last_flat_step(self) -> int:
         """The last step, counted from 1, before the rate falls."""

@@ -215,5 +215,5 @@ def _check(stepped: Stepped, name: str, step: int) -> None:
 def _worse(name: str, step: int, line: dict[str, Any], settings: Train) -> str:
     return (
         f"{name}: fvu {line['fvu']} at step {step + 1}, above 1 for {_WORSE_THAN_THE_MEAN} lines of the record: the mean alone "
-        f"reconstructs better; try a lower train.lr than {settings.lr}, or a lower train.sparsity.weight"
+        f"reconstructs better; try a lower train.lr than {settings.rate():.3g}, or a lower train.sparsity.weight"
     )

@@ -25,7 +25,7 @@ def learning_rate(step: int, settings: Train) -> float:
     rise = (step + 1) / settings.warmup_steps if settings.warmup_steps else 1.0
     decay_steps = settings.decay_share * settings.steps
     fall = (settings.steps - step) / decay_steps if decay_steps else 1.0
-    return settings.lr * min(rise, 1.0, fall)
+    return settings.rate() * min(rise, 1.0, fall)
 
 
 class Optimiser:

@@ -171,7 +171,7 @@ def _entry(name: str, settings: Train, **found: Any) -> Entry:
         k=nonlinearity.k if isinstance(nonlinearity, TopK | BatchTopK) else None,
         penalty=penalty.kind if penalty else None,
         sparsity_weight=penalty.weight if penalty else None,
-        lr=settings.lr,
+        lr=settings.rate(),
         steps=settings.steps,
         rows=settings.steps * settings.batch_rows,
         **facts,

@@ -121,7 +121,7 @@ def _make_hookpoint(
             for step in range(1, 901, 10):
                 fvu = 0.02 + 0.9 * math.exp(-step / 60)
                 record.write(
-                    step=step, rows=step * 1024, loss=fvu * 3, aux_loss=0.1, fvu=fvu, l0=16.0, dead=900 - step, lr=1e-3
+                    step=step, rows=step * 1024, loss=fvu * 3, auxk_loss=0.1, fvu=fvu, l0=16.0, dead=900 - step, lr=1e-3
                 )
     with finished(folder / "catalogue", "catalogue") as out:
         settings = config.Catalogue(context_tokens=12)

@@ -98,6 +98,8 @@ def test_plots_are_never_put_into_an_artifact_or_a_draft(run: Path) -> None:
     for path in (place, place / "dictionary", place / "dictionary" / "record.jsonl", place / ".dictionary.partial"):
         assert place_of_plots(path) == place / "training.html"
     assert place_of_plots(run) == run / "training.html"
+    draft = record(run / "sweep" / ".resid_post.1.partial" / "n32", [line(10)], is_finished=False)
+    assert place_of_plots(draft) == place_of_plots(draft.parent) == run / "sweep" / "training.html"
     assert place_of_plots(run / "sweep" / "resid_post.0" / "n32") == run / "sweep" / "resid_post.0" / "training.html"
 
 
@@ -196,6 +198,21 @@ def test_ticks_are_apart_and_on_the_axis_and_say_where_they_stand(
         assert number(label) == pytest.approx(
             value, rel=0.02, abs=(axis.high - axis.low) * 1e-3 if scale == "linear" else 0
         )
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([0.0, 1.1], ["0", "0.25", "0.50", "0.75", "1.00"]),
+        ([0.0, 5e-5], ["0", "2e-5", "4e-5"]),
+        ([0.0, 25_000.0], ["0", "10k", "20k"]),
+        ([15.99, 16.0], ["15.9900", "15.9925", "15.9950", "15.9975", "16.0000"]),
+        ([0.0, 1.3e6], ["0", "0.5M", "1.0M"]),
+        ([-0.002, 0.016], ["0", "0.005", "0.010", "0.015"]),
+    ],
+)
+def test_labels_have_the_digits_of_their_step(values: list[float], labels: list[str]) -> None:
+    assert [label for _, label in Axis.over(values, 0, 160, "linear").ticks(32)] == labels
 
 
 def number(label: str) -> float:

@@ -39,7 +39,7 @@ def test_a_dictionary_that_is_all_dead_learns_its_centre_and_says_so(nonlinearit
     line = own.measure(stepped, batch)
     assert line["fvu"] < 1.1  # the mean alone gives 1
     if stepped.n_dead == 50 and not isinstance(nonlinearity, TopK | BatchTopK):
-        assert line["aux_loss"] == 0.0  # no dead latent reads anything positive, so AuxK has nothing to move
+        assert line["auxk_loss"] == 0.0  # no dead latent reads anything positive, so AuxK has nothing to move
     assert all(tensor.isfinite().all() for _, tensor in own.weights.named())
 
 

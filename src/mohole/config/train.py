@@ -264,7 +264,7 @@ class Train(Table):
     """The dictionary is a running mean of the weights, of which each step keeps this share (0.999, say). 0: the last weights."""
     log_every: Count = 10
     """Steps between two lines of the record."""
-    # Built-in model, 1024 latents: a look at 1024 tokens costs what 6 steps of 1024 rows do, the first one what 18 more do.
+    # Built-in model, 1024 latents: a look at 1024 tokens costs what 6 steps of 1024 rows do, the first one what 26 more do.
     evaluate_every: Whole = 100
     """Steps between two looks at what the model loses, on a little held-out text, with the dictionary so far in the place of its
     activation: ce_recovered and excess_ce, at the next line of the record. 0: never, and no model is needed. Only of `sae`."""

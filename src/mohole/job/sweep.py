@@ -96,6 +96,6 @@ def _fill(draft: Path, recipe: Recipe, stage: Stage, chosen: Mapping[str, Train]
 
     torch.set_num_threads(share_cores(1, processes=recipe.machine.processes, threads=recipe.machine.threads).threads)
     workshop = Workshop(recipe)
-    learns = workshop.settings(stage).learns
+    learns = workshop.settings.learns
     own = {name: settings.model_copy(update={"learns": learns}) for name, settings in chosen.items()}
     sweep(draft, workshop.streams(stage), own, seed=recipe.seed, in_model=workshop.in_model(stage))

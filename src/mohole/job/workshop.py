@@ -116,7 +116,7 @@ class Workshop:
         from mohole.train import train
         from mohole.train.loop import RECORD_FILE
 
-        recipe, settings = self.recipe, self.settings(stage)
+        recipe, settings = self.recipe, self.settings
         streams, in_model = self.streams(stage), self.in_model(stage)
         with ExitStack() as open_ones:
             sinks = []
@@ -126,8 +126,9 @@ class Workshop:
                 open_ones.callback(sinks[-1].close)
             return train(out, streams, settings, seed=recipe.seed, sinks=sinks, in_model=in_model)
 
-    def settings(self, stage: Stage) -> Train:
-        """How the dictionary of a training is learned, its hookpoints in mohole's words."""
+    @property
+    def settings(self) -> Train:
+        """How dictionaries are learned, its hookpoints in mohole's words."""
         return self.recipe.train.model_copy(update={"learns": learned(self.recipe)})
 
     def streams(self, stage: Stage) -> "dict[str, RowStream]":

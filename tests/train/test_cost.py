@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mohole.config import JumpReLU, ReLU, TopK, Train
-from mohole.config.train import CrossLayerOf
+from mohole.config.train import Adam, CrossLayerOf
 from mohole.errors import ConfigError
 from mohole.train import cost
 from mohole.train.cost import Limit, Watch, available_bytes, check_memory, check_memory_together, training_bytes
@@ -22,6 +22,8 @@ ONE, TWO = Sites(("a",), (64,)), Sites(("a", "b"), (64, 64))
     [
         ({"nonlinearity": TopK(k=4)}, ONE),
         ({"nonlinearity": JumpReLU(), "average": 0.9}, ONE),
+        ({"nonlinearity": TopK(k=4), "optimiser": Adam(moments="bfloat16")}, ONE),
+        ({"nonlinearity": TopK(k=4), "optimiser": Adam(moments="8bit")}, ONE),
         ({"nonlinearity": TopK(k=4), "learns": CrossLayerOf(reads=("a", "b"), writes=("a", "b"))}, TWO),
     ],
 )

@@ -11,7 +11,7 @@ import torch
 
 from mohole import artifact
 from mohole.config import BatchTopK, Gated, JumpReLU, ReLU, TopK, Train
-from mohole.config.train import CrosscoderOf, CrossLayerOf, Muon, Resample, Sae, Signum, TranscoderOf
+from mohole.config.train import Adam, CrosscoderOf, CrossLayerOf, Muon, Resample, Sae, Signum, TranscoderOf
 from mohole.dictionary import load_dictionary
 from mohole.errors import ArtifactError, NumericsError
 from mohole.record import read_record
@@ -32,6 +32,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "relu, in pairs": {"nonlinearity": ReLU(), "n_latents": 400, "initial_l0": 6.0},
     "jumprelu": {"nonlinearity": JumpReLU(), "pre_act_weight": 0.01},
     "gated": {"nonlinearity": Gated()},
+    "16 bits": {"nonlinearity": TopK(k=3), "optimiser": Adam(moments="bfloat16")},
+    "8 bits, in tiles": {"nonlinearity": ReLU(), "optimiser": Adam(moments="8bit")},
     "resampled": {
         "nonlinearity": JumpReLU(),
         "initial_l0": 0.5,

@@ -109,6 +109,9 @@ class Adam(Table):
     """Share of the running mean of gradients that a step keeps."""
     beta2: Share = 0.999
     """The same, of their squares."""
+    moments: Literal["float32", "bfloat16", "8bit"] = "float32"
+    """How both are held of the two matrices: 12 bytes for each weight with the weight itself, 8, or 6. Fewer bits are rounded by
+    chance, which a step is a little noisier and slower by."""
 
 
 class Signum(Table):

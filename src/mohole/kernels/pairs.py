@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 
 
@@ -146,8 +146,13 @@ class Moving:
     """A tensor and its two moments, moved in place."""
 
     weight: Float[Tensor, "..."]
-    mean: Float[Tensor, "..."]
-    square: Float[Tensor, "..."]
+    mean: Shaped[Tensor, "..."]
+    """Of gradients. Whole numbers: codes, which `kernels.moments` reads and writes."""
+    square: Shaped[Tensor, "..."]
+    scales: Float[Tensor, "2 L"] | None = None
+    """Of codes: the largest mean and square of each row, where they are shares of it."""
+    salt: int = 0
+    """Of codes: the tensor's own number, for the chance by which they are rounded."""
 
     @classmethod
     def still(cls, weight: Float[Tensor, "..."]) -> "Moving":

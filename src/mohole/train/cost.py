@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from mohole.config import BatchTopK, TopK, Train
-from mohole.config.train import Adam, CrossLayerOf, Muon
+from mohole.config.train import Adam, AnyOptimiser, CrossLayerOf, Muon
 from mohole.errors import ConfigError
 from mohole.train.objective import DENSE_SHARE
 from mohole.train.weights import Sites
@@ -41,17 +41,23 @@ def training_bytes(settings: Train, reads: Sites, writes: Sites) -> int:
         kept, starts_dense = float(settings.nonlinearity.k), False
     else:
         kept, starts_dense = min(settings.first_l0(), most), settings.first_l0() > most
-    moments = 2 if isinstance(settings.optimiser, Adam) else 1
-    copies = 1 + moments + (1 if settings.average else 0)
-    saved = copies if settings.checkpoint_every is None or settings.checkpoint_every < settings.steps else 0
-    end = 2 if settings.average else 1  # the dictionary in the model's units, and the mean it is made of
+    held = 4 * (2 if settings.average else 1) + _moment_bytes(settings.optimiser)
+    saved = held if settings.checkpoint_every is None or settings.checkpoint_every < settings.steps else 0
+    end = 8 if settings.average else 4  # the dictionary in the model's units, and the mean it is made of
     tile = min(settings.n_latents, _LIMIT_LATENTS) * settings.batch_rows
     pairs = int(settings.batch_rows * (kept * 12 + 64)) * len(layers)
     batch = settings.batch_rows * (4 * reads.width + (4 + len(settings.prefixes)) * writes.width)
     if settings.resample is not None:  # rows that are held, and a checkpoint's copy of them
         batch += 2 * min(settings.resample.most, settings.n_latents * len(layers)) * (reads.width + writes.width)
     gradients = numbers * (isinstance(settings.optimiser, Muon) + starts_dense)
-    return 4 * (gradients + numbers * (copies + max(saved, end)) + tile + pairs + batch)
+    return numbers * (held + max(saved, end)) + 4 * (gradients + tile + pairs + batch)
+
+
+def _moment_bytes(optimiser: AnyOptimiser) -> int:
+    """Of each weight."""
+    if isinstance(optimiser, Adam):
+        return 2 * {"float32": 4, "bfloat16": 2, "8bit": 1}[optimiser.moments]
+    return 4
 
 
 def check_memory(settings: Train, reads: Sites, writes: Sites, available: int | None = None) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mohole.config import Train
 from mohole.config.train import Adam, AnyOptimiser, Muon, Signum
-from mohole.kernels import dense, plain
+from mohole.kernels import dense, moments, plain
 from mohole.kernels.choice import kernels_for
 from mohole.kernels.dense import DenseBackward
 from mohole.kernels.pairs import AdamStep, Backward, Moving
@@ -35,10 +35,12 @@ class Optimiser:
         self.n_steps = 0
         self._weights, self._clip_norm, self._optimiser = weights, clip_norm, optimiser or Adam()
         self._kernels: ModuleType = kernels_for(weights.b_dec.device)
-        self.moving = {name: self._still(name, tensor) for name, tensor in weights.named()}
+        self.moving = {name: self._still(name, tensor, number) for number, (name, tensor) in enumerate(weights.named())}
 
-    def _still(self, name: str, tensor: Tensor) -> Moving:
+    def _still(self, name: str, tensor: Tensor, number: int) -> Moving:
         """Moments of nothing yet; without squares where they are not used."""
+        if isinstance(self._optimiser, Adam) and self._optimiser.moments != "float32" and _is_matrix(name):
+            return moments.still(tensor, self._optimiser.moments, salt=number)
         if isinstance(self._optimiser, Adam) or (isinstance(self._optimiser, Muon) and not _is_matrix(name)):
             return Moving.still(tensor)
         return Moving(tensor, torch.zeros_like(tensor), torch.zeros(0, dtype=tensor.dtype))
@@ -85,6 +87,8 @@ class Optimiser:
         """Move one block's matrices. Returns the squared length of each latent's gradients before shrinking."""
         encoder, decoder = self.moving[f"W_enc.{number}"], self.moving[f"W_dec.{number}"]
         if isinstance(self._optimiser, Adam):
+            if encoder.scales is not None:
+                return self._move_packed(back, encoder, decoder, rate, shrink)
             if isinstance(back, DenseBackward):
                 return dense.adam(back, encoder, decoder, self._adam_step(rate), shrink=shrink)
             squares: Tensor = self._kernels.adam(back, encoder, decoder, self._adam_step(rate), shrink=shrink)
@@ -103,6 +107,18 @@ class Optimiser:
             if back.is_unit:
                 decoder.weight[here] /= decoder.weight[here].norm(dim=1, keepdim=True)
         return torch.cat(found)
+
+    def _move_packed(
+        self, back: Backward | DenseBackward, encoder: Moving, decoder: Moving, rate: float, shrink: float
+    ) -> Tensor:
+        def gradients(first: int, last: int) -> tuple[Tensor, Tensor]:
+            if isinstance(back, DenseBackward):
+                return back.d_enc[first:last], back.d_dec[first:last]
+            d_enc, d_dec = self._kernels.gradients(back, decoder.weight, first, last)
+            return d_enc, d_dec
+
+        step = self._adam_step(rate)
+        return moments.adam(gradients, encoder, decoder, step, is_unit=back.is_unit, shrink=shrink)
 
     def _move_rows(self, moving: Moving, here: slice, gradient: Tensor, rate: float) -> None:
         match self._optimiser:

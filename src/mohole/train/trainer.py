@@ -204,6 +204,8 @@ class Trainer:
         tensors = dict(self.weights.named())
         for name, moving in self.optimiser.moving.items():
             tensors |= {f"adam.mean.{name}": moving.mean, f"adam.square.{name}": moving.square}
+            if moving.scales is not None:
+                tensors[f"adam.scales.{name}"] = moving.scales
         for number, silence in enumerate(self.silence):
             tensors[f"silent_rows.{number}"] = silence.rows
         if self._mean is not None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import Phase, example, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from tests.kernels import laws
 from tests.kernels.interpreter import interpreted
@@ -29,7 +29,7 @@ TYPES = st.sampled_from(
     [(torch.float32, torch.float32), (torch.bfloat16, torch.float32), (torch.bfloat16, torch.bfloat16)]
 )
 """Of rows and weights, and of biases and codes."""
-some_examples = settings() if HAS_DEVICE else settings(max_examples=5, phases=[Phase.explicit, Phase.generate])
+some_examples = settings() if HAS_DEVICE else settings(max_examples=5, phases=[Phase.generate])
 """The interpreter takes half a second for each: few, and a failure is not made smaller."""
 SIZES = laws.SIZES if HAS_DEVICE else laws.SIZES | {"n_latents": st.integers(1, 120)}
 
@@ -53,7 +53,6 @@ def gpu(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
 
 
 @some_examples
-@example(types=(torch.bfloat16, torch.bfloat16), k=9, levels=40, n_rows=9, n_latents=100, d=9, seed=1)
 @given(types=TYPES, k=st.integers(1, 50), levels=st.sampled_from([1, 2, 5, 40]), **SIZES)
 def test_top_k_keeps_what_a_stable_sort_keeps(gpu: ModuleType, types: tuple[torch.dtype, ...], **drawn: Any) -> None:
     laws.top_k_keeps_what_a_stable_sort_keeps(gpu, *types, **drawn)
@@ -93,6 +92,16 @@ def test_what_is_not_positive_is_never_kept_however_few_there_are(gpu: ModuleTyp
 
 def test_what_is_compared_is_the_pre_activation_as_it_is_rounded(gpu: ModuleType) -> None:
     laws.what_is_compared_is_the_pre_activation_as_it_is_rounded(gpu)
+
+
+def test_codes_of_bfloat16_are_compared_as_they_are_rounded(gpu: ModuleType) -> None:
+    """257 is 256 then, and so the lower latent is kept; 259 is 260."""
+    W_enc = torch.tensor([[256.0, 0.0], [256.0, 1.0], [0.0, 1.0], [256.0, 3.0]], dtype=torch.bfloat16)
+    rows = torch.ones(1, 2, dtype=torch.bfloat16)
+    found = gpu.top_k(rows, W_enc[:3], torch.zeros(3, dtype=torch.bfloat16), 1)
+    assert (found.latents.tolist(), found.values.tolist()) == ([0], [256.0])
+    found = gpu.above(rows, W_enc, torch.zeros(4, dtype=torch.bfloat16), torch.full((4,), 256.0, dtype=torch.bfloat16))
+    assert (found.latents.tolist(), found.values.tolist()) == ([3], [260.0])
 
 
 @pytest.mark.parametrize("n_latents", [7, 64, 513])

@@ -17,6 +17,7 @@ def interpreted() -> Iterator[ModuleType]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("_WIDE", "_EXACT"):
             patch.setattr(gpu, name, gpu._Tile(rows=16, latents=32, columns=16, warps=4, stages=1))
+        patch.setattr(gpu, "_PARTS", 2)
         patch.setattr(gpu, "_PIECE_PAIRS", 16)
         _mend(patch)
         yield gpu
@@ -25,7 +26,8 @@ def interpreted() -> Iterator[ModuleType]:
 def _mend(patch: pytest.MonkeyPatch) -> None:
     """It patches Triton's language at every call of a function, which is four fifths of the time: once a launch is enough.
 
-    And it multiplies bfloat16 as the whole numbers it keeps them as: they are widened to float32, which is exact, before.
+    And it multiplies bfloat16 as the whole numbers it keeps them as: they are widened to float32, which is exact, before. It
+    cuts digits off where devices round to the nearest even number.
     """
     from triton import language
     from triton.runtime import interpreter
@@ -48,3 +50,15 @@ def _mend(patch: pytest.MonkeyPatch) -> None:
         "create_dot",
         lambda self, left, right, *rest: multiply(self, widened(left), widened(right), *rest),
     )
+    cast = interpreter.InterpreterBuilder.cast_impl
+
+    def rounded(self: Any, source: Any, kind: Any) -> Any:
+        if source.dtype.scalar != language.float32 or kind.scalar != language.bfloat16:
+            return cast(self, source, kind)
+        bits = np.ascontiguousarray(source.data, np.float32).view(np.uint32)
+        nearest = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        found = np.where(np.isnan(source.data), np.uint32(0x7FC0), nearest).astype(np.uint16)
+        return interpreter.TensorHandle(found, language.bfloat16)
+
+    for name in ("cast_impl", "create_fp_trunc"):
+        patch.setattr(interpreter.InterpreterBuilder, name, rounded)

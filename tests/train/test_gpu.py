@@ -32,7 +32,7 @@ def course(kernels: ModuleType, patch: pytest.MonkeyPatch, **settings: Any) -> l
         Train(n_latents=20, warmup_steps=0, lr=0.02, steps=9, **settings), rows, rows, SITES, SITES, seed=0
     )
     found = []
-    for step in range(4):
+    for step in range(5):
         batch = rows[16 * (step % 4) :][:16]
         stepped = trainer.step(batch, batch)
         found.append((stepped.outcome.terms.total, stepped.grad_norm))

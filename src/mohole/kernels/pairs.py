@@ -83,8 +83,11 @@ class ByLatent:
 
     def sums(self, per_pair: Float[Tensor, " N"]) -> Float[Tensor, " L"]:
         """For each latent, the sum over its pairs."""
-        latents = torch.repeat_interleave(torch.diff(self.starts), output_size=len(self.order))
         ordered = per_pair[self.order.long()]
+        if ordered.is_cuda:  # bincount adds with atomics there: in another order every time
+            sums: Tensor = torch.segment_reduce(ordered.double(), "sum", offsets=self.starts, initial=0.0)
+            return sums.to(per_pair.dtype)
+        latents = torch.repeat_interleave(torch.diff(self.starts), output_size=len(self.order))
         return torch.bincount(latents, weights=ordered, minlength=len(self.starts) - 1).to(per_pair.dtype)
 
 

@@ -19,7 +19,7 @@ from mohole.metrics import fvu
 from mohole.record import read_record
 from mohole.store import Store
 from mohole.store.stream import Stream
-from mohole.train import loop, train, trainer
+from mohole.train import loop, objective, train, trainer
 from mohole.train.objective import Batch, Objective
 from mohole.train.trainer import Trainer
 from mohole.train.weights import Sites, Units, Weights, autoencoder, decoder_directions
@@ -93,7 +93,10 @@ def test_moving_the_origin_moves_only_the_centre(planted: Planter, make_store: S
     torch.testing.assert_close(moved.b_dec, plain.b_dec + 3.0, rtol=1e-3, atol=1e-3)
 
 
-def test_a_saved_dictionary_is_the_trained_one_in_the_models_units(planted: Planter) -> None:
+def test_a_saved_dictionary_is_the_trained_one_in_the_models_units(
+    planted: Planter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objective, "DENSE_SHARE", 1.0)  # codes are looked at: in pairs, however many
     rows = torch.from_numpy(planted(500).rows)
     sites = Sites((HOOKPOINT,), (rows.shape[1],))
     for factor, exact in ((4.0, True), (3.7, False)):
@@ -146,7 +149,10 @@ def test_the_first_latents_of_a_wider_dictionary_start_as_those_of_a_narrow_one(
 
 
 @pytest.mark.parametrize("nonlinearity", [TopK(k=8), ReLU(), JumpReLU(), Gated()])
-def test_training_starts_sparse_and_with_the_magnitude_of_the_rows(planted: Planter, nonlinearity: Any) -> None:
+def test_training_starts_sparse_and_with_the_magnitude_of_the_rows(
+    planted: Planter, nonlinearity: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objective, "DENSE_SHARE", 1.0)  # codes are looked at: in pairs, however many
     sample = torch.from_numpy(planted(1000).rows)
     for n_latents in (60, 400):
         weights = autoencoder(sample, n_latents, nonlinearity, initial_l0=8.0, seed=3)

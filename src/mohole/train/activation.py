@@ -55,7 +55,9 @@ class Active:
         largest = torch.zeros(n_latents).scatter_reduce_(0, latents, values.float(), "amax")
         return Totals(
             torch.bincount(latents[values > 0], minlength=n_latents),
-            torch.bincount(latents, weights=values.double(), minlength=n_latents),
+            torch.bincount(
+                latents, weights=values.double(), minlength=n_latents
+            ).double(),  # whole numbers where none is
             largest,
         )
 

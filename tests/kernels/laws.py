@@ -5,11 +5,12 @@
 
 from types import ModuleType
 
+import pytest
 import torch
 from hypothesis import strategies as st
 
 from mohole.kernels import reference
-from mohole.kernels.pairs import AdamStep, Backward, Moving, Pairs, from_dense
+from mohole.kernels.pairs import AdamStep, Backward, Moving, Pairs, TooManyError, from_dense
 
 SIZES = {
     "n_rows": st.integers(1, 9),
@@ -151,6 +152,11 @@ def above_keeps_what_exceeds_its_own_threshold(
     found = kernels.above(rows, W_enc, b_enc, threshold)
     pre = rounded(rows, W_enc, b_enc)
     assert torch.equal(dense(found, n_latents), reference.above(pre, threshold))
+    n_kept = len(found.latents)
+    assert len(kernels.above(rows, W_enc, b_enc, threshold, most=n_kept).latents) == n_kept
+    if n_kept:
+        with pytest.raises(TooManyError):
+            kernels.above(rows, W_enc, b_enc, threshold, most=n_kept - 1)
     assert len(found.latents) == int((pre > threshold).sum())  # a kept zero is a pair, too
     check_order(found)
 

@@ -9,7 +9,7 @@ from mohole.config import TopK
 from mohole.config.train import Adam
 
 
-def test_fewer_bits_take_less_memory_and_learn_the_same() -> None:
+def test_fewer_bits_take_less_memory_and_learn_the_same(no_shape_checks: None) -> None:
     found: dict[str, Any] = {}
     for bits in ("float32", "bfloat16", "8bit"):
         optimiser = Adam.model_validate({"moments": bits})

@@ -98,7 +98,7 @@ def test_dead_latents_become_the_rows_of_large_loss(nonlinearity: Any) -> None:
     assert (after["resample.times"] == torch.inf).all()
 
 
-def test_resampled_latents_come_to_life_and_without_it_they_do_not() -> None:
+def test_resampled_latents_come_to_life_and_without_it_they_do_not(no_shape_checks: None) -> None:
     dead = {}
     for resample in (None, Resample(every=20, over_steps=5)):
         own = trainer(nonlinearity=ReLU(), initial_l0=3.0, resample=resample)

@@ -98,7 +98,7 @@ def make(variant: str, **others: Any) -> Train:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_killed_and_gone_on_with_is_never_killed(variant: str, tmp_path: Path) -> None:
+def test_killed_and_gone_on_with_is_never_killed(variant: str, tmp_path: Path, no_shape_checks: None) -> None:
     whole = trained(tmp_path / "whole", make(variant))
     assert set(whole) >= {"dictionary.safetensors", "dictionary.json", "record.jsonl", "statistics.safetensors"}
     assert not any("checkpoint" in name for name in whole)

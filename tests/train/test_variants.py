@@ -109,7 +109,7 @@ def recall(found: torch.Tensor, world: World, planted: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("name", [name for name in NONLINEARITIES if not name.endswith(("tanh", "signum"))])
-def test_every_nonlinearity_finds_the_planted_directions(name: str) -> None:
+def test_every_nonlinearity_finds_the_planted_directions(name: str, no_shape_checks: None) -> None:
     world = World()
     trainer, lines = learn("sae", world, **NONLINEARITIES[name])
     sae = trainer.dictionary()
@@ -124,7 +124,7 @@ def test_every_nonlinearity_finds_the_planted_directions(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "sae"])
-def test_every_kind_of_dictionary_finds_the_planted_directions(kind: str) -> None:
+def test_every_kind_of_dictionary_finds_the_planted_directions(kind: str, no_shape_checks: None) -> None:
     world = World()
     trainer, lines = learn(kind, world, nonlinearity=TopK(k=ACTIVE), steps=450)
     found = trainer.dictionary()

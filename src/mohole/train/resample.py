@@ -114,9 +114,8 @@ def _restart(
     living = torch.ones(len(lengths), dtype=torch.bool)
     living[dead] = False
     living_lengths = lengths[living] if bool(living.any()) else lengths
-    scale = _SHARE_OF_LENGTH * float(
-        living_lengths.double().cpu().numpy().mean()
-    )  # torch's order of sums is the threads'
+    # By numpy: torch's order of sums is the threads'.
+    scale = _SHARE_OF_LENGTH * float(living_lengths.double().cpu().numpy().mean())
     block.W_enc[latents] = _direction(read, block.W_enc[latents]) * scale
     block.W_dec[latents] = _direction(target, block.W_dec[latents])
     for vector in block.vectors().values():

@@ -110,10 +110,8 @@ class Trainer:
             self._mean.update()
         self.n_steps += 1
         self._resample(batch, outcome)
-        outcome = replace(
-            outcome, backward=()
-        )  # may be as large as the weights, and the caller holds on to what is returned
-        return Stepped(outcome, rate, grad_norm, sum(map(len, dead)))
+        # Without the gradients: they may be as large as the weights, and the caller holds on to what is returned.
+        return Stepped(replace(outcome, backward=()), rate, grad_norm, sum(map(len, dead)))
 
     def _resample(self, batch: Batch, outcome: Outcome) -> None:
         """Remember rows that are reconstructed badly, and let dead latents begin anew at them when it is time."""

@@ -6,7 +6,8 @@
 FOLDER holds scripts of other libraries (peer_ray.py, peer_duckdb.py, peer_datasets.py, common.py), PYTHON is an environment with
 ray[data], duckdb and datasets; without them they are "not measured". Everything in one run, one after the other and again from
 the start: rates are medians, ratios medians of the ratios of one round, so a machine that is busy for a while slows both sides.
-The page cache forgets every file before it is read. GB are 1e9 bytes of rows, without keys and tables.
+The page cache forgets every file before it is read, and what the one before wrote or deleted is on the disk before the next one
+begins; each round begins with another of ours. GB are 1e9 bytes of rows, without keys and tables.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ CAP_MIB = 512
 MEMORY = "448MiB"
 """Of all workers; the rest of the cap is the driver's."""
 SECONDS_FOR_ONE = 900.0
+SETTLE_SECONDS = 3.0
 
 OURS: dict[str, dict[str, str]] = {
     "two stages, process pool": {"kind": "random", "executor": "process", "source": "text"},
@@ -105,7 +108,8 @@ def _round(scratch: Path, n_rows: int, arguments: argparse.Namespace, number: in
     """Everything once."""
     found: dict[str, Any] = {"load1": round(os.getloadavg()[0], 1)}
     found["limits"] = limits.disk(scratch, min(n_rows * 2 * WIDTH, 1 << 30))
-    found["ours"] = {name: _ours(job, scratch, n_rows) for name, job in OURS.items()}
+    names = [*OURS][number % len(OURS) :] + [*OURS][: number % len(OURS)]
+    found["ours"] = {name: _ours(OURS[name], scratch, n_rows) for name in names}
     found["limits after"] = limits.disk(scratch, min(n_rows * 2 * WIDTH, 1 << 30))
     found["peers"] = {
         name: _peer(arguments, command, scratch)
@@ -116,10 +120,17 @@ def _round(scratch: Path, n_rows: int, arguments: argparse.Namespace, number: in
     return found
 
 
+def _settle() -> None:
+    """Write what is to be written: gigabytes of it, and of deleted files, cost whoever comes next up to a fifth of its rate."""
+    os.sync()
+    time.sleep(SETTLE_SECONDS)
+
+
 def _ours(job: dict[str, str], scratch: Path, n_rows: int) -> dict[str, Any]:
     source, out = scratch / job["source"], scratch / "out"
     shutil.rmtree(out, ignore_errors=True)
     stores.evict(source)
+    _settle()
     told = job | {"source": str(source), "out": str(out), "memory": MEMORY}
     printed, peak = footprint.watched([sys.executable, str(HERE / "shuffles.py"), json.dumps(told)], SECONDS_FOR_ONE)
     found: dict[str, Any] = json.loads(printed.strip().splitlines()[-1])
@@ -134,6 +145,7 @@ def _ours(job: dict[str, str], scratch: Path, n_rows: int) -> dict[str, Any]:
 
 def _peer(arguments: argparse.Namespace, command: list[str], scratch: Path) -> Any:
     """What a peer's script says; where it failed, why."""
+    _settle()
     script = [arguments.peers_python, str(arguments.peers.resolve() / command[0]), "--dir", str(scratch / "peers")]
     try:
         printed, peak = footprint.watched([*script, "--out", str(scratch / "peer_out"), *command[1:]], SECONDS_FOR_ONE)

@@ -76,7 +76,8 @@ def main() -> None:
         print(f"round {turn + 1} of {arguments.rounds}", file=sys.stderr)
     result = {
         "machine": f"{machine.machine()}, 1 thread, OMP_WAIT_POLICY=PASSIVE",
-        "command": "python benchmarks/training/run.py " + " ".join(sys.argv[1:]),
+        "command": f"python benchmarks/training/run.py --rounds {arguments.rounds}"
+        + (" --peers FOLDER --peers-python PYTHON" if arguments.peers else ""),
         "load1": round(os.getloadavg()[0], 1),
         "ge": {name: round(statistics.median(row["ge"] for row in rows), 2) for name, rows in found.items()},
         "peak_times_weights": {

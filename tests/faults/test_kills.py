@@ -127,7 +127,11 @@ class Command:
 
 
 def n_commits(folder: Path) -> int:
-    return sum(path.count("/") > 1 for path in _names(folder / "tasks"))
+    """None, too, where the draft becomes the store while it is being looked at."""
+    try:
+        return sum(path.count("/") > 1 for path in _names(folder / "tasks"))
+    except FileNotFoundError:
+        return 0
 
 
 def _names(folder: Path) -> list[str]:

@@ -22,9 +22,9 @@ check: setup
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 
-# Two workers with one thread each: two threads on a busy core are slower than one. loadgroup: Ray is started in one only.
+# Two workers with one thread each: two threads on a busy core are slower than one. loadfile: what a file's tests share is made once.
 test: check
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $${PYTEST_WORKERS:-2} --dist loadgroup
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $${PYTEST_WORKERS:-2} --dist loadfile --no-loadscope-reorder
 
 docs: setup
 	$(BIN)/python -m pytest -q tests/test_docs.py

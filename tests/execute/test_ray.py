@@ -15,7 +15,6 @@ from mohole.errors import ConfigError, StageError
 from mohole.execute import Cores, Executor, Task, open_executor
 
 ray = pytest.importorskip("ray", reason="ray is not installed; pip install 'mohole[ray]'")
-pytestmark = pytest.mark.xdist_group("ray")  # one process runs them all, and starts Ray once
 
 TWO = Cores(processes=2, threads=1)
 ROOT = Path(__file__).parents[2]

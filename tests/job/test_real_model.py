@@ -14,7 +14,7 @@ from mohole.report import read_findings
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "stories260k.toml"
 HOOKPOINT = "resid_post.2"
 
-pytestmark = [pytest.mark.shared, pytest.mark.xdist_group("real model")]  # one worker, so that the job runs once
+pytestmark = pytest.mark.shared
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from tests.kernels.interpreter import interpreted
 
 from mohole.config import BatchTopK, JumpReLU, TopK, Train
 from mohole.kernels import plain
-from mohole.train import objective, optimiser, weights
+from mohole.train import objective, optimiser, start
 from mohole.train.trainer import Trainer
 from mohole.train.weights import Sites
 
@@ -25,7 +25,7 @@ SITES = Sites(("rows",), (8,))
 
 def course(kernels: ModuleType, patch: pytest.MonkeyPatch, **settings: Any) -> list[tuple[float, float]]:
     """Loss and length of the gradient at each step."""
-    for module in (objective, optimiser, weights):
+    for module in (objective, optimiser, start):
         patch.setattr(module, "kernels_for", lambda device: kernels)
     rows = torch.randn(64, 8, generator=torch.Generator().manual_seed(0)) + 1.0
     trainer = Trainer.start(

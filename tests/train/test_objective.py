@@ -14,7 +14,8 @@ from mohole.config.train import CrosscoderOf, CrossLayerOf, Sae, TranscoderOf
 from mohole.kernels import cpu, plain
 from mohole.kernels.dense import DenseBackward
 from mohole.train import objective as module
-from mohole.train.objective import Batch, Objective, Outcome, Silence, fired
+from mohole.train.objective import Batch, Objective, Outcome
+from mohole.train.silence import Silence, fired
 from mohole.train.weights import Block, Sites, Weights
 
 N_LATENTS, B = 50, 40

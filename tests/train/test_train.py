@@ -21,8 +21,9 @@ from mohole.store import Store
 from mohole.store.stream import Stream
 from mohole.train import loop, objective, train, trainer
 from mohole.train.objective import Batch, Objective
+from mohole.train.start import autoencoder, decoder_directions
 from mohole.train.trainer import Trainer
-from mohole.train.weights import Sites, Units, Weights, autoencoder, decoder_directions
+from mohole.train.weights import Sites, Units, Weights
 
 HOOKPOINT = "resid_post.1"
 SHORT = {"n_latents": 40, "nonlinearity": TopK(k=3), "batch_rows": 64, "steps": 12, "warmup_steps": 2, "log_every": 5}

@@ -35,15 +35,17 @@ _N_MEAN, _N_SQUARE = 127, 255
 _SLAB_LATENTS = 256
 
 
-def still(weight: Float[Tensor, "L D"], bits: Bits, *, salt: int) -> Moving:
+def still(weight: Float[Tensor, "L D"], bits: Bits, *, salt: int, first: int = 0) -> Moving:
     """Moments of nothing yet.
 
     Args:
         salt: a number of the tensor's own, below 2^16.
+        first: number of its first latent, where these are a rank's.
     """
     codes = torch.int16 if bits == "bfloat16" else torch.uint8
-    mean, square = (torch.zeros(weight.shape, dtype=codes) for _ in range(2))
-    return Moving(weight, mean, square, torch.zeros(2, len(weight)), salt)
+    mean, square = (torch.zeros_like(weight, dtype=codes) for _ in range(2))
+    scales = torch.zeros(2, len(weight), device=weight.device)
+    return Moving(weight, mean, square, scales, salt, first)
 
 
 def adam(
@@ -91,9 +93,9 @@ def pack(own: Moving, moving: Moving, first: int, n_steps: int) -> None:
 
         arrays = (mean, square, moving.mean[here], moving.square[here], moving.scales[:, here])
         loop = moment_loops.pack_bfloat16 if moving.mean.dtype == torch.int16 else moment_loops.pack_8bit
-        loop(*(array.numpy() for array in arrays), first, np.uint32(_key(n_steps, moving.salt)))
+        loop(*(array.numpy() for array in arrays), moving.first + first, np.uint32(_key(n_steps, moving.salt)))
         return
-    noise = _noise(first, mean.shape, _key(n_steps, moving.salt))
+    noise = _noise(moving.first + first, mean, _key(n_steps, moving.salt))
     noises = noise & 0xFFFF, noise >> 16
     if moving.mean.dtype == torch.int16:
         for codes, values, own_noise in zip((moving.mean, moving.square), (mean, square), noises, strict=True):
@@ -110,7 +112,7 @@ def pack(own: Moving, moving: Moving, first: int, n_steps: int) -> None:
 def _coded(shares: Float[Tensor, "T D"], noise: Int[Tensor, "T D"], n_codes: int, *, rises: bool) -> Int[Tensor, "T D"]:
     """Codes of numbers in [0, 1]: 0 is zero, n_codes is one."""
     codes = ((shares.contiguous().view(torch.int32) + (noise.int() << 4)) >> 20) - (_ONE - n_codes)
-    least = float(_decoded(torch.ones(1, dtype=torch.int32), n_codes))
+    least = float(_decoded(torch.ones(1, dtype=torch.int32, device="cpu"), n_codes))
     small = shares > 0 if rises else shares * 65536.0 > noise.float() * least
     return torch.where(shares >= least, codes, small.int())
 
@@ -121,13 +123,14 @@ def _decoded(codes: Int[Tensor, "..."], n_codes: int) -> Float[Tensor, "..."]:
 
 
 def _key(n_steps: int, salt: int) -> int:
-    return int(_mixed(torch.tensor([(n_steps * 0x9E3779B1 + salt * 0x85EBCA77) & _WORD]))[0])
+    word = torch.tensor([(n_steps * 0x9E3779B1 + salt * 0x85EBCA77) & _WORD], device="cpu")
+    return int(_mixed(word)[0])
 
 
-def _noise(first: int, shape: torch.Size, key: int) -> Int[Tensor, "T D"]:
+def _noise(first: int, like: Float[Tensor, "T D"], key: int) -> Int[Tensor, "T D"]:
     """32 bits for each entry."""
-    n_rows, width = shape
-    places = torch.arange(first * width, (first + n_rows) * width).view(n_rows, width)
+    n_rows, width = like.shape
+    places = torch.arange(first * width, (first + n_rows) * width, device=like.device).view(n_rows, width)
     return _mixed((places & _WORD) ^ key)
 
 

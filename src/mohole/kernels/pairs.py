@@ -156,6 +156,8 @@ class Moving:
     """Of codes: the largest mean and square of each row, where they are shares of it."""
     salt: int = 0
     """Of codes: the tensor's own number, for the chance by which they are rounded."""
+    first: int = 0
+    """Of codes: the number of the first latent, for the same chance whichever rank has it."""
 
     @classmethod
     def still(cls, weight: Float[Tensor, "..."]) -> "Moving":

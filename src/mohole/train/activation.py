@@ -14,6 +14,8 @@ from torch import Tensor
 
 from mohole.config import BatchTopK, Gated, JumpReLU, Nonlinearity, ReLU, TopK
 from mohole.kernels.pairs import Pairs
+from mohole.parallel import Axis, Mesh
+from mohole.train.spread import largest_of_all, strongest_of_batch, strongest_of_rows
 from mohole.train.weights import Block
 
 Vectors = Mapping[str, Tensor]
@@ -27,6 +29,12 @@ class Totals:
     total: Float[Tensor, " L"]
     """Of its activations, in double."""
     largest: Float[Tensor, " L"]
+
+    def of_all_rows(self, data: Axis) -> "Totals":
+        """Over the rows of all data ranks."""
+        if data.size == 1:
+            return self
+        return Totals(data.total(self.n_active), data.total(self.total), largest_of_all(self.largest, data))
 
 
 @dataclass(frozen=True)
@@ -52,12 +60,11 @@ class Active:
     def totals(self, n_latents: int) -> Totals:
         """What each latent did."""
         latents, values = self.latents, self.values
-        largest = torch.zeros(n_latents).scatter_reduce_(0, latents, values.float(), "amax")
+        largest = values.new_zeros(n_latents, dtype=torch.float32).scatter_reduce_(0, latents, values.float(), "amax")
+        total = torch.bincount(latents, weights=values.double(), minlength=n_latents)
         return Totals(
             torch.bincount(latents[values > 0], minlength=n_latents),
-            torch.bincount(
-                latents, weights=values.double(), minlength=n_latents
-            ).double(),  # whole numbers where none is
+            total.double(),  # whole numbers where none is
             largest,
         )
 
@@ -78,18 +85,20 @@ def activate(
     nonlinearity: Nonlinearity,
     kernels: ModuleType,
     scratch: object,
+    mesh: Mesh,
     most: int | None = None,
 ) -> Active:
-    """Encode a batch.
+    """Encode this rank's rows with its latents; where latents compete, those of all ranks do.
 
     Raises:
         TooManyError: where a threshold decides, more than `most` pairs.
     """
     match nonlinearity:
         case TopK(k=k):
-            pairs = kernels.top_k(read, block.W_enc, block.b_enc, k, scratch)
+            pairs = strongest_of_rows(kernels.top_k(read, block.W_enc, block.b_enc, k, scratch), k, mesh.latent)
         case BatchTopK(k=k):
-            pairs = kernels.batch_top(read, block.W_enc, block.b_enc, k * len(read), scratch)
+            n = k * len(read) * mesh.data.size
+            pairs = strongest_of_batch(kernels.batch_top(read, block.W_enc, block.b_enc, n, scratch), n, mesh)
         case ReLU() | JumpReLU() | Gated():
             pairs = kernels.above(read, block.W_enc, block.b_enc, limits(block, nonlinearity), scratch, most=most)
         case _:

@@ -33,7 +33,7 @@ class Checkpoints:
             OSError: the one before could not be written.
         """
         self.wait()
-        copies = {name: tensor.clone().numpy() for name, tensor in tensors.items()}
+        copies = {name: tensor.to("cpu", copy=True).numpy() for name, tensor in tensors.items()}
         self._writing = self._thread.submit(self._write, step, copies, numbers)
 
     def wait(self) -> None:

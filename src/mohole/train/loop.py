@@ -92,7 +92,7 @@ def train(
         [trainer.units.written[block.writes][:1].expand(settings.n_latents) for block in trainer.weights.blocks]
     )
     write_tensors(
-        out / STATISTICS_FILE, {name: each.numpy() for name, each in trainer.statistics.in_units(scale).items()}
+        out / STATISTICS_FILE, {name: each.cpu().numpy() for name, each in trainer.statistics.in_units(scale).items()}
     )
     checkpoints.clear()
     return watch.summary()

@@ -14,6 +14,7 @@ from mohole.kernels import dense, moments, plain
 from mohole.kernels.choice import kernels_for
 from mohole.kernels.dense import DenseBackward
 from mohole.kernels.pairs import AdamStep, Backward, Moving
+from mohole.parallel import ALONE, Axis, joined, total_of
 from mohole.train.objective import Outcome
 from mohole.train.weights import Weights
 
@@ -29,10 +30,21 @@ def learning_rate(step: int, settings: Train) -> float:
 
 
 class Optimiser:
-    """Moves the weights in place. Adam sums and applies the latents' gradients in one sweep, and never stores them."""
+    """Moves the weights in place. Adam sums and applies the latents' gradients in one sweep, and never stores them.
 
-    def __init__(self, weights: Weights, clip_norm: float | None, optimiser: AnyOptimiser | None = None) -> None:
+    Ranks of the latent axis move their own latents, and each of them b_dec and W_skip by the same gradient; what they must agree
+    on is the length of the whole gradient.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        clip_norm: float | None,
+        optimiser: AnyOptimiser | None = None,
+        latent: Axis = ALONE,
+    ) -> None:
         self.n_steps = 0
+        self._latent = latent
         self._weights, self._clip_norm, self._optimiser = weights, clip_norm, optimiser or Adam()
         self._kernels: ModuleType = kernels_for(weights.b_dec.device)
         self.moving = {name: self._still(name, tensor, number) for number, (name, tensor) in enumerate(weights.named())}
@@ -40,7 +52,8 @@ class Optimiser:
     def _still(self, name: str, tensor: Tensor, number: int) -> Moving:
         """Moments of nothing yet; without squares where they are not used."""
         if isinstance(self._optimiser, Adam) and self._optimiser.moments != "float32" and _is_matrix(name):
-            return moments.still(tensor, self._optimiser.moments, salt=number)
+            first = self._weights.blocks[int(name.rpartition(".")[2])].first
+            return moments.still(tensor, self._optimiser.moments, salt=number, first=first)
         if isinstance(self._optimiser, Adam) or (isinstance(self._optimiser, Muon) and not _is_matrix(name)):
             return Moving.still(tensor)
         return Moving(tensor, torch.zeros_like(tensor), torch.zeros(0, dtype=tensor.dtype))
@@ -52,19 +65,24 @@ class Optimiser:
         """
         self.n_steps += 1
         small = {"b_dec": outcome.d_b_dec} | ({} if outcome.d_skip is None else {"W_skip": outcome.d_skip})
-        for number, vectors in enumerate(outcome.vectors):
-            small |= {f"{name}.{number}": gradient for name, gradient in vectors.items()}
         square = sum(_square(gradient) for gradient in small.values())
+        own = 0.0
+        for number, vectors in enumerate(outcome.vectors):
+            own += sum(_square(gradient) for gradient in vectors.values())
+            small |= {f"{name}.{number}": gradient for name, gradient in vectors.items()}
         shrink = 1.0
         if self._clip_norm is not None:
             for number, back in enumerate(outcome.backward):
-                square += _square(self._squared_lengths(back, self._weights.blocks[number].W_dec), squared=True)
+                own += _square(self._squared_lengths(back, self._weights.blocks[number].W_dec), squared=True)
+            square += total_of(own, self._latent)
             if square > self._clip_norm**2:
                 shrink = self._clip_norm / math.sqrt(square)
         for number, back in enumerate(outcome.backward):
             squares = self._move_block(number, back, rate, shrink)
             if self._clip_norm is None:
-                square += _square(squares, squared=True)
+                own += _square(squares, squared=True)
+        if self._clip_norm is None:
+            square += total_of(own, self._latent)
         for name, gradient in small.items():
             self._move(name, gradient * shrink, rate)
         return math.sqrt(square) if square >= 0 else math.nan
@@ -127,9 +145,11 @@ class Optimiser:
                 moving.weight[here] -= rate * mean.sign()
             case Muon(momentum=momentum):
                 mean = moving.mean[here].lerp_(gradient, 1.0 - momentum)
-                update = orthogonal(gradient.lerp(mean, momentum))
+                update = gradient.lerp(mean, momentum)
+                n_all = int(total_of(len(update), self._latent))
                 # As large as Adam's steps: each entry about the rate (Liu et al. 2025, arXiv 2502.16982).
-                moving.weight[here] -= rate * max(update.shape) ** 0.5 * update
+                size = rate * max(n_all, update.shape[1]) ** 0.5
+                moving.weight[here] -= size * orthogonal(update, self._latent)
             case Adam():
                 raise AssertionError("Adam moves both matrices in one sweep")
             case _:
@@ -148,15 +168,22 @@ class Optimiser:
         return AdamStep(rate, self.n_steps)
 
 
-def orthogonal(update: Float[Tensor, "row column"]) -> Float[Tensor, "row column"]:
+def orthogonal(update: Float[Tensor, "row column"], ranks: Axis = ALONE) -> Float[Tensor, "row column"]:
     """Nearly the nearest matrix whose singular values are all one: five Newton-Schulz steps, which leave them in [.7, 1.2].
 
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
+
+    Args:
+        ranks: that have the matrix together, each some rows. Of a tall matrix only the product of its columns is exchanged.
     """
-    is_tall = update.shape[0] > update.shape[1]
-    x: Tensor = (update.T if is_tall else update) / (update.norm() + 1e-30)
+    n_of_each = [len(update)] if ranks.size == 1 else [int(n) for n in joined(ranks, torch.tensor([len(update)]))]
+    is_tall = sum(n_of_each) > update.shape[1]
+    if ranks.size > 1 and not is_tall:
+        return torch.split(orthogonal(joined(ranks, update)), n_of_each)[ranks.rank]
+    length = update.norm() if ranks.size == 1 else ranks.total(update.square().sum()[None])[0].sqrt()
+    x: Tensor = (update.T if is_tall else update) / (length + 1e-30)
     for _ in range(5):
-        square = x @ x.T
+        square = ranks.total(x @ x.T)
         x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
     return x.T if is_tall else x
 

@@ -20,8 +20,10 @@ from torch import Tensor
 from mohole import keys
 from mohole.config import Train
 from mohole.config.train import Resample
-from mohole.train.objective import Batch, Silence
+from mohole.parallel import ALONE, Axis, joined
+from mohole.train.objective import Batch
 from mohole.train.optimiser import Optimiser, RunningMean
+from mohole.train.silence import Silence
 from mohole.train.weights import Block, Weights
 
 _SHARE_OF_LENGTH = 0.2
@@ -53,16 +55,16 @@ class When:
 class Candidates:
     """The rows whose turn comes first, of those seen since the last resampling, in training units."""
 
-    def __init__(self, n: int, d_in: int, d_out: int) -> None:
-        self.times: Float[Tensor, " n"] = torch.full((n,), torch.inf, dtype=torch.float64)
+    def __init__(self, n: int, d_in: int, d_out: int, device: torch.device | None = None) -> None:
+        self.times: Float[Tensor, " n"] = torch.full((n,), torch.inf, dtype=torch.float64, device=device)
         """Ascending. Infinite: there is no such row."""
-        self.rows: Float[Tensor, "n d_in"] = torch.zeros(n, d_in)
-        self.targets: Float[Tensor, "n d_out"] = torch.zeros(n, d_out)
+        self.rows: Float[Tensor, "n d_in"] = torch.zeros(n, d_in, device=device)
+        self.targets: Float[Tensor, "n d_out"] = torch.zeros(n, d_out, device=device)
 
     def add(self, batch: Batch, losses: Float[Tensor, " B"], first: int, *, seed: int) -> None:
         """Take a batch, of rows that are the training's rows number `first` and so on; losses in double."""
         ids = np.arange(first, first + len(losses))
-        draws = torch.from_numpy(-np.log1p(-keys.uniform(seed, keys.Use.RESAMPLED_ROWS, ids)))
+        draws = torch.from_numpy(-np.log1p(-keys.uniform(seed, keys.Use.RESAMPLED_ROWS, ids))).to(losses.device)
         times = torch.cat([self.times, draws / losses.square()])  # of rows without loss: infinite
         best = times.argsort(stable=True)[: len(self.times)]
         self.times = times[best]
@@ -84,39 +86,58 @@ class Candidates:
 
 
 def begin_anew(
-    candidates: Candidates, weights: Weights, silence: Sequence[Silence], optimiser: Optimiser, mean: RunningMean | None
+    candidates: Candidates,
+    weights: Weights,
+    silence: Sequence[Silence],
+    optimiser: Optimiser,
+    mean: RunningMean | None,
+    latent: Axis = ALONE,
 ) -> int:
-    """Give candidates to dead latents, those first that have been silent longest; returns how many there were for. In place."""
+    """Give candidates to dead latents, those first that have been silent longest; returns how many there were for. In place.
+
+    Ranks of the latent axis choose together: each gives its own latents what is theirs.
+    """
     dead = [own.dead() for own in silence]
-    silent_rows = torch.cat([own.rows[latents] for own, latents in zip(silence, dead, strict=True)])
-    blocks = torch.cat([torch.full_like(latents, number) for number, latents in enumerate(dead)])
-    order = silent_rows.argsort(descending=True, stable=True)[: len(candidates)]
-    chosen = torch.cat(dead)[order]
+    silent_rows = [joined(latent, own.rows[latents]) for own, latents in zip(silence, dead, strict=True)]
+    numbers = [joined(latent, own + block.first) for own, block in zip(dead, weights.blocks, strict=True)]
+    blocks = torch.cat([torch.full_like(own, number) for number, own in enumerate(numbers)])
+    order = torch.cat(silent_rows).argsort(descending=True, stable=True)[: len(candidates)]
+    chosen = torch.cat(numbers)[order]
     for number, block in enumerate(weights.blocks):
-        own = (blocks[order] == number).nonzero()[:, 0]
-        if len(own):
-            _restart(number, block, chosen[own], candidates.rows[own], candidates.targets[own], weights, dead[number])
-            optimiser.forget(number, chosen[own])
-            if mean is not None:
-                mean.restart(number, chosen[own])
-            silence[number].rows[chosen[own]] = 0
+        here = blocks[order] == number
+        if not bool(here.any()):
+            continue
+        length = _first_length(block, dead[number], latent)
+        mine = (here & (chosen >= block.first) & (chosen < block.first + len(block.b_enc))).nonzero()[:, 0]
+        latents = chosen[mine] - block.first
+        _restart(block, latents, candidates.rows[mine], candidates.targets[mine], weights, length)
+        optimiser.forget(number, latents)
+        if mean is not None:
+            mean.restart(number, latents)
+        silence[number].rows[latents] = 0
     return len(order)
 
 
+def _first_length(block: Block, dead: Int[Tensor, " _"], latent: Axis) -> float:
+    """Of an encoder row that begins anew: a share of the mean over living ones, of all where none is."""
+    lengths = block.W_enc.norm(dim=1)
+    is_living = torch.ones_like(lengths, dtype=torch.bool)
+    is_living[dead] = False
+    living = joined(latent, lengths[is_living])
+    if not len(living):
+        living = joined(latent, lengths)
+    # By numpy: torch's order of sums is the threads'.
+    return _SHARE_OF_LENGTH * float(living.double().cpu().numpy().mean())
+
+
 def _restart(
-    number: int, block: Block, latents: Int[Tensor, " n"], rows: Float[Tensor, "n d_in"],
-    targets: Float[Tensor, "n d_out"], weights: Weights, dead: Int[Tensor, " _"],
+    block: Block, latents: Int[Tensor, " n"], rows: Float[Tensor, "n d_in"], targets: Float[Tensor, "n d_out"],
+    weights: Weights, length: float,
 ) -> None:  # fmt: skip
     """New rows of both matrices for some dead latents of a block, and the vectors' entries."""
     read = ((rows - weights.b_dec) if weights.is_tied else rows)[:, block.reads].to(block.W_enc.dtype)
     target = (targets - weights.b_dec)[:, block.writes].to(block.W_dec.dtype)
-    lengths = block.W_enc.norm(dim=1)
-    living = torch.ones(len(lengths), dtype=torch.bool)
-    living[dead] = False
-    living_lengths = lengths[living] if bool(living.any()) else lengths
-    # By numpy: torch's order of sums is the threads'.
-    scale = _SHARE_OF_LENGTH * float(living_lengths.double().cpu().numpy().mean())
-    block.W_enc[latents] = _direction(read, block.W_enc[latents]) * scale
+    block.W_enc[latents] = _direction(read, block.W_enc[latents]) * length
     block.W_dec[latents] = _direction(target, block.W_dec[latents])
     for vector in block.vectors().values():
         vector[latents] = 0.0

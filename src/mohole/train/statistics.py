@@ -12,11 +12,11 @@ from mohole.train.activation import Totals
 class Statistics:
     """Sums over rows, for the latents of all blocks one after the other."""
 
-    def __init__(self, n_latents: int) -> None:
+    def __init__(self, n_latents: int, device: torch.device | None = None) -> None:
         self.n_rows = 0
-        self.n_active: Int[Tensor, " latent"] = torch.zeros(n_latents, dtype=torch.int64)
-        self.total: Float[Tensor, " latent"] = torch.zeros(n_latents, dtype=torch.float64)
-        self.largest: Float[Tensor, " latent"] = torch.zeros(n_latents)
+        self.n_active: Int[Tensor, " latent"] = torch.zeros(n_latents, dtype=torch.int64, device=device)
+        self.total: Float[Tensor, " latent"] = torch.zeros(n_latents, dtype=torch.float64, device=device)
+        self.largest: Float[Tensor, " latent"] = torch.zeros(n_latents, device=device)
 
     def add(self, blocks: Sequence[Totals], n_rows: int) -> None:
         """Take what each block's latents did in a batch."""

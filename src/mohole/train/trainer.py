@@ -15,13 +15,16 @@ from mohole.config import BatchTopK, Train
 from mohole.config.train import CrosscoderOf, CrossLayerOf, Sae, TranscoderOf
 from mohole.dictionary import AnyDictionary, Crosscoder, CrossLayerTranscoder, SparseAutoencoder, Transcoder
 from mohole.metrics import fvu
+from mohole.parallel import Mesh, joined, total_of
 from mohole.train.activation import Active
-from mohole.train.objective import Batch, Objective, Outcome, Silence, fired
+from mohole.train.objective import Batch, Objective, Outcome
 from mohole.train.optimiser import Optimiser, RunningMean, learning_rate
 from mohole.train.resample import Candidates, When, begin_anew
+from mohole.train.silence import Silence, fired
+from mohole.train.start import autoencoder, transcoder
 from mohole.train.statistics import Statistics
 from mohole.train.tiled import Crowd
-from mohole.train.weights import Sites, Units, Weights, autoencoder, transcoder
+from mohole.train.weights import Sites, Units, Weights
 
 _THRESHOLD_KEPT = 0.999
 """Share that the running mean of batchtopk's threshold keeps at each step, as dictionary_learning's does."""
@@ -38,23 +41,41 @@ class Stepped:
 
 
 class Trainer:
-    """Learns one dictionary from batches in the model's units."""
+    """Learns one dictionary from batches in the model's units, where its weights are: on a CPU or on another device.
+
+    On a mesh every rank has a trainer: for its own latents, and fed its own share of each batch's rows. They step together, and
+    what they learn is what one alone learns: to the same bits for any number of data ranks where no batch is computed in tiles,
+    else but for the order of sums.
+    """
 
     def __init__(
-        self, settings: Train, reads: Sites, writes: Sites, weights: Weights, units: Units, *, seed: int = 0
+        self,
+        settings: Train,
+        reads: Sites,
+        writes: Sites,
+        weights: Weights,
+        units: Units,
+        *,
+        seed: int = 0,
+        mesh: Mesh | None = None,
     ) -> None:
         self.settings, self.weights, self.units = settings, weights, units
+        self._mesh = mesh = mesh or Mesh()
+        if settings.batch_rows % mesh.data.size:
+            raise ValueError(f"{settings.batch_rows} rows cannot be shared by {mesh.data.size} ranks")
         self._reads, self._writes = reads, writes
-        self._objective = Objective(settings, writes)
+        device, n_own = weights.b_dec.device, len(mesh.own_latents(settings.n_latents))
+        self._n_own = n_own
+        self._objective = Objective(settings, writes, mesh, device)
         self.n_steps = 0
-        self.optimiser = Optimiser(weights, settings.clip_norm, settings.optimiser)
-        self.silence = [Silence(settings.n_latents, settings.dead_after_rows) for _ in weights.blocks]
-        self.statistics = Statistics(settings.n_latents * len(weights.blocks))
+        self.optimiser = Optimiser(weights, settings.clip_norm, settings.optimiser, mesh.latent)
+        self.silence = [Silence(n_own, settings.dead_after_rows, device) for _ in weights.blocks]
+        self.statistics = Statistics(n_own * len(weights.blocks), device)
         self._mean = RunningMean(weights, settings.average) if settings.average else None
         self._seed, self._when, self._n_resampled = seed, When.of(settings), 0
         n_candidates = min(settings.resample.most, settings.n_latents * len(weights.blocks)) if settings.resample else 0
-        self._candidates = Candidates(n_candidates, reads.width, writes.width)
-        self._threshold = torch.zeros(len(weights.blocks), 2, dtype=torch.float64)
+        self._candidates = Candidates(n_candidates, reads.width, writes.width, device)
+        self._threshold = torch.zeros(len(weights.blocks), 2, dtype=torch.float64, device=device)
         """batchtopk: for each block the weighted sum of the smallest kept activations of batches, and of the weights."""
 
     @classmethod
@@ -67,43 +88,52 @@ class Trainer:
         writes: Sites,
         *,
         seed: int,
+        mesh: Mesh | None = None,
     ) -> "Trainer":
-        """A trainer at its first step, with units and first weights from a sample of rows in the model's units."""
+        """A trainer at its first step, with units and first weights from a sample of rows in the model's units.
+
+        Every rank is given the same sample, on the device that it trains on.
+        """
         units = Units.of(rows, targets, reads, writes, is_tied=isinstance(settings.learns, Sae | CrosscoderOf))
         x, y = units.rows(rows), targets * units.written
         l0 = settings.first_l0()
         n_latents, nonlinearity = settings.n_latents, settings.nonlinearity
         match settings.learns:
             case Sae() | CrosscoderOf():
-                weights = autoencoder(x, n_latents, nonlinearity, initial_l0=l0, seed=seed)
+                weights = autoencoder(x, n_latents, nonlinearity, initial_l0=l0, seed=seed, mesh=mesh)
             case TranscoderOf(skip=skip):
                 whole = [(slice(0, reads.width), slice(0, writes.width))]
-                weights = transcoder(x, y, whole, n_latents, nonlinearity, skip=skip, initial_l0=l0, seed=seed)
+                weights = transcoder(
+                    x, y, whole, n_latents, nonlinearity, skip=skip, initial_l0=l0, seed=seed, mesh=mesh
+                )
             case CrossLayerOf():
                 columns = [
                     (slice(low, high), slice(start, writes.width))
                     for low, high, start in zip(reads.bounds, reads.bounds[1:], writes.bounds, strict=False)
                 ]
-                weights = transcoder(x, y, columns, n_latents, nonlinearity, skip=False, initial_l0=l0, seed=seed)
+                weights = transcoder(
+                    x, y, columns, n_latents, nonlinearity, skip=False, initial_l0=l0, seed=seed, mesh=mesh
+                )
             case _:
                 assert_never(settings.learns)
-        return cls(settings, reads, writes, weights, units, seed=seed)
+        return cls(settings, reads, writes, weights, units, seed=seed, mesh=mesh)
 
     def step(self, rows: Float[Tensor, "row d_in"], targets: Float[Tensor, "row d_out"]) -> Stepped:
-        """Learn from a batch."""
-        settings = self.settings
+        """Learn from a batch: from this rank's share of its rows, on the weights' device."""
+        settings, mesh = self.settings, self._mesh
+        n_rows = len(rows) * mesh.data.size
         x = self.units.rows(rows)
         batch = Batch(x, x if targets is rows else targets * self.units.written)
         active = self._objective.forward(self.weights, batch)
         for own, silence in zip(active, self.silence, strict=True):
-            silence.update(fired(own, settings.n_latents), len(rows))
+            silence.update(fired(own, self._n_own, mesh.data), n_rows)
         dead = tuple(silence.dead() for silence in self.silence)
         penalty = settings.penalty()
         warmth = min((self.n_steps + 1) / penalty.warmup_steps, 1.0) if penalty and penalty.warmup_steps else 1.0
         outcome = self._objective(self.weights, batch, active, dead, warmth=warmth)
         rate = learning_rate(self.n_steps, settings)
         if self.n_steps >= self._statistics_from:
-            self.statistics.add([own.totals(settings.n_latents) for own in active], len(rows))
+            self.statistics.add([own.totals(self._n_own).of_all_rows(mesh.data) for own in active], n_rows)
         self._follow_threshold(active)
         grad_norm = self.optimiser.step(outcome, rate)
         if self._mean is not None:
@@ -111,17 +141,21 @@ class Trainer:
         self.n_steps += 1
         self._resample(batch, outcome)
         # Without the gradients: they may be as large as the weights, and the caller holds on to what is returned.
-        return Stepped(replace(outcome, backward=()), rate, grad_norm, sum(map(len, dead)))
+        return Stepped(replace(outcome, backward=()), rate, grad_norm, int(total_of(sum(map(len, dead)), mesh.latent)))
 
     def _resample(self, batch: Batch, outcome: Outcome) -> None:
         """Remember rows that are reconstructed badly, and let dead latents begin anew at them when it is time."""
         if self._when is None:
             return
         if self._when.collects(self.n_steps):
-            losses = outcome.error.double().square().sum(1)
-            self._candidates.add(batch, losses, (self.n_steps - 1) * self.settings.batch_rows, seed=self._seed)
+            data = self._mesh.data
+            losses = joined(data, outcome.error.double().square().sum(1))
+            whole = Batch(joined(data, batch.rows), joined(data, batch.targets))
+            self._candidates.add(whole, losses, (self.n_steps - 1) * self.settings.batch_rows, seed=self._seed)
         if self._when.resamples(self.n_steps):
-            self._n_resampled += begin_anew(self._candidates, self.weights, self.silence, self.optimiser, self._mean)
+            self._n_resampled += begin_anew(
+                self._candidates, self.weights, self.silence, self.optimiser, self._mean, self._mesh.latent
+            )
             self._candidates.clear()
 
     @property
@@ -133,8 +167,10 @@ class Trainer:
         if not isinstance(self.settings.nonlinearity, BatchTopK):
             return
         for number, own in enumerate(active):
-            if isinstance(own, Active) and len(own.values):
-                least = own.values.min().double()
+            assert isinstance(own, Active)
+            least = own.values.min() if len(own.values) else own.values.new_tensor(torch.inf)
+            least = self._mesh.joined(least[None]).min().double()
+            if least < torch.inf:
                 self._threshold[number] *= _THRESHOLD_KEPT
                 self._threshold[number] += torch.stack([least, torch.ones_like(least)]) * (1 - _THRESHOLD_KEPT)
 
@@ -144,9 +180,10 @@ class Trainer:
         `loss` is the sum of the five terms after it, each with its weight in it; mse_loss is the mean over prefixes. fvu is over
         all columns in training units, where every site counts by its width; `fvu/SITE` is of one site, the same in any units.
         """
-        y = targets * self.units.written
-        error, terms = stepped.outcome.error, stepped.outcome.terms
-        n_active = sum(own.n_active for own in stepped.outcome.active)
+        data, latent = self._mesh.data, self._mesh.latent
+        y = joined(data, targets * self.units.written)
+        error, terms = joined(data, stepped.outcome.error), stepped.outcome.terms
+        n_active = total_of(sum(own.n_active for own in stepped.outcome.active), data, latent)
         names, bounds = self._writes.names, self._writes.bounds
         sites = zip(names, bounds, bounds[1:], strict=False) if len(names) > 1 else ()
         return {
@@ -162,22 +199,31 @@ class Trainer:
             "dead": stepped.n_dead,
             "lr": _short(stepped.rate),
             "grad_norm": _short(stepped.grad_norm),
-            "encoder_norm": _mean_length([block.W_enc for block in self.weights.blocks]),
-            "decoder_norm": _mean_length([block.W_dec for block in self.weights.blocks]),
+            "encoder_norm": self._mean_length([block.W_enc for block in self.weights.blocks]),
+            "decoder_norm": self._mean_length([block.W_dec for block in self.weights.blocks]),
         } | ({} if self._when is None else {"resampled": self._n_resampled})
 
+    def _mean_length(self, matrices: list[Tensor]) -> float:
+        """Of the rows of some matrices, one for each latent. Summed by numpy: torch's threads would share a sum of many."""
+        lengths = [joined(self._mesh.latent, matrix.norm(dim=1)).cpu().numpy() for matrix in matrices]
+        return _short(float(np.concatenate(lengths).mean(dtype=np.float64)))
+
     def dictionary(self) -> AnyDictionary:
-        """What has been learned so far, in the model's units."""
-        weights = self.weights
+        """What has been learned so far, in the model's units, in main memory: the latents of all ranks."""
+        weights, units = self.weights, self.units.cpu()
         if self._mean is not None and self._mean.n_steps:
             weights = self._mean.weights(is_unit=self.settings.decoder == "unit")
+        whole = {
+            name: tensor if name in ("b_dec", "W_skip") else joined(self._mesh.latent, tensor)
+            for name, tensor in weights.named()
+        }
+        weights = weights.of({name: tensor.cpu() for name, tensor in whole.items()})
         nonlinearity, learns = self.settings.nonlinearity, self.settings.learns
         means = self._threshold[:, 0] / self._threshold[:, 1].clamp_min(1e-300)
         layers = tuple(
-            self.units.to_model(block, nonlinearity, float(means[number]))
-            for number, block in enumerate(weights.blocks)
+            units.to_model(block, nonlinearity, float(means[number])) for number, block in enumerate(weights.blocks)
         )
-        b_dec = weights.b_dec / self.units.written
+        b_dec = weights.b_dec / units.written
         match learns:
             case Sae():
                 own = layers[0]
@@ -186,9 +232,9 @@ class Trainer:
                 return SparseAutoencoder(self._reads.names[0], nonlinearity, *matrices, *optional)
             case TranscoderOf(reads=reads, writes=writes):
                 skip = weights.W_skip
-                W_skip = None if skip is None else skip * self.units.read / self.units.written[:, None]
+                W_skip = None if skip is None else skip * units.read / units.written[:, None]
                 if W_skip is not None:
-                    b_dec = (b_dec.double() - W_skip.double() @ self.units.origin.double()).float()
+                    b_dec = (b_dec.double() - W_skip.double() @ units.origin.double()).float()
                 return Transcoder(reads, writes, layers[0], b_dec, W_skip)
             case CrosscoderOf(hookpoints=hookpoints):
                 return Crosscoder(hookpoints, self._reads.widths, layers[0], b_dec)
@@ -198,7 +244,10 @@ class Trainer:
                 assert_never(learns)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """(tensors, numbers) from which a trainer goes on to the same bits. Tensors are its own: copy them before a step."""
+        """(tensors, numbers) from which a trainer goes on to the same bits. Tensors are its own: copy them before a step.
+
+        On a mesh each rank has a state, of its own latents.
+        """
         tensors = dict(self.weights.named())
         for name, moving in self.optimiser.moving.items():
             tensors |= {f"adam.mean.{name}": moving.mean, f"adam.square.{name}": moving.square}
@@ -240,12 +289,6 @@ class Trainer:
 def _fvu(targets: Float[Tensor, "row d"], error: Float[Tensor, "row d"]) -> float | None:
     """None where the rows do not differ."""
     return _short(float(fvu(targets, targets + error))) if bool((targets != targets[0]).any()) else None
-
-
-def _mean_length(matrices: list[Tensor]) -> float:
-    """Of the rows of some matrices, one for each latent. Summed by numpy: torch's threads would share a sum of many."""
-    lengths = np.concatenate([matrix.norm(dim=1).cpu().numpy() for matrix in matrices])
-    return _short(float(lengths.mean(dtype=np.float64)))
 
 
 def _short(value: float) -> float:

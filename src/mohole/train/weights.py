@@ -1,4 +1,4 @@
-"""The numbers being learned, where they start, and the units they are learned in. No gradients, no optimiser.
+"""The numbers being learned, and the units they are learned in. No gradients, no optimiser.
 
 Every kind of dictionary is one or more blocks of latents, each reading some columns of a row and writing some columns of its
 target, with a shared b_dec: an autoencoder is one block whose target is the row; a crosscoder the same over the columns of
@@ -18,18 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mohole import keys
 from mohole.config import BatchTopK, Gated, JumpReLU, Nonlinearity, ReLU, TopK
 from mohole.dictionary import Latents
-from mohole.kernels.choice import kernels_for
-from mohole.kernels.pairs import Pairs
-
-_INIT_LATENTS = (
-    1024  # rows drawn at a time: the counters of all of them at once would take more memory than the weights
-)
-_MAGNITUDE_ROWS = 1024
-_TRANSCODER_SHARE = 0.1
-"""Length of a transcoder's first predictions, of the target's. Its first latents know nothing of the target."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +36,8 @@ class Block:
     log_threshold: Float[Tensor, " latent"] | None = None
     b_mag: Float[Tensor, " latent"] | None = None
     r_mag: Float[Tensor, " latent"] | None = None
+    first: int = 0
+    """The number of its first latent: a rank may have some of them only."""
 
     def vectors(self) -> dict[str, Float[Tensor, " latent"]]:
         """What it has of one number for each latent."""
@@ -133,6 +125,10 @@ class Units:
         """Rows of the model in training units."""
         return (rows - self.origin) * self.read
 
+    def cpu(self) -> "Units":
+        """The same in main memory."""
+        return Units(self.read.cpu(), self.written.cpu(), self.origin.cpu())
+
     def to_model(self, block: Block, nonlinearity: Nonlinearity, threshold: float | None = None) -> Latents:
         """The block's function in the model's units.
 
@@ -168,126 +164,9 @@ class Units:
 
 
 def _scales(sample: Float[Tensor, "row d"], sites: Sites) -> Float[Tensor, " d"]:
-    scales = torch.empty(sites.width)
+    scales = torch.empty(sites.width, device=sample.device)
     for low, high in pairwise(sites.bounds):
         part = sample[:, low:high].double()
         spread = (part - part.mean(0)).square().sum(1).mean()
         scales[low:high] = float(((high - low) / spread).sqrt())
     return scales
-
-
-def autoencoder(
-    sample: Float[Tensor, "row d"], n_latents: int, nonlinearity: Nonlinearity, *, initial_l0: float, seed: int
-) -> Weights:
-    """Where an autoencoder (or a crosscoder) starts, for a sample of rows in training units.
-
-    - Decoder rows are unit vectors drawn by latent id: the first n latents of a wider dictionary start as these do (law 1).
-    - The encoder is the decoder, all of it times one factor that gives reconstructions the magnitude of the rows (Gao et al.
-      2024, appendix A.1).
-    - b_dec is the mean of the sample. Not the geometric median of Bricken et al. 2023: the mean is what a reconstruction
-      without codes should be for squared error, it merges over workers, and it is trained from there anyway.
-    - Where thresholds decide, each latent fires on its share of the sample: `initial_l0` of them on average.
-    """
-    directions = decoder_directions(np.arange(n_latents), sample.shape[1], seed=seed)
-    centre = sample.double().mean(0).float()
-    centred = sample - centre
-    everything = slice(0, sample.shape[1])
-    block = Block(everything, everything, directions.clone(), torch.zeros(n_latents), directions)
-    block = _thresholded(block, centred, nonlinearity, initial_l0)
-    return Weights((_magnified(block, centred, centred, nonlinearity, 1.0),), centre)
-
-
-def transcoder(
-    rows: Float[Tensor, "row d_in"],
-    targets: Float[Tensor, "row d_out"],
-    columns: list[tuple[slice, slice]],
-    n_latents: int,
-    nonlinearity: Nonlinearity,
-    *,
-    skip: bool,
-    initial_l0: float,
-    seed: int,
-) -> Weights:
-    """Where a transcoder starts, or a cross-layer one with a (reads, writes) for each layer.
-
-    Encoder and decoder rows are drawn apart. The rows have no mean here (`Units.origin`), so no latent wins by it. First
-    predictions are a tenth of the target's length; the linear path starts at zero.
-    """
-    centre = targets.double().mean(0).float()
-    blocks = []
-    for number, (reads, writes) in enumerate(columns):
-        ids = np.arange(n_latents) + number * n_latents
-        own = rows[:, reads]
-        W_enc = decoder_directions(ids, own.shape[1], seed=seed, use=keys.Use.LATENT_READS)
-        W_dec = decoder_directions(ids, len(centre[writes]), seed=seed)
-        block = Block(reads, writes, W_enc, torch.zeros(n_latents), W_dec)
-        block = _thresholded(block, own, nonlinearity, initial_l0)
-        blocks.append(_magnified(block, own, targets[:, writes] - centre[writes], nonlinearity, _TRANSCODER_SHARE))
-    W_skip = torch.zeros(targets.shape[1], rows.shape[1]) if skip else None
-    return Weights(tuple(blocks), centre, W_skip, is_tied=False)
-
-
-def _thresholded(block: Block, read: Float[Tensor, "row d"], nonlinearity: Nonlinearity, initial_l0: float) -> Block:
-    """With the bias or the threshold at which each latent fires on initial_l0 / n_latents of the rows."""
-    match nonlinearity:
-        case TopK() | BatchTopK():
-            return block
-        case ReLU():
-            return replace(block, b_enc=block.b_enc - _quantiles(block, read, initial_l0))
-        case Gated():
-            quantiles = _quantiles(block, read, initial_l0)
-            b_mag = block.b_enc.clone()
-            return replace(block, b_enc=block.b_enc - quantiles, b_mag=b_mag, r_mag=torch.zeros_like(b_mag))
-        case JumpReLU():
-            return replace(block, log_threshold=_quantiles(block, read, initial_l0).clamp_min(1e-6).log())
-        case _:
-            assert_never(nonlinearity)
-
-
-def _quantiles(block: Block, read: Float[Tensor, "row d"], initial_l0: float) -> Float[Tensor, " latent"]:
-    """What each latent's reading exceeds on its share of the rows, at least on one."""
-    n_above = max(round(len(read) * initial_l0 / len(block.b_enc)), 1)
-    found = []
-    for first in range(0, len(block.b_enc), _INIT_LATENTS):
-        here = slice(first, first + _INIT_LATENTS)
-        pre = block.W_enc[here] @ read.T + block.b_enc[here, None]
-        found.append(pre.topk(min(n_above + 1, len(read)), dim=1).values[:, -1])
-    return torch.cat(found)
-
-
-def _magnified(
-    block: Block,
-    read: Float[Tensor, "row d_in"],
-    target: Float[Tensor, "row d_out"],
-    nonlinearity: Nonlinearity,
-    share: float,
-) -> Block:
-    """With readings times one factor, at which what is decoded has `share` of the target's length."""
-    read, target = read[:_MAGNITUDE_ROWS], target[:_MAGNITUDE_ROWS]
-    threshold = torch.zeros_like(block.b_enc) if isinstance(nonlinearity, BatchTopK) else None
-    if isinstance(nonlinearity, BatchTopK):  # the same number of codes as top-k, spread otherwise
-        nonlinearity, threshold = TopK(k=nonlinearity.k), None
-    if block.log_threshold is not None:
-        threshold = block.log_threshold.exp()
-    latents = Latents(nonlinearity, block.W_enc, block.b_enc, block.W_dec, threshold, block.b_mag, block.r_mag)
-    codes = latents.encode(read)
-    pairs = Pairs(codes.row_starts, codes.latents.to(torch.int32), codes.values)
-    output = kernels_for(read.device).decode(pairs, codes.values, block.W_dec, torch.zeros_like(target))
-    length = float(output.double().square().sum())
-    factor = share * float((target.double().square().sum() / length).sqrt()) if length > 0 else 1.0
-    moved = {name: vector * factor for name, vector in block.vectors().items() if name in ("b_enc", "b_mag")}
-    if block.log_threshold is not None:
-        moved["log_threshold"] = block.log_threshold + np.log(factor)
-    return block.of({"W_enc": block.W_enc * factor} | moved)
-
-
-def decoder_directions(
-    latents: np.ndarray, d_model: int, *, seed: int, use: keys.Use = keys.Use.LATENT_INIT
-) -> Float[Tensor, "latent d"]:
-    """Random unit vectors, one for each latent id."""
-    drawn = [
-        keys.normal(seed, use, latents[start : start + _INIT_LATENTS], d_model)
-        for start in range(0, len(latents), _INIT_LATENTS)
-    ]
-    directions = np.concatenate(drawn)
-    return torch.from_numpy((directions / np.linalg.norm(directions, axis=1, keepdims=True)).astype(np.float32))

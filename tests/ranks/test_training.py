@@ -7,93 +7,12 @@ from typing import Any
 import pytest
 import torch
 from tests.ranks.processes import Found, Processes
+from tests.train.courses import CASES, ONE, TILES, course
 
-from mohole.config import L1, BatchTopK, Gated, JumpReLU, ReLU, Tanh, TopK, Train
-from mohole.config.train import Adam, CrosscoderOf, CrossLayerOf, Muon, Resample, Signum, TranscoderOf
+from mohole.config import Train
 from mohole.parallel import ALONE, Mesh
 from mohole.train import objective
 from mohole.train.trainer import Trainer
-from mohole.train.weights import Sites, Units
-
-N_LATENTS, N_ROWS, N_STEPS = 50, 24, 8
-ONE, TWO, OTHER = Sites(("a",), (12,)), Sites(("a", "b"), (12, 7)), Sites(("m",), (9,))
-LAYERS = Sites(("m", "n"), (9, 9))
-
-CASES: dict[str, tuple[dict[str, Any], Sites, Sites]] = {
-    "topk, AuxK": ({"nonlinearity": TopK(k=4), "auxk": 3, "dead_after_rows": 40, "clip_norm": 0.3}, ONE, ONE),
-    "batchtopk, prefixes": ({"nonlinearity": BatchTopK(k=4), "prefixes": (7, 21), "average": 0.9}, ONE, ONE),
-    "relu, l1, free": ({"nonlinearity": ReLU(), "sparsity": L1(weight=0.5), "decoder": "free"}, ONE, ONE),
-    "jumprelu, pull": ({"nonlinearity": JumpReLU(bandwidth=0.5), "pre_act_weight": 0.3, "dead_after_rows": 30}, ONE, ONE),
-    "gated": ({"nonlinearity": Gated(), "sparsity": L1(weight=0.5), "clip_norm": None}, ONE, ONE),
-    "skip": ({"learns": TranscoderOf(reads="a", writes="m", skip=True), "nonlinearity": TopK(k=4)}, ONE, OTHER),
-    "crosscoder": ({"learns": CrosscoderOf(hookpoints=("a", "b")), "nonlinearity": TopK(k=4)}, TWO, TWO),
-    "cross-layer": (
-        {"learns": CrossLayerOf(reads=("a", "b"), writes=("m", "n")), "nonlinearity": JumpReLU(bandwidth=0.5),
-         "sparsity": Tanh(weight=0.5), "decoder": "free"},
-        TWO, LAYERS,
-    ),
-    "resampled": (
-        {"nonlinearity": TopK(k=2), "dead_after_rows": 30, "auxk": 0, "decay_share": 0.1,
-         "resample": Resample(every=4, over_steps=3, most=6)},
-        ONE, ONE,
-    ),
-    "muon": ({"nonlinearity": TopK(k=4), "optimiser": Muon(), "clip_norm": None}, ONE, ONE),
-    "signum": ({"nonlinearity": TopK(k=4), "optimiser": Signum()}, ONE, ONE),
-    "8bit": ({"nonlinearity": TopK(k=4), "optimiser": Adam(moments="8bit")}, ONE, ONE),
-}  # fmt: skip
-TILES = ("relu, l1, free", "jumprelu, pull", "gated", "cross-layer")
-
-
-def rows_of(name: str, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """A batch, the same in every process: few of some latents' directions, so that some die."""
-    _, reads, writes = CASES[name]
-    generator = torch.Generator().manual_seed(100 + step)
-    hidden = torch.randn(N_ROWS, 5, generator=generator).relu()
-    maps = torch.Generator().manual_seed(3)
-    rows, targets = (hidden @ torch.randn(5, width, generator=maps) for width in (reads.width, writes.width))
-    return rows + 0.2, targets - 0.1
-
-
-def course(mesh: Mesh, name: str, *, dtype: torch.dtype = torch.float32, tiles: bool = False) -> dict[str, Any]:
-    """A short training: of each step what it found, and the dictionary at the end."""
-    extra, reads, writes = CASES[name]
-    settings = Train(
-        **({"n_latents": N_LATENTS, "batch_rows": N_ROWS, "steps": N_STEPS, "lr": 0.01, "warmup_steps": 2} | extra)
-    )
-    is_tied = reads is writes
-    sample = [torch.cat(part) for part in zip(*(rows_of(name, 1000 + i) for i in range(8)), strict=True)]
-    objective.DENSE_SHARE = 0.0 if tiles else 1.0
-    trainer = Trainer.start(settings, sample[0], sample[0] if is_tied else sample[1], reads, writes, seed=2, mesh=mesh)
-    if dtype != torch.float32:
-        weights = trainer.weights.of({each: tensor.to(dtype) for each, tensor in trainer.weights.named()})
-        old = trainer.units
-        units = Units(old.read.to(dtype), old.written.to(dtype), old.origin.to(dtype))
-        trainer = Trainer(settings, reads, writes, weights, units, seed=2, mesh=mesh)
-    own = slice(N_ROWS // mesh.data.size * mesh.data.rank, N_ROWS // mesh.data.size * (mesh.data.rank + 1))
-    lines, losses = [], []
-    for step in range(N_STEPS):
-        rows, targets = (each[own].to(dtype) for each in rows_of(name, step))
-        targets = rows if is_tied else targets
-        stepped = trainer.step(rows, targets)
-        losses.append((stepped.outcome.terms.total, stepped.grad_norm))
-        lines.append(trainer.measure(stepped, targets))
-    learned = trainer.dictionary()
-    tensors = {f"{i}": each for i, each in enumerate(vars(learned).values()) if isinstance(each, torch.Tensor)}
-    for number, latents in enumerate(getattr(learned, "layers", None) or [getattr(learned, "latents", None)]):
-        tensors |= {
-            f"{each}.{number}": found
-            for each, found in vars(latents or object).items()
-            if isinstance(found, torch.Tensor)
-        }
-    assert tensors.keys() - {"b_dec"}
-    n_active = trainer.statistics.n_active.clone()
-    return {
-        "losses": losses,
-        "lines": lines,
-        "tensors": tensors,
-        "n_active": n_active,
-        "largest": trainer.statistics.largest,
-    }
 
 
 def single(mesh: Mesh) -> dict[str, Any]:

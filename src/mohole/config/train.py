@@ -265,6 +265,8 @@ class Train(Table):
     """Gradients longer than this are shortened to it. All weights count as one vector. None: never."""
     average: Annotated[float, Field(strict=True, ge=0.0, lt=1.0)] = 0.0
     """The dictionary is a running mean of the weights, of which each step keeps this share (0.999, say). 0: the last weights."""
+    device: str = "cpu"
+    """Any torch device: where weights, moments and batches are. `cuda` runs Triton's kernels, if the extra `gpu` is there."""
     log_every: Count = 10
     """Steps between two lines of the record."""
     # Built-in model, 1024 latents: a look at 1024 tokens costs what 6 steps of 1024 rows do, the first one what 26 more do.

@@ -98,6 +98,7 @@ def dots(
             pairs.latents.to(torch.int64),
             torch.zeros_like(pairs.values),
             shape,
+            device=pairs.values.device,
             check_invariants=False,
         )
         found = [torch.sparse.sampled_addmm(places, source, W_dec.T, beta=0.0).values() for source in sources]

@@ -19,6 +19,7 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from mohole.device import usable_device
 from mohole.errors import ModelError
 from mohole.model.families import FAMILIES, layouts_for
 from mohole.model.language_model import LanguageModel
@@ -113,16 +114,10 @@ def save_model(model: LanguageModel, folder: Path) -> None:
 
 
 def _device(name: str | torch.device) -> torch.device:
-    """The device, if one number can be put there and read back."""
     try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ModelError(
-            f"model.device: {str(name)!r} cannot be used here: {_one_line(error)}; "
-            'give "cpu", or "cuda" or "cuda:1" on a machine with such a GPU and a torch built for it'
-        ) from error
-    return device
+        return usable_device(name)
+    except ValueError as error:
+        raise ModelError(f"model.device: {error}") from error
 
 
 def _read_config(folder: Path) -> Any:

@@ -16,6 +16,7 @@ import torch
 
 from mohole.config import BatchTopK, TopK, Train
 from mohole.config.train import Adam, AnyOptimiser, CrossLayerOf, Muon
+from mohole.device import busy_seconds, free_bytes
 from mohole.errors import ConfigError
 from mohole.train.objective import DENSE_SHARE
 from mohole.train.weights import Sites
@@ -62,7 +63,7 @@ def _moment_bytes(optimiser: AnyOptimiser) -> int:
 
 def check_memory(settings: Train, reads: Sites, writes: Sites, available: int | None = None) -> None:
     """Raises: ConfigError: the training does not fit the memory that is free now; says what would."""
-    room = available_bytes() if available is None else available
+    room = available_bytes(torch.device(settings.device)) if available is None else available
     needed = training_bytes(settings, reads, writes)
     if room is None or needed <= room * _SHARE_OF_MEMORY:
         return
@@ -85,7 +86,10 @@ def check_memory_together(
     Raises:
         ConfigError: they do not; says how many of them would, the first ones.
     """
-    room = available_bytes() if available is None else available
+    devices = {settings.device for settings in members.values()}
+    if available is None and len(devices) > 1:
+        return  # each has its own memory, and says so when it begins
+    room = available_bytes(torch.device(*devices)) if available is None and devices else available
     needed = list(accumulate(training_bytes(settings, reads, writes) for settings in members.values()))
     if room is None or not needed or needed[-1] <= room * _SHARE_OF_MEMORY:
         return
@@ -96,8 +100,11 @@ def check_memory_together(
     )
 
 
-def available_bytes() -> int | None:
-    """Memory that this process may still take: what the machine has free, and what its control group allows. None: not known."""
+def available_bytes(device: torch.device | None = None) -> int | None:
+    """Memory that this process may still take: what the machine has free, and what its control group allows, or what is free on
+    another device. None: not known."""
+    if device is not None and device.type != "cpu":
+        return free_bytes(device)
     found = []
     facts = Path("/proc/meminfo")
     if facts.exists():
@@ -115,22 +122,22 @@ def available_bytes() -> int | None:
 
 @dataclass(frozen=True)
 class Limit:
-    """How fast this process makes a product."""
+    """How fast a product is made: by a core of the CPU, or by another device."""
 
-    flops_per_cpu_second: float
+    flops_per_second: float
 
     @classmethod
     def measured(cls, settings: Train, reads: Sites) -> "Limit":
         """From three products of a batch and some latents, the best of them: other work on the machine only slows."""
-        n_latents = min(settings.n_latents, _LIMIT_LATENTS)
-        rows, encoder = torch.randn(settings.batch_rows, reads.width), torch.randn(n_latents, reads.width)
-        out = torch.empty(settings.batch_rows, n_latents)
-        torch.mm(rows, encoder.T, out=out)
+        n_latents, device = min(settings.n_latents, _LIMIT_LATENTS), torch.device(settings.device)
+        rows = torch.randn(settings.batch_rows, reads.width, device=device)
+        encoder = torch.randn(n_latents, reads.width, device=device)
+        out = torch.mm(rows, encoder.T)
         times = []
         for _ in range(3):
-            before = time.process_time()
+            before = busy_seconds(device)
             torch.mm(rows, encoder.T, out=out)
-            times.append(time.process_time() - before)
+            times.append(busy_seconds(device) - before)
         return cls(2.0 * settings.batch_rows * n_latents * reads.width / max(min(times), 1e-9))
 
 
@@ -138,39 +145,40 @@ class Watch:
     """Where the time of a training goes. Call `waited` when rows have come, `stepped` when a step is done, `measured` after."""
 
     def __init__(self, settings: Train, reads: Sites, limit: Limit) -> None:
-        self._limit = limit
+        self._limit, self._device = limit, torch.device(settings.device)
         self._flops_of_step = 2.0 * settings.batch_rows * settings.n_latents * reads.width
-        self._n_steps, self._steps_cpu, self._steps, self._waits, self._measures = 0, 0.0, 0.0, 0.0, 0.0
-        self._mark, self._cpu_mark = time.perf_counter(), time.process_time()
+        self._n_steps, self._steps_busy, self._steps, self._waits, self._measures = 0, 0.0, 0.0, 0.0, 0.0
+        self._mark, self._busy_mark = time.perf_counter(), busy_seconds(self._device)
 
     def waited(self) -> None:
         """Rows are here."""
         now = time.perf_counter()
         self._waits += now - self._mark
-        self._mark, self._cpu_mark = now, time.process_time()
+        self._mark, self._busy_mark = now, busy_seconds(self._device)
 
     def stepped(self) -> None:
         """The step is done."""
-        now, cpu = time.perf_counter(), time.process_time()
+        busy, now = busy_seconds(self._device), time.perf_counter()
         self._n_steps += 1
         self._steps += now - self._mark
-        self._steps_cpu += cpu - self._cpu_mark
-        self._mark, self._cpu_mark = now, cpu
+        self._steps_busy += busy - self._busy_mark
+        self._mark, self._busy_mark = now, busy
 
     def measured(self) -> None:
         """What the record says of the step has been found."""
         now = time.perf_counter()
         self._measures += now - self._mark
-        self._mark, self._cpu_mark = now, time.process_time()
+        self._mark, self._busy_mark = now, busy_seconds(self._device)
 
     def summary(self) -> str:
         """For people: products a step, the rate beside the machine's, and the shares of time spent waiting and measuring."""
         if not self._n_steps:
             return "no step was left to do"
-        rate = self._n_steps * self._flops_of_step / max(self._steps_cpu, 1e-9)
-        products = self._limit.flops_per_cpu_second / rate
+        rate = self._n_steps * self._flops_of_step / max(self._steps_busy, 1e-9)
+        products = self._limit.flops_per_second / rate
         whole = max(self._waits + self._steps + self._measures, 1e-9)
-        rates = f"{rate / 1e9:.0f} of {self._limit.flops_per_cpu_second / 1e9:.0f} GFLOP/s of a core"
+        place = "a core" if self._device.type == "cpu" else str(self._device)
+        rates = f"{rate / 1e9:.0f} of {self._limit.flops_per_second / 1e9:.0f} GFLOP/s of {place}"
         peak = f"peak memory {_peak_bytes() / _GIB:.1f} GiB"
         waiting, measuring = self._waits / whole, self._measures / whole
         shares = f"{waiting:.0%} of the time waiting for rows, {measuring:.0%} measuring"

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from mohole.config import Train
+from mohole.device import usable_device
 from mohole.dictionary import SparseAutoencoder
 from mohole.dictionary.files import save
-from mohole.errors import ArtifactError, NumericsError
+from mohole.errors import ArtifactError, ConfigError, NumericsError
 from mohole.progress import track
 from mohole.record import Recorder, write_json
 from mohole.sinks import Sink
@@ -61,14 +62,18 @@ def train(
         What it cost, in a line for people.
 
     Raises:
-        ConfigError: more latents than the memory holds.
+        ConfigError: more latents than the memory holds, or a device that cannot be used.
         HookpointError: the store has no such hookpoint.
         StageError: the store is not shuffled, has fewer than two training rows, or a hookpoint is missing.
         NumericsError: a row, the loss or a gradient that is not finite, rows that are all the same, or a training that stays
             worse than the mean.
         ArtifactError: checkpoints of another training.
     """
-    source = Source.of(settings.learns, streams)
+    try:
+        device = usable_device(settings.device)
+    except ValueError as error:
+        raise ConfigError(f"train.device: {error}") from error
+    source = Source.of(settings.learns, streams, device)
     reads, writes = source.sites()
     check_memory(settings, reads, writes)
     n_sample = min(SAMPLE_ROWS, source.n_rows)

@@ -20,9 +20,13 @@ class Source:
     reads: tuple[RowStream, ...]
     writes: tuple[RowStream, ...]
     """Equal to `reads` where what is read is what is reconstructed: targets are then the rows themselves."""
+    device: torch.device | None = None
+    """Where rows are put. None: they stay where they are."""
 
     @classmethod
-    def of(cls, learns: Learns, streams: RowStream | Mapping[str, RowStream]) -> "Source":
+    def of(
+        cls, learns: Learns, streams: RowStream | Mapping[str, RowStream], device: torch.device | None = None
+    ) -> "Source":
         """The streams that a kind of dictionary needs.
 
         Raises:
@@ -34,14 +38,14 @@ class Source:
                     if len(streams) != 1:
                         raise StageError(f"a sparse autoencoder reads one hookpoint, not {', '.join(streams)}")
                     streams = next(iter(streams.values()))
-                return cls((streams,), (streams,))
+                return cls((streams,), (streams,), device)
             case TranscoderOf(reads=reads, writes=writes):
-                return cls(_picked((reads,), streams), _picked((writes,), streams))
+                return cls(_picked((reads,), streams), _picked((writes,), streams), device)
             case CrosscoderOf(hookpoints=hookpoints):
                 both = _picked(hookpoints, streams)
-                return cls(both, both)
+                return cls(both, both, device)
             case CrossLayerOf(reads=several, writes=targets):
-                return cls(_picked(several, streams), _picked(targets, streams))
+                return cls(_picked(several, streams), _picked(targets, streams), device)
 
     def __post_init__(self) -> None:
         sizes = {stream.hookpoint: stream.n_rows for stream in (*self.reads, *self.writes)}
@@ -70,7 +74,7 @@ class Source:
         found: dict[int, Tensor] = {}
         for stream in (*self.reads, *self.writes):
             if id(stream) not in found:
-                found[id(stream)] = stream.rows(first, n_rows)
+                found[id(stream)] = stream.rows(first, n_rows).to(device=self.device)
         rows = _beside([found[id(stream)] for stream in self.reads])
         return rows, rows if self.reads == self.writes else _beside([found[id(stream)] for stream in self.writes])
 

@@ -1,9 +1,13 @@
 """A torch device by the name a recipe gives it, and what it has of memory and time."""
 
+import platform
+import resource
 import time
-from typing import Any
+from pathlib import Path
 
 import torch
+
+from mohole.errors import ConfigError
 
 
 def usable_device(name: str | torch.device) -> torch.device:
@@ -24,20 +28,57 @@ def usable_device(name: str | torch.device) -> torch.device:
     return device
 
 
+def training_device(name: str) -> torch.device:
+    """Where a recipe's `train.device` says; a GPU is made this thread's own, which is where Triton starts its programs.
+
+    Raises:
+        ConfigError: it cannot be used, or is neither a CPU nor CUDA: sums are made in double, which others do not have.
+    """
+    try:
+        device = usable_device(name)
+    except ValueError as error:
+        raise ConfigError(f"train.device: {error}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f'train.device: {name!r} has no numbers in double; give "cpu" or "cuda"')
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
 def busy_seconds(device: torch.device) -> float:
-    """A clock of the work that is done on a device: CPU-seconds of this process, or time, once all that it was given is done."""
+    """A clock of the work done on a device: CPU-seconds of this process, or time, once all that a GPU was given is done."""
     if device.type == "cpu":
         return time.process_time()
-    _backend(device).synchronize(device)
+    torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
-def free_bytes(device: torch.device) -> int | None:
-    """Memory of an accelerator that nothing has taken. None: not known."""
-    if device.type != "cuda":
-        return None
-    return int(torch.cuda.mem_get_info(device)[0])
+def available_bytes(device: torch.device) -> int | None:
+    """Memory that this process may still take. Main memory: what the machine has free, and what its control group allows.
+
+    None: not known.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    found = []
+    facts = Path("/proc/meminfo")
+    if facts.exists():
+        lines = facts.read_text(encoding="ascii").splitlines()
+        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((group / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
+        if limit != "max":
+            found.append(int(limit) - int(used))
+    except OSError:  # no control group of version 2
+        pass
+    return min(found) if found else None
 
 
-def _backend(device: torch.device) -> Any:
-    return getattr(torch, device.type)
+def peak_bytes(device: torch.device) -> int:
+    """The most memory that this process has held there."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * 1024

@@ -88,7 +88,7 @@ def course(
         targets = rows if is_tied else targets
         with training():
             stepped = trainer.step(rows, targets)
-        losses.append((stepped.outcome.terms.total, stepped.grad_norm))
+        losses.append((stepped.terms.total, stepped.grad_norm))
         lines.append(trainer.measure(stepped, targets))
     statistics = trainer.statistics.tensors()
     tensors = _tensors(trainer.dictionary())

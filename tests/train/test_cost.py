@@ -8,9 +8,10 @@ import torch
 
 from mohole.config import JumpReLU, ReLU, TopK, Train
 from mohole.config.train import Adam, CrossLayerOf
+from mohole.device import available_bytes
 from mohole.errors import ConfigError
 from mohole.train import cost
-from mohole.train.cost import Limit, Watch, available_bytes, check_memory, check_memory_together, training_bytes
+from mohole.train.cost import Limit, Watch, check_memory, check_memory_together, training_bytes
 from mohole.train.trainer import Trainer
 from mohole.train.weights import Sites
 
@@ -35,9 +36,9 @@ def test_the_estimate_counts_what_a_trainer_keeps(settings: dict[str, Any], read
     # At the end the dictionary stands beside them, in the model's units, and the mean of the weights that it is made of.
     weights = sum(tensor.numel() * tensor.element_size() for _, tensor in trainer.weights.named())
     at_end = kept + weights * (2 if config.average else 1)
-    assert 0.97 * at_end < training_bytes(config, reads, reads) < 1.3 * at_end
+    assert 0.97 * at_end < training_bytes(config, reads, reads).total < 1.3 * at_end
     with_checkpoints = config.model_copy(update={"checkpoint_every": 5})
-    assert 0.97 * 2 * kept < training_bytes(with_checkpoints, reads, reads) < 1.3 * 2 * kept
+    assert 0.97 * 2 * kept < training_bytes(with_checkpoints, reads, reads).total < 1.3 * 2 * kept
 
 
 def test_a_dense_start_is_counted_with_its_gradients_and_never_with_all_its_codes() -> None:
@@ -46,7 +47,7 @@ def test_a_dense_start_is_counted_with_its_gradients_and_never_with_all_its_code
         for l0 in (60.0, 16384.0)
     )
     weights = 4 * 2 * 64 * 32768
-    more = training_bytes(dense, ONE, ONE) - training_bytes(sparse, ONE, ONE)
+    more = training_bytes(dense, ONE, ONE).total - training_bytes(sparse, ONE, ONE).total
     most_pairs = 12 * 4 * 0.07 * 32768 * 8192
     assert weights < more < weights + most_pairs
     assert 0.9 * most_pairs < more
@@ -54,7 +55,7 @@ def test_a_dense_start_is_counted_with_its_gradients_and_never_with_all_its_code
 
 def test_what_does_not_fit_is_refused_with_what_would() -> None:
     settings = Train(n_latents=1 << 20, nonlinearity=TopK(k=32))
-    needed = training_bytes(settings, ONE, ONE)
+    needed = training_bytes(settings, ONE, ONE).total
     check_memory(settings, ONE, ONE, available=int(needed * 1.1))
     with pytest.raises(
         ConfigError, match=r"train.n_latents: 1048576 latents take \d+\.\d GiB to train, and .* GiB are free"
@@ -67,7 +68,7 @@ def test_what_does_not_fit_is_refused_with_what_would() -> None:
 
 def test_members_of_a_sweep_must_fit_together() -> None:
     members = {f"n{n}": Train(n_latents=n, nonlinearity=TopK(k=32)) for n in (100_000, 110_000, 120_000)}
-    needed = [training_bytes(settings, ONE, ONE) for settings in members.values()]
+    needed = [training_bytes(settings, ONE, ONE).total for settings in members.values()]
     check_memory_together(members, ONE, ONE, available=int(sum(needed) * 1.1))
     room = int((needed[0] + needed[1]) * 1.1)
     assert room > max(needed)  # each of them alone would fit
@@ -78,7 +79,7 @@ def test_members_of_a_sweep_must_fit_together() -> None:
 
 
 def test_the_memory_of_this_machine_is_known() -> None:
-    found = available_bytes()
+    found = available_bytes(torch.device("cpu"))
     assert found is None or 1 << 20 < found < 1 << 50
 
 
@@ -108,3 +109,24 @@ def test_the_summary_is_the_time_that_was_spent(monkeypatch: pytest.MonkeyPatch)
 def test_the_limit_is_a_rate_of_this_machine() -> None:
     found = Limit.measured(Train(n_latents=512, batch_rows=256, nonlinearity=TopK(k=4)), ONE)
     assert 1e8 < found.flops_per_second < 1e13
+
+
+def test_a_gpu_holds_what_is_trained_and_main_memory_what_is_copied() -> None:
+    settings = Train(n_latents=65536, nonlinearity=TopK(k=4), checkpoint_every=10, steps=100)
+    here = training_bytes(settings, ONE, ONE)
+    assert here.device == pytest.approx(
+        65536 * 2 * ONE.width * 12, rel=0.35
+    )  # weights and two moments, and a step's own
+    assert here.main == 65536 * 2 * ONE.width * 12
+    away = settings.model_copy(update={"device": "cuda:3"})
+    with pytest.raises(ConfigError, match=r"are free on cuda:3; about \d+ latents would fit"):
+        check_memory(away, ONE, ONE, available=here.device // 2)
+    check_memory(away, ONE, ONE, available=int(1.1 * max(here.device, here.main)))  # of each memory
+    with pytest.raises(ConfigError, match=r"are free; about \d+ latents would fit"):
+        check_memory(settings, ONE, ONE, available=int(1.1 * max(here.device, here.main)))
+
+
+def test_a_sweep_names_a_device_that_is_not_there() -> None:
+    members = {"a": Train(n_latents=64), "b": Train(n_latents=64, device="cuda:77")}
+    with pytest.raises(ConfigError, match=r"train.device: 'cuda:77' cannot be used here"):
+        check_memory_together(members, ONE, ONE)

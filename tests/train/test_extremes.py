@@ -34,7 +34,7 @@ def test_a_dictionary_that_is_all_dead_learns_its_centre_and_says_so(nonlinearit
         batch = rows_of(64, seed=step)
         stepped = own.step(batch, batch)
         dead.append(stepped.n_dead)
-        assert stepped.outcome.terms.total == stepped.outcome.terms.total
+        assert stepped.terms.total == stepped.terms.total
     assert max(dead) == 50
     line = own.measure(stepped, batch)
     assert line["fvu"] < 1.1  # the mean alone gives 1
@@ -51,7 +51,7 @@ def test_rows_that_repeat_are_rows(nonlinearity: Any) -> None:
     row = rows_of(1, seed=9)
     first, second = one.step(row, row), many.step(row.repeat(300, 1), row.repeat(300, 1))
     if not isinstance(nonlinearity, BatchTopK):  # of equal rows the batch keeps the first ones' codes
-        assert first.outcome.terms.total == pytest.approx(second.outcome.terms.total, rel=1e-5)
+        assert first.terms.total == pytest.approx(second.terms.total, rel=1e-5)
         for (name, tensor), (_, other) in zip(one.weights.named(), many.weights.named(), strict=True):
             # Adam's first step is the sign of the gradient: compare where it is not rounding.
             torch.testing.assert_close(tensor, other, rtol=1e-3, atol=2e-2, msg=name)
@@ -102,7 +102,7 @@ def test_batchtopks_threshold_is_a_mean_over_a_thousand_steps_freed_of_its_start
         batch = rows_of(
             64, seed=step, scale=1.0 + step / 10
         )  # it moves, so that a mean over other steps is another number
-        (active,) = own.step(batch, batch).outcome.active
+        (active,) = own.step(batch, batch).active
         least.append(float(active.values.min()))  # type: ignore[union-attr]
 
     def mean(kept: float) -> float:

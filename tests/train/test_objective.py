@@ -96,7 +96,7 @@ def settings_of(kind: str, **settings: Any) -> Train:
 def run(
     kind: str, settings: Train, weights: Weights, batch: Batch, *, use_dead: bool = True, warmth: float = 1.0
 ) -> tuple[Outcome, list[torch.Tensor]]:
-    calculate = Objective(settings, KINDS[kind][2])
+    calculate = Objective(settings, KINDS[kind][2], torch.device("cpu"))
     active = calculate.forward(weights, batch)
     silent = [(~fired(own, N_LATENTS)).nonzero()[:, 0] for own in active]
     dead = [own if use_dead else own[:0] for own in silent]
@@ -187,7 +187,7 @@ def test_auxk_gives_every_dead_encoder_row_a_gradient_and_leaves_the_living_alon
     # Biased up, so that every dead latent has something to give.
     weights.blocks[0].b_enc[dead] += 0.6
     settings = settings_of("sae", nonlinearity=TopK(k=4), auxk=50)
-    calculate, batch = Objective(settings, ONE), some_batch("sae")
+    calculate, batch = Objective(settings, ONE, torch.device("cpu")), some_batch("sae")
     active = calculate.forward(weights, batch)
     still_dead = dead[~fired(active[0], N_LATENTS)[dead]]
     assert len(still_dead) >= 10
@@ -269,7 +269,7 @@ def test_rows_without_codes_and_a_batch_of_one_are_batches() -> None:
 
 
 def test_a_latent_is_dead_after_so_many_silent_rows_and_alive_once_it_fires() -> None:
-    silence = Silence(3, dead_after_rows=20)
+    silence = Silence(3, 20, torch.device("cpu"))
     silence.update(torch.tensor([True, False, False]), 10)
     assert silence.dead().tolist() == []
     silence.update(torch.tensor([False, True, False]), 10)

@@ -34,7 +34,7 @@ def test_rows_are_drawn_in_proportion_to_their_squared_loss() -> None:
     rows, losses = torch.eye(4, D), torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
     firsts = torch.zeros(4)
     for seed in range(1500):
-        found = Candidates(3, D, D)
+        found = Candidates(3, D, D, torch.device("cpu"))
         for half in (slice(0, 2), slice(2, 4)):  # the batches are cut anywhere
             found.add(Batch(rows[half], rows[half]), losses[half], first=half.start, seed=seed)
         drawn = found.rows[:, :4].argmax(1).tolist()
@@ -49,7 +49,7 @@ def test_where_batches_are_cut_changes_nothing_and_rows_without_loss_are_never_d
     losses[5:] *= losses[5:] > 0.5
     found = []
     for size in (1, 7, 40):
-        own = Candidates(30, D, D)
+        own = Candidates(30, D, D, torch.device("cpu"))
         for first in range(0, 40, size):
             here = slice(first, first + size)
             own.add(Batch(rows[here], rows[here] * 2), losses[here], first=first, seed=3)
@@ -73,14 +73,14 @@ def test_dead_latents_become_the_rows_of_large_loss(nonlinearity: Any) -> None:
     batch = rows_of(32, 9)
     stepped = own.step(batch, batch)
     after = own.state()[0]
-    changed = (own.silence[0].rows == 0) & (before["silent_rows.0"] >= 64)
+    changed = (own.silence[0].n_rows == 0) & (before["silent_rows.0"] >= 64)
     assert int(changed.sum()) == own.measure(stepped, batch)["resampled"] == 7  # the most
     assert changed[dead].sum() == 7
     direction = block.W_dec[changed]
     torch.testing.assert_close(direction.norm(dim=1), torch.ones(7))
     torch.testing.assert_close(torch.nn.functional.cosine_similarity(direction, block.W_enc[changed]), torch.ones(7))
     still_dead = before["silent_rows.0"] + 32 >= 64
-    mean = block.W_enc[~(still_dead & (own.silence[0].rows >= 64)) & ~changed].norm(dim=1).mean()
+    mean = block.W_enc[~(still_dead & (own.silence[0].n_rows >= 64)) & ~changed].norm(dim=1).mean()
     torch.testing.assert_close(block.W_enc[changed].norm(dim=1), (0.2 * mean).expand(7), rtol=1e-5, atol=0.0)
     x = torch.cat([own.units.rows(rows_of(32, step)) for step in (8, 9)]) - own.weights.b_dec
     nearest = torch.nn.functional.cosine_similarity(direction[:, None], x[None], dim=2).amax(1)

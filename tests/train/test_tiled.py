@@ -61,8 +61,8 @@ def test_a_training_in_tiles_is_the_training_in_pairs(
             monkeypatch.setattr(objective, "DENSE_SHARE", share)
             rows = rows_of(step)
             stepped = own.step(rows, rows)
-            assert isinstance(stepped.outcome.active[0], kind)
-            lines.append(own.measure(stepped, rows) | {"loss": stepped.outcome.terms.total})
+            assert isinstance(stepped.active[0], kind)
+            lines.append(own.measure(stepped, rows) | {"loss": stepped.terms.total})
         assert lines[0].keys() == lines[1].keys()
         for name, value in lines[0].items():
             assert value == pytest.approx(lines[1][name], rel=2e-3 if variant == "muon" else 2e-4), (step, name)
@@ -99,7 +99,7 @@ def test_the_exact_number_of_kept_pairs_decides_whatever_was_guessed(
     own, batch = trainer(nonlinearity=ReLU()), Batch(rows_of(0), rows_of(0))
     read = batch.rows - own.weights.b_dec
     n_kept = int((read @ own.weights.blocks[0].W_enc.T + own.weights.blocks[0].b_enc > 0).sum())
-    calculate = Objective(own.settings, SITES)
+    calculate = Objective(own.settings, SITES, torch.device("cpu"))
     for n_most, kind in ((n_kept - 1, Crowd), (n_kept, Active), (n_kept + 1, Active)):
         monkeypatch.setattr(objective, "DENSE_SHARE", (n_most + 0.5) / (N_ROWS * N_LATENTS))
         (active,) = calculate.forward(own.weights, batch)

@@ -158,7 +158,9 @@ def test_training_starts_sparse_and_with_the_magnitude_of_the_rows(
     for n_latents in (60, 400):
         weights = autoencoder(sample, n_latents, nonlinearity, initial_l0=8.0, seed=3)
         settings = Train(n_latents=n_latents, nonlinearity=nonlinearity, initial_l0=8.0)
-        (active,) = Objective(settings, Sites((HOOKPOINT,), (24,))).forward(weights, Batch(sample, sample))
+        (active,) = Objective(settings, Sites((HOOKPOINT,), (24,)), torch.device("cpu")).forward(
+            weights, Batch(sample, sample)
+        )
         assert int((active.values > 0).sum()) / 1000 == pytest.approx(8.0, rel=0.1)
         codes = torch.zeros(1000, n_latents)
         codes[active.pairs.rows, active.latents] = active.values

@@ -96,7 +96,7 @@ def learn(kind: str, world: World, *, steps: int = STEPS, **settings: Any) -> tu
         rows, targets = world.batch(step, kind)
         targets = rows if kind in ("sae", "crosscoder") else targets
         stepped = trainer.step(rows, targets)
-        lines.append(trainer.measure(stepped, targets) if step % 50 == 49 else {"loss": stepped.outcome.terms.total})
+        lines.append(trainer.measure(stepped, targets) if step % 50 == 49 else {"loss": stepped.terms.total})
     return trainer, lines
 
 
@@ -176,7 +176,7 @@ def test_the_loss_curve_is_that_of_dense_training_in_double(name: str) -> None:
         total, gradients = dense.gradients(
             trainer.weights.of(theirs), Batch(x, x), settings, KINDS["sae"][2], nobody, warmth
         )
-        loss = own.step(rows, rows).outcome.terms.total
+        loss = own.step(rows, rows).terms.total
         assert loss == pytest.approx(total, rel=1e-4), step
         for tensor_name, tensor in theirs.items():
             tensor.grad = gradients[tensor_name]

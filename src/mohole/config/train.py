@@ -265,8 +265,11 @@ class Train(Table):
     """Gradients longer than this are shortened to it. All weights count as one vector. None: never."""
     average: Annotated[float, Field(strict=True, ge=0.0, lt=1.0)] = 0.0
     """The dictionary is a running mean of the weights, of which each step keeps this share (0.999, say). 0: the last weights."""
+    screening: Flag = False
+    """topk on an x86 CPU with AVX2: codes are found with 16-bit whole numbers, and made from the numbers themselves. Rows that
+    rounding leaves in doubt are encoded again, so the codes are the same, for less than the product costs (docs/training.md)."""
     device: str = "cpu"
-    """Any torch device: where weights, moments and batches are. `cuda` runs Triton's kernels, if the extra `gpu` is there."""
+    """`cpu`, or `cuda` or `cuda:1`: where weights, moments and batches are. A GPU runs Triton's kernels with the extra `gpu`."""
     log_every: Count = 10
     """Steps between two lines of the record."""
     # Built-in model, 1024 latents: a look at 1024 tokens costs what 6 steps of 1024 rows do, the first one what 26 more do.
@@ -302,6 +305,12 @@ class Train(Table):
             raise ValueError(
                 f"nonlinearity.k: {nonlinearity.k} is more than n_latents; the largest is {self.n_latents}"
             )
+        if self.screening and not isinstance(nonlinearity, TopK):
+            raise ValueError(
+                f"screening: it is for topk, where a row's codes compete; {nonlinearity.kind} goes without"
+            )
+        if self.screening and self.device != "cpu":
+            raise ValueError(f"screening: it is for a CPU, not for {self.device}; leave it off")
         sizes = (*self.prefixes, self.n_latents)
         if any(low >= high for low, high in pairwise(sizes)):
             raise ValueError(f"prefixes: {list(self.prefixes)} must ascend and stay below n_latents, {self.n_latents}")

@@ -24,7 +24,9 @@ class SparseCodes:
     @property
     def rows(self) -> Int[Tensor, " entry"]:
         """The row of each entry."""
-        return torch.repeat_interleave(torch.arange(self.n_rows), torch.diff(self.row_starts))
+        return torch.repeat_interleave(
+            torch.arange(self.n_rows, device=self.row_starts.device), torch.diff(self.row_starts)
+        )
 
     @property
     def n_active(self) -> Int[Tensor, " row"]:
@@ -33,13 +35,13 @@ class SparseCodes:
 
     def dense(self) -> Float[Tensor, "row latent"]:
         """As a matrix. For small dictionaries and tests: memory is rows x latents."""
-        dense = torch.zeros(self.n_rows, self.n_latents, dtype=self.values.dtype)
+        dense = self.values.new_zeros(self.n_rows, self.n_latents)
         dense[self.rows, self.latents] = self.values
         return dense
 
     def column(self, latent: int) -> Float[Tensor, " row"]:
         """One latent's activation in every row, zeros included."""
-        column = torch.zeros(self.n_rows, dtype=self.values.dtype)
+        column = self.values.new_zeros(self.n_rows)
         here = self.latents == latent
         column[self.rows[here]] = self.values[here]
         return column
@@ -49,5 +51,5 @@ def from_dense(dense: Float[Tensor, "row latent"]) -> SparseCodes:
     """The non-zero entries of a matrix."""
     rows, latents = dense.nonzero(as_tuple=True)
     counts = torch.bincount(rows, minlength=len(dense))
-    starts = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+    starts = torch.cat([torch.zeros_like(counts[:1]), counts.cumsum(0)])
     return SparseCodes(starts, latents, dense[rows, latents], dense.shape[1])

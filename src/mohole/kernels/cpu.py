@@ -60,12 +60,12 @@ def top_k(
     for first, last, tile in _tiles(rows, W_enc, scratch):
         pre, offset = tile.numpy(), bias[first:last]
         if first == 0:
-            _over(n_rows, loops.first_thresholds, pre, offset, k, thresholds)
-        _over(n_rows, loops.absorb_top, pre, offset, first, k, thresholds, values, latents, counts)
-    _over(n_rows, loops.finish_top, k, values, latents, counts)
+            over(n_rows, loops.first_thresholds, pre, offset, k, thresholds)
+        over(n_rows, loops.absorb_top, pre, offset, first, k, thresholds, values, latents, counts)
+    over(n_rows, loops.finish_top, k, values, latents, counts)
     starts = np.concatenate([[0], counts.cumsum()])
     kept_values, kept_latents = np.empty(starts[-1], values.dtype), np.empty(starts[-1], np.int32)
-    _over(n_rows, loops.pack, values, latents, starts, kept_values, kept_latents)
+    over(n_rows, loops.pack, values, latents, starts, kept_values, kept_latents)
     return _pairs(starts, kept_latents, kept_values)
 
 
@@ -120,7 +120,7 @@ def decode(
 ) -> Float[Tensor, "B E"]:
     """Add each row's decoder directions, weighted by its values, to `out`."""
     arrays = pairs.row_starts.numpy(), pairs.latents.numpy(), values.numpy(), W_dec.numpy(), out.numpy()
-    _over(len(out), loops.decode_rows, *arrays)
+    over(len(out), loops.decode_rows, *arrays)
     return out
 
 
@@ -130,7 +130,7 @@ def dots(
     """For each pair: its latent's source, at its row, along its decoder direction."""
     found = torch.empty(len(pairs.latents), dtype=W_dec.dtype)
     arrays = pairs.row_starts.numpy(), pairs.latents.numpy(), sources.numpy(), source_of.numpy(), W_dec.numpy()
-    _over(len(pairs.row_starts) - 1, loops.dot_rows, *arrays, found.numpy())
+    over(len(pairs.row_starts) - 1, loops.dot_rows, *arrays, found.numpy())
     return found
 
 
@@ -184,7 +184,7 @@ def adam(
     ]
     numbers = (step.beta1, step.beta2, step.step_size, step.root_scale, step.epsilon)
     arrays, factor = _arrays(back), matrices[0].dtype.type(shrink)
-    _over(len(squares), loops.adam_latents, *arrays, factor, back.is_unit, *matrices, squares.numpy(), *numbers)
+    over(len(squares), loops.adam_latents, *arrays, factor, back.is_unit, *matrices, squares.numpy(), *numbers)
     return squares
 
 
@@ -216,12 +216,12 @@ def _tiles(rows: Tensor, W_enc: Tensor, scratch: Scratch) -> Any:
 def _above_tile(tile: Tensor, bias: Tensor, limits: np.ndarray, first: int, most: int | None = None) -> Pairs:
     pre, offset = tile.numpy(), bias.numpy()
     counts = np.zeros(len(pre), np.int64)
-    _over(len(pre), loops.count_above, pre, offset, limits, counts)
+    over(len(pre), loops.count_above, pre, offset, limits, counts)
     if most is not None and counts.sum() > most:
         raise TooManyError
     starts = np.concatenate([[0], counts.cumsum()])
     values, latents = np.empty(starts[-1], pre.dtype), np.empty(starts[-1], np.int32)
-    _over(len(pre), loops.take_above, pre, offset, limits, first, starts, values, latents)
+    over(len(pre), loops.take_above, pre, offset, limits, first, starts, values, latents)
     return _pairs(starts, latents, values)
 
 
@@ -239,7 +239,7 @@ def _arrays(back: Backward) -> tuple[np.ndarray, ...]:
     return *(tensor.numpy() for tensor in tensors), np.array(back.sites)
 
 
-def _over(n: int, loop: Callable[..., None], *arrays: Any) -> None:
+def over(n: int, loop: Callable[..., None], *arrays: Any) -> None:
     """Run a loop over all n rows or latents, in as many ranges as torch has threads."""
     _in_ranges(n, lambda low, high: loop(*arrays, low, high))
 

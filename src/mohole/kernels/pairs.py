@@ -46,15 +46,23 @@ def side_by_side(parts: Sequence[Pairs]) -> Pairs:
     """Pairs of the same rows together: in every row those of the first part before those of the second."""
     if len(parts) == 1:
         return parts[0]
-    sizes = torch.stack([torch.diff(part.row_starts) for part in parts], dim=1)
-    starts = torch.cat([torch.zeros_like(parts[0].row_starts[:1]), sizes.flatten().cumsum(0)])
+    starts, places = places_side_by_side(parts)
     latents = parts[0].latents.new_empty(int(starts[-1]))
     values = parts[0].values.new_empty(int(starts[-1]))
+    for part, own in zip(parts, places, strict=True):
+        latents[own], values[own] = part.latents, part.values
+    return Pairs(starts, latents, values)
+
+
+def places_side_by_side(parts: Sequence[Pairs]) -> tuple[Int[Tensor, " B_plus_one"], list[Int[Tensor, " _"]]]:
+    """Where rows begin when pairs of the same rows stand together, and the places of each part's pairs then."""
+    sizes = torch.stack([torch.diff(part.row_starts) for part in parts], dim=1)
+    starts = torch.cat([torch.zeros_like(parts[0].row_starts[:1]), sizes.flatten().cumsum(0)])
+    places = []
     for number, part in enumerate(parts):
         shift = starts[number : -1 : len(parts)] - part.row_starts[:-1]
-        places = torch.arange(len(part.latents), device=latents.device) + shift[part.rows]
-        latents[places], values[places] = part.latents, part.values
-    return Pairs(starts[:: len(parts)].contiguous(), latents, values)
+        places.append(torch.arange(len(part.latents), device=part.latents.device) + shift[part.rows])
+    return starts[:: len(parts)].contiguous(), places
 
 
 def from_dense(keep: Tensor, pre: Float[Tensor, "B L"]) -> Pairs:

@@ -59,6 +59,13 @@ class Mesh:
     latent: Axis = ALONE
     data: Axis = ALONE
 
+    def check(self, n_latents: int, n_rows: int) -> None:
+        """Raises: ValueError: latents or rows of a batch that its ranks cannot share."""
+        if n_latents < self.latent.size:
+            raise ValueError(f"{n_latents} latents cannot be shared by {self.latent.size} ranks")
+        if n_rows % self.data.size:
+            raise ValueError(f"{n_rows} rows cannot be shared by {self.data.size} ranks")
+
     def own_latents(self, n_latents: int) -> range:
         """The latents of this rank: a range, those of a higher rank come after."""
         size, rank = self.latent.size, self.latent.rank

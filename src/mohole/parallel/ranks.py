@@ -54,7 +54,7 @@ def mesh_of_ranks(
     """This process as a rank of a mesh of n_latent x n_data, while it lasts. Waits until all have come.
 
     Args:
-        backend: of torch.distributed: `gloo` between CPUs, `nccl` between GPUs.
+        backend: of torch.distributed: `gloo` between CPUs, `nccl` between GPUs (not measured: no GPU has run it yet).
         meet: where ranks find each other, as torch.distributed has it: `env://` is what torchrun sets, or `file://PATH`.
         rank: of this process; only where `meet` does not say it.
 
@@ -70,8 +70,8 @@ def mesh_of_ranks(
                 "started; start as many"
             )
         kind = "cuda" if backend == "nccl" else "cpu"
+        axes = init_device_mesh(kind, (n_latent, n_data), mesh_dim_names=("latent", "data"))  # takes torchrun's own GPU
         device = torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
-        axes = init_device_mesh(kind, (n_latent, n_data), mesh_dim_names=("latent", "data"))
         yield Mesh(Ranks(axes.get_group("latent"), device), Ranks(axes.get_group("data"), device))
     finally:
         dist.destroy_process_group()

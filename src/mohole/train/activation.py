@@ -13,7 +13,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mohole.config import BatchTopK, Gated, JumpReLU, Nonlinearity, ReLU, TopK
+from mohole.kernels import plain
 from mohole.kernels.pairs import Pairs
+from mohole.kernels.screen import Screen
 from mohole.parallel import Axis, Mesh
 from mohole.train.spread import largest_of_all, strongest_of_batch, strongest_of_rows
 from mohole.train.weights import Block
@@ -61,7 +63,10 @@ class Active:
         """What each latent did."""
         latents, values = self.latents, self.values
         largest = values.new_zeros(n_latents, dtype=torch.float32).scatter_reduce_(0, latents, values.float(), "amax")
-        total = torch.bincount(latents, weights=values.double(), minlength=n_latents)
+        if values.is_cuda:  # bincount adds with atomics there: in another order every time
+            total = plain.by_latent(self.pairs, n_latents).sums(values.double())
+        else:
+            total = torch.bincount(latents, weights=values.double(), minlength=n_latents)
         return Totals(
             torch.bincount(latents[values > 0], minlength=n_latents),
             total.double(),  # whole numbers where none is
@@ -87,15 +92,20 @@ def activate(
     scratch: object,
     mesh: Mesh,
     most: int | None = None,
+    screen: Screen | None = None,
 ) -> Active:
     """Encode this rank's rows with its latents; where latents compete, those of all ranks do.
+
+    Args:
+        screen: how the k best are found, instead of by the kernels.
 
     Raises:
         TooManyError: where a threshold decides, more than `most` pairs.
     """
     match nonlinearity:
         case TopK(k=k):
-            pairs = strongest_of_rows(kernels.top_k(read, block.W_enc, block.b_enc, k, scratch), k, mesh.latent)
+            top_k = kernels.top_k if screen is None else screen.top_k
+            pairs = strongest_of_rows(top_k(read, block.W_enc, block.b_enc, k, scratch), k, mesh.latent)
         case BatchTopK(k=k):
             n = k * len(read) * mesh.data.size
             pairs = strongest_of_batch(kernels.batch_top(read, block.W_enc, block.b_enc, n, scratch), n, mesh)
@@ -103,7 +113,7 @@ def activate(
             pairs = kernels.above(read, block.W_enc, block.b_enc, limits(block, nonlinearity), scratch, most=most)
         case _:
             assert_never(nonlinearity)
-    return Active(pairs, *strengths(gathered(block, pairs.latents.long()), pairs.values, nonlinearity))
+    return Active(pairs, *strengths(vectors_at(block, pairs.latents.long()), pairs.values, nonlinearity))
 
 
 def limits(block: Block, nonlinearity: ReLU | JumpReLU | Gated) -> Float[Tensor, " L"]:
@@ -114,7 +124,7 @@ def limits(block: Block, nonlinearity: ReLU | JumpReLU | Gated) -> Float[Tensor,
     return torch.zeros_like(block.b_enc)
 
 
-def gathered(block: Block, which: Int[Tensor, " N"] | slice) -> Vectors:
+def vectors_at(block: Block, which: Int[Tensor, " N"] | slice) -> Vectors:
     """The block's vectors as some entries need them: each pair's latent's, or those of a tile."""
     return {name: vector[which] for name, vector in block.vectors().items()}
 
@@ -125,7 +135,7 @@ def strengths(
     """Activations of kept pre-activations, and of jumprelu which lie within half a bandwidth of their threshold.
 
     Args:
-        own: the block's vectors, `gathered` for these entries.
+        own: the block's vectors, `vectors_at` for these entries.
     """
     match nonlinearity:
         case TopK() | BatchTopK() | ReLU():
@@ -153,7 +163,7 @@ def pull_back(
     """From gradients of activations to gradients of what made them, for kept entries.
 
     Args:
-        own: the block's vectors, `gathered` for these entries.
+        own: the block's vectors, `vectors_at` for these entries.
         d_active: jumprelu: the price of being active, whatever the value.
         d_gate: gated: gradient of the gate's own reading, max(pre, 0).
     """

@@ -5,7 +5,7 @@ sums over rows are made in the same order for any number of data ranks. Sums of 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from types import ModuleType
@@ -16,12 +16,13 @@ from torch import Tensor
 
 from mohole.config import BatchTopK, Gated, TopK, Train
 from mohole.kernels.dense import DenseBackward
-from mohole.kernels.pairs import Backward, Pairs, side_by_side
+from mohole.kernels.pairs import Backward, Pairs, places_side_by_side
 from mohole.parallel import Axis, Mesh, joined
 from mohole.train import tiled
-from mohole.train.activation import Active, gathered, pull_back
+from mohole.train.activation import Active, pull_back, vectors_at
 from mohole.train.price import priced
 from mohole.train.spread import pairs_of_all
+from mohole.train.sums import whole_sum
 from mohole.train.tiled import Crowd
 from mohole.train.weights import Block, Sites
 
@@ -46,7 +47,7 @@ class OfRows:
         return OfRows(own, own if self.everyone is self.own else take(self.everyone))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Shared:
     """What all blocks of a batch have in common."""
 
@@ -101,19 +102,19 @@ class _Entries:
 
     def and_rescuers(self, others: Pairs, d_others: Float[Tensor, " M"]) -> "_Entries":
         """Those of both. The others' gradient reaches b_enc, as through a plain ReLU."""
-        n, n_others = len(self.pairs.latents), len(others.latents)
-        numbers = torch.arange(n + n_others, dtype=torch.float64, device=self.values.device)
-        both = side_by_side([replace(self.pairs, values=numbers[:n]), replace(others, values=numbers[n:])])
-        order = both.values.long()
+        starts, (own_places, other_places) = places_side_by_side([self.pairs, others])
 
         def together(first: Tensor, second: Tensor) -> Tensor:
-            return torch.cat([first, second])[order]
+            both = torch.empty_like(torch.cat([first, second]))
+            both[own_places], both[other_places] = first, second
+            return both
 
         nothing = torch.zeros_like(d_others)
         vectors = {
             name: together(each, d_others if name == "b_enc" else nothing) for name, each in self.d_vectors.items()
         }
-        pairs = Pairs(both.row_starts, both.latents, together(self.pairs.values, others.values))
+        latents, values = together(self.pairs.latents, others.latents), together(self.pairs.values, others.values)
+        pairs = Pairs(starts, latents, values)  # a row's latents do not ascend: the dead ones stand last
         return _Entries(pairs, together(self.values, others.values), together(self.d_product, d_others), vectors)
 
     def and_row(self, latents: Int[Tensor, " M"], d_each: Float[Tensor, " M"], more: dict[str, Tensor]) -> "_Entries":
@@ -207,7 +208,7 @@ class BlockStep:
             lengths = self._lengths[active.latents] if self._settings.decoder == "free" else None
             values = active.pairs.values if isinstance(self._nonlinearity, Gated) else active.values
             found = priced(penalty, values, lengths)
-            total = float(found.total.double().sum()) * each
+            total = whole_sum(found.total) * each
             if found.d_values is None:
                 d_active = each
             elif d_gate is None:
@@ -217,7 +218,7 @@ class BlockStep:
             if lengths is not None and found.d_lengths is not None:
                 d_lengths = each * found.d_lengths
         pulled = pull_back(
-            gathered(block, active.latents), active.pairs.values, active.values, active.near, self._nonlinearity,
+            vectors_at(block, active.latents), active.pairs.values, active.values, active.near, self._nonlinearity,
             d_values, d_active=d_active, d_gate=d_gate,
         )  # fmt: skip
         vectors = pulled.d_vectors | {_LENGTH: d_lengths}
@@ -264,7 +265,7 @@ class BlockStep:
         mean = read.mean(0, keepdim=True)
         threshold = block.log_threshold[dead].exp() if block.log_threshold is not None else torch.zeros_like(lengths)
         below = threshold - (mean @ block.W_enc[dead].T)[0] - block.b_enc[dead]
-        loss = float((below * lengths).double().sum()) * price * n_rows
+        loss = whole_sum(below * lengths) * price * n_rows
         pull = -price * n_rows * lengths
         entries = entries.and_row(dead, pull, {"b_enc": pull, "log_threshold": -pull * threshold})
         return loss, entries, torch.cat([read, mean])

@@ -4,39 +4,49 @@ A product is rows x d x latents multiplications in float32, which the encoder ca
 this machine makes one, measured when the training begins.
 """
 
-import platform
-import resource
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 
 import torch
 
 from mohole.config import BatchTopK, TopK, Train
-from mohole.config.train import Adam, AnyOptimiser, CrossLayerOf, Muon
-from mohole.device import busy_seconds, free_bytes
+from mohole.config.train import Adam, AnyOptimiser, Muon
+from mohole.device import available_bytes, busy_seconds, peak_bytes, training_device
 from mohole.errors import ConfigError
 from mohole.train.objective import DENSE_SHARE
-from mohole.train.weights import Sites
+from mohole.train.weights import Sites, layers_of
 
 _GIB = 1 << 30
 _LIMIT_LATENTS = 4096
 _SHARE_OF_MEMORY = 0.95
 
 
-def training_bytes(settings: Train, reads: Sites, writes: Sites) -> int:
-    """Memory of a training, without the rows a stream holds: weights, two moments, a running mean, and a step's own.
+@dataclass(frozen=True)
+class Bytes:
+    """Memory of a training."""
+
+    device: int
+    """Where it computes: weights, moments, a running mean, and a step's own."""
+    main: int
+    """Copies that it makes in main memory, whatever it computes on: of a checkpoint, or of the dictionary at the end."""
+
+    @property
+    def total(self) -> int:
+        return self.device + self.main
+
+
+def training_bytes(settings: Train, reads: Sites, writes: Sites) -> Bytes:
+    """What a training takes, without the rows a stream holds.
 
     Of the step: the tile of pre-activations, candidates and kept pairs, and what a batch is read and written as; gradients, where
-    the start is dense and steps are made in tiles. A checkpoint
-    that is being written is a copy of the weights and moments; it is counted where one is due before the end.
+    the start is dense and steps are made in tiles. A checkpoint that is being written is a copy of the weights and moments; it
+    is counted where one is due before the end.
     """
-    layers = [(reads.width, writes.width)]
-    if isinstance(settings.learns, CrossLayerOf):
-        layers = [(width, writes.width - start) for width, start in zip(reads.widths, writes.bounds, strict=False)]
-    numbers = settings.n_latents * sum(d_in + d_out for d_in, d_out in layers)
+    layers = layers_of(settings.learns, reads, writes)
+    widths = [(read.stop - read.start, written.stop - written.start) for read, written in layers]
+    numbers = settings.n_latents * sum(d_in + d_out for d_in, d_out in widths)
     most = DENSE_SHARE * settings.n_latents
     if isinstance(settings.nonlinearity, TopK | BatchTopK):
         kept, starts_dense = float(settings.nonlinearity.k), False
@@ -48,10 +58,13 @@ def training_bytes(settings: Train, reads: Sites, writes: Sites) -> int:
     tile = min(settings.n_latents, _LIMIT_LATENTS) * settings.batch_rows
     pairs = int(settings.batch_rows * (kept * 12 + 64)) * len(layers)
     batch = settings.batch_rows * (4 * reads.width + (4 + len(settings.prefixes)) * writes.width)
+    candidates = 0
     if settings.resample is not None:  # rows that are held, and a checkpoint's copy of them
-        batch += 2 * min(settings.resample.most, settings.n_latents * len(layers)) * (reads.width + writes.width)
+        candidates = min(settings.resample.most, settings.n_latents * len(layers)) * (reads.width + writes.width)
     gradients = numbers * (isinstance(settings.optimiser, Muon) + starts_dense)
-    return numbers * (held + max(saved, end)) + 4 * (gradients + tile + pairs + batch)
+    whole = settings.n_latents * sum(d_in for d_in, _ in widths) // 2 if settings.screening else 0  # of 16 bits
+    device = numbers * held + 4 * (gradients + tile + pairs + batch + candidates + whole)
+    return Bytes(device, numbers * max(saved, end) + 4 * candidates)
 
 
 def _moment_bytes(optimiser: AnyOptimiser) -> int:
@@ -61,21 +74,33 @@ def _moment_bytes(optimiser: AnyOptimiser) -> int:
     return 4
 
 
+def _needs(settings: Train, reads: Sites, writes: Sites) -> dict[torch.device, int]:
+    """Bytes of each memory."""
+    device, cpu, found = torch.device(settings.device), torch.device("cpu"), training_bytes(settings, reads, writes)
+    if device == cpu:
+        return {cpu: found.total}
+    return {device: found.device, cpu: found.main}
+
+
 def check_memory(settings: Train, reads: Sites, writes: Sites, available: int | None = None) -> None:
-    """Raises: ConfigError: the training does not fit the memory that is free now; says what would."""
-    room = available_bytes(torch.device(settings.device)) if available is None else available
-    needed = training_bytes(settings, reads, writes)
-    if room is None or needed <= room * _SHARE_OF_MEMORY:
-        return
-    fixed = training_bytes(
-        settings.model_copy(update={"n_latents": _LIMIT_LATENTS}), reads, writes
-    )  # from there on a straight line
-    per_latent = (needed - fixed) / max(settings.n_latents - _LIMIT_LATENTS, 1)
-    fits = max(int(_LIMIT_LATENTS + (room * _SHARE_OF_MEMORY - fixed) / max(per_latent, 1e-9)), 0) // 64 * 64
-    raise ConfigError(
-        f"train.n_latents: {settings.n_latents} latents take {needed / _GIB:.1f} GiB to train, and {room / _GIB:.1f} GiB are "
-        f"free; about {fits} latents would fit"
-    )
+    """Raises: ConfigError: the training does not fit the memory that is free now; says what would.
+
+    Args:
+        available: bytes that are free, wherever. None: they are looked up.
+    """
+    needs = _needs(settings, reads, writes)
+    fixed = _needs(settings.model_copy(update={"n_latents": _LIMIT_LATENTS}), reads, writes)
+    for device, needed in needs.items():
+        room = available_bytes(device) if available is None else available
+        if room is None or needed <= room * _SHARE_OF_MEMORY:
+            continue
+        # From _LIMIT_LATENTS on a straight line.
+        per_latent = (needed - fixed[device]) / max(settings.n_latents - _LIMIT_LATENTS, 1)
+        fits = _LIMIT_LATENTS + (room * _SHARE_OF_MEMORY - fixed[device]) / max(per_latent, 1e-9)
+        raise ConfigError(
+            f"train.n_latents: {settings.n_latents} latents take {needed / _GIB:.1f} GiB to train, and {room / _GIB:.1f} GiB "
+            f"are free{_place(device)}; about {max(int(fits), 0) // 64 * 64} latents would fit"
+        )
 
 
 def check_memory_together(
@@ -84,40 +109,25 @@ def check_memory_together(
     """Members of a sweep work in turns, but each keeps its weights and what it works in all the time: their sums must fit.
 
     Raises:
-        ConfigError: they do not; says how many of them would, the first ones.
+        ConfigError: they do not; says how many of them would, the first ones. Or a device cannot be used.
     """
-    devices = {settings.device for settings in members.values()}
-    if available is None and len(devices) > 1:
-        return  # each has its own memory, and says so when it begins
-    room = available_bytes(torch.device(*devices)) if available is None and devices else available
-    needed = list(accumulate(training_bytes(settings, reads, writes) for settings in members.values()))
-    if room is None or not needed or needed[-1] <= room * _SHARE_OF_MEMORY:
-        return
-    fit = sum(each <= room * _SHARE_OF_MEMORY for each in needed)
-    raise ConfigError(
-        f"sweep: {len(members)} members take {needed[-1] / _GIB:.1f} GiB to train together, and {room / _GIB:.1f} GiB are free; "
-        f"the first {fit} would fit; list fewer at a time, or narrower ones"
-    )
+    for name in {settings.device for settings in members.values()}:
+        training_device(name)
+    needs = [_needs(settings, reads, writes) for settings in members.values()]
+    for device in {device for each in needs for device in each}:
+        room = available_bytes(device) if available is None else available
+        sums = list(accumulate(each.get(device, 0) for each in needs))
+        if room is None or sums[-1] <= room * _SHARE_OF_MEMORY:
+            continue
+        fit = sum(each <= room * _SHARE_OF_MEMORY for each in sums)
+        raise ConfigError(
+            f"sweep: {len(members)} members take {sums[-1] / _GIB:.1f} GiB to train together, and {room / _GIB:.1f} GiB are "
+            f"free{_place(device)}; the first {fit} would fit; list fewer at a time, or narrower ones"
+        )
 
 
-def available_bytes(device: torch.device | None = None) -> int | None:
-    """Memory that this process may still take: what the machine has free, and what its control group allows, or what is free on
-    another device. None: not known."""
-    if device is not None and device.type != "cpu":
-        return free_bytes(device)
-    found = []
-    facts = Path("/proc/meminfo")
-    if facts.exists():
-        lines = facts.read_text(encoding="ascii").splitlines()
-        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit, used = ((group / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
-        if limit != "max":
-            found.append(int(limit) - int(used))
-    except OSError:  # no control group of version 2
-        pass
-    return min(found) if found else None
+def _place(device: torch.device) -> str:
+    return "" if device.type == "cpu" else f" on {device}"
 
 
 @dataclass(frozen=True)
@@ -179,12 +189,7 @@ class Watch:
         whole = max(self._waits + self._steps + self._measures, 1e-9)
         place = "a core" if self._device.type == "cpu" else str(self._device)
         rates = f"{rate / 1e9:.0f} of {self._limit.flops_per_second / 1e9:.0f} GFLOP/s of {place}"
-        peak = f"peak memory {_peak_bytes() / _GIB:.1f} GiB"
+        peak = f"peak memory {peak_bytes(self._device) / _GIB:.1f} GiB"
         waiting, measuring = self._waits / whole, self._measures / whole
         shares = f"{waiting:.0%} of the time waiting for rows, {measuring:.0%} measuring"
         return f"{products:.1f} products a step ({rates}), {shares}, {peak}"
-
-
-def _peak_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if platform.system() == "Darwin" else peak * 1024

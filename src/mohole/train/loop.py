@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from mohole.config import Train
-from mohole.device import usable_device
+from mohole.device import training_device
 from mohole.dictionary import SparseAutoencoder
 from mohole.dictionary.files import save
 from mohole.errors import ArtifactError, ConfigError, NumericsError
+from mohole.kernels.screen import can_screen
 from mohole.progress import track
 from mohole.record import Recorder, write_json
 from mohole.sinks import Sink
@@ -69,10 +70,11 @@ def train(
             worse than the mean.
         ArtifactError: checkpoints of another training.
     """
-    try:
-        device = usable_device(settings.device)
-    except ValueError as error:
-        raise ConfigError(f"train.device: {error}") from error
+    device = training_device(settings.device)
+    if settings.screening and not can_screen():
+        raise ConfigError(
+            "train.screening: needs numba and an x86 processor with AVX2, which is not here; leave it off"
+        )
     source = Source.of(settings.learns, streams, device)
     reads, writes = source.sites()
     check_memory(settings, reads, writes)
@@ -100,7 +102,7 @@ def train(
         out / STATISTICS_FILE, {name: each.cpu().numpy() for name, each in trainer.statistics.in_units(scale).items()}
     )
     checkpoints.clear()
-    return watch.summary()
+    return watch.summary() + trainer.doubts()
 
 
 def _go_on(trainer: Trainer, checkpoints: Checkpoints, out: Path) -> int:
@@ -210,7 +212,7 @@ def _check_sample(rows: torch.Tensor, sites: Sites) -> None:
 
 
 def _check(stepped: Stepped, name: str, step: int) -> None:
-    for what, value in (("loss", stepped.outcome.terms.total), ("gradient norm", stepped.grad_norm)):
+    for what, value in (("loss", stepped.terms.total), ("gradient norm", stepped.grad_norm)):
         if value - value != 0.0:
             raise NumericsError(
                 f"{name}: {what} {value} at step {step}, learning rate {stepped.rate:.3g}; try a lower train.lr"

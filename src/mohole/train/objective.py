@@ -25,13 +25,15 @@ from torch import Tensor
 
 from mohole.config import BatchTopK, Gated, TopK, Train
 from mohole.kernels.choice import kernels_for
-from mohole.kernels.dense import DenseBackward
+from mohole.kernels.dense import DenseBackward, gradients_of_tile
 from mohole.kernels.pairs import Backward, Pairs, TooManyError
+from mohole.kernels.screen import Screen
 from mohole.parallel import ALONE, Axis, Mesh, joined, total_of
 from mohole.train import tiled
 from mohole.train.activation import Active, activate
 from mohole.train.block_step import BlockStep, OfRows, Shared, columns_read, no_pairs
 from mohole.train.spread import strongest_of_rows
+from mohole.train.sums import whole_sum
 from mohole.train.tiled import Crowd
 from mohole.train.weights import Block, Sites, Weights
 
@@ -84,12 +86,11 @@ class Objective:
     returns are those of all rows, for its own latents and for what all latents share.
     """
 
-    def __init__(
-        self, settings: Train, writes: Sites, mesh: Mesh | None = None, device: torch.device | None = None
-    ) -> None:
+    def __init__(self, settings: Train, writes: Sites, device: torch.device, mesh: Mesh | None = None) -> None:
         self.settings, self.writes, self.mesh = settings, writes, mesh or Mesh()
-        self.kernels: ModuleType = kernels_for(device or torch.device("cpu"))
+        self.kernels: ModuleType = kernels_for(device)
         self._scratch = self.kernels.Scratch()
+        self.screen = Screen() if settings.screening else None
         own = self.mesh.own_latents(settings.n_latents)
         bounds = (0, *settings.prefixes, settings.n_latents)
         self.cuts = tuple(min(max(bound - own.start, 0), len(own)) for bound in bounds)
@@ -107,7 +108,7 @@ class Objective:
         """
         nonlinearity, mesh, kernels, scratch = self.settings.nonlinearity, self.mesh, self.kernels, self._scratch
         if isinstance(nonlinearity, TopK | BatchTopK):
-            return activate(block, read, nonlinearity, kernels, scratch, mesh)
+            return activate(block, read, nonlinearity, kernels, scratch, mesh, screen=self.screen)
         most = int(DENSE_SHARE * len(read) * mesh.data.size * len(block.b_enc))
         found: Active | Crowd | None = None
         if tiled.looks_dense(block, read, nonlinearity, DENSE_SHARE):
@@ -168,13 +169,18 @@ class _Step:
         surprise, auxk = self._auxk(errors[-1])
         gate_source, gate = self._gates()
         shared = Shared(
-            self._settings, self._kernels, self._mesh, self._objective.writes, self._objective.cuts, self._warmth,
-            self._share, OfRows.of(self._read, data, 0), OfRows.of(sources, data, 1),
-            None if surprise is None else OfRows.of(surprise[None], data, 1), gate_source,
+            settings=self._settings, kernels=self._kernels, mesh=self._mesh, sites=self._objective.writes,
+            cuts=self._objective.cuts, warmth=self._warmth, share=self._share,
+            read=OfRows.of(self._read, data, 0), sources=OfRows.of(sources, data, 1),
+            surprise=None if surprise is None else OfRows.of(surprise[None], data, 1), gate_source=gate_source,
         )  # fmt: skip
         reaches = shared.sources.everyone[0]
         d_b_dec = self._kernels.weighted_sum(torch.ones_like(reaches[:, 0]), reaches)
-        d_skip = None if weights.W_skip is None else _product(reaches.T, shared.read.everyone)
+        d_skip = (
+            None
+            if weights.W_skip is None
+            else gradients_of_tile(reaches, shared.read.everyone, torch.empty_like(weights.W_skip))
+        )
         sparsity = pre_act = 0.0
         backward, vectors = [], []
         for number, block in enumerate(weights.blocks):
@@ -288,15 +294,5 @@ def _add(kernels: ModuleType, pairs: Pairs, values: Tensor, block: Block, out: F
 
 
 def _total(squares: Float[Tensor, "B E"], axis: Axis = ALONE) -> float:
-    """Sum over all ranks' rows, in double: each row first, the rows by numpy, so that threads and ranks do not matter."""
-    return float(joined(axis, squares.sum(1).double()).cpu().numpy().sum())
-
-
-def _product(left: Float[Tensor, "E B"], right: Float[Tensor, "B D"]) -> Float[Tensor, "E D"]:
-    """left @ right on one thread: a sum over rows that threads share is another sum."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return left @ right
-    finally:
-        torch.set_num_threads(n_threads)
+    """Sum over all ranks' rows, in double: each row first: neither threads nor ranks matter."""
+    return whole_sum(joined(axis, squares.sum(1).double()))

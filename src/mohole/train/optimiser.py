@@ -16,6 +16,7 @@ from mohole.kernels.dense import DenseBackward
 from mohole.kernels.pairs import AdamStep, Backward, Moving
 from mohole.parallel import ALONE, Axis, joined, total_of
 from mohole.train.objective import Outcome
+from mohole.train.sums import whole_sum
 from mohole.train.weights import Weights
 
 _SLAB_LATENTS = 4096
@@ -224,6 +225,6 @@ class RunningMean:
 
 
 def _square(gradient: Tensor, *, squared: bool = False) -> float:
-    """Sum of squares; row sums first and the last one by numpy, so that it does not depend on the number of threads."""
+    """Sum of squares, each row first."""
     rows = gradient.reshape(len(gradient), -1)
-    return float((rows if squared else rows.square()).sum(1).double().cpu().numpy().sum())
+    return whole_sum((rows if squared else rows.square()).sum(1))

@@ -24,6 +24,7 @@ from mohole.parallel import ALONE, Axis, joined
 from mohole.train.objective import Batch
 from mohole.train.optimiser import Optimiser, RunningMean
 from mohole.train.silence import Silence
+from mohole.train.sums import whole_sum
 from mohole.train.weights import Block, Weights
 
 _SHARE_OF_LENGTH = 0.2
@@ -55,7 +56,7 @@ class When:
 class Candidates:
     """The rows whose turn comes first, of those seen since the last resampling, in training units."""
 
-    def __init__(self, n: int, d_in: int, d_out: int, device: torch.device | None = None) -> None:
+    def __init__(self, n: int, d_in: int, d_out: int, device: torch.device) -> None:
         self.times: Float[Tensor, " n"] = torch.full((n,), torch.inf, dtype=torch.float64, device=device)
         """Ascending. Infinite: there is no such row."""
         self.rows: Float[Tensor, "n d_in"] = torch.zeros(n, d_in, device=device)
@@ -98,7 +99,7 @@ def begin_anew(
     Ranks of the latent axis choose together: each gives its own latents what is theirs.
     """
     dead = [own.dead() for own in silence]
-    silent_rows = [joined(latent, own.rows[latents]) for own, latents in zip(silence, dead, strict=True)]
+    silent_rows = [joined(latent, own.n_rows[latents]) for own, latents in zip(silence, dead, strict=True)]
     numbers = [joined(latent, own + block.first) for own, block in zip(dead, weights.blocks, strict=True)]
     blocks = torch.cat([torch.full_like(own, number) for number, own in enumerate(numbers)])
     order = torch.cat(silent_rows).argsort(descending=True, stable=True)[: len(candidates)]
@@ -114,7 +115,7 @@ def begin_anew(
         optimiser.forget(number, latents)
         if mean is not None:
             mean.restart(number, latents)
-        silence[number].rows[latents] = 0
+        silence[number].n_rows[latents] = 0
     return len(order)
 
 
@@ -126,8 +127,7 @@ def _first_length(block: Block, dead: Int[Tensor, " _"], latent: Axis) -> float:
     living = joined(latent, lengths[is_living])
     if not len(living):
         living = joined(latent, lengths)
-    # By numpy: torch's order of sums is the threads'.
-    return _SHARE_OF_LENGTH * float(living.double().cpu().numpy().mean())
+    return _SHARE_OF_LENGTH * whole_sum(living) / len(living)
 
 
 def _restart(

@@ -12,17 +12,17 @@ from mohole.train.tiled import Crowd
 class Silence:
     """For how many rows each latent has been silent, counted over all rows of training."""
 
-    def __init__(self, n_latents: int, dead_after_rows: int, device: torch.device | None = None) -> None:
-        self.rows: Int[Tensor, " latent"] = torch.zeros(n_latents, dtype=torch.int64, device=device)
+    def __init__(self, n_latents: int, dead_after_rows: int, device: torch.device) -> None:
+        self.n_rows: Int[Tensor, " latent"] = torch.zeros(n_latents, dtype=torch.int64, device=device)
         self._dead_after_rows = dead_after_rows
 
     def update(self, fired: Bool[Tensor, " latent"], n_rows: int) -> None:
-        self.rows += n_rows
-        self.rows[fired] = 0
+        self.n_rows += n_rows
+        self.n_rows[fired] = 0
 
     def dead(self) -> Int[Tensor, " dead"]:
         """Latents that have been silent for too long, ascending."""
-        return (self.rows >= self._dead_after_rows).nonzero()[:, 0]
+        return (self.n_rows >= self._dead_after_rows).nonzero()[:, 0]
 
 
 def fired(active: Active | Crowd, n_latents: int, data: Axis = ALONE) -> Bool[Tensor, " latent"]:

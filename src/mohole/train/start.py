@@ -13,6 +13,7 @@ from mohole.config import BatchTopK, Gated, JumpReLU, Nonlinearity, ReLU, TopK
 from mohole.kernels.choice import kernels_for
 from mohole.parallel import Mesh
 from mohole.train.activation import activate
+from mohole.train.sums import whole_sum
 from mohole.train.weights import Block, Weights
 
 _INIT_LATENTS = (
@@ -130,8 +131,8 @@ def _magnified(
     kernels = kernels_for(read.device)
     active = activate(block, read, nonlinearity, kernels, None, Mesh(latent=mesh.latent))
     output = mesh.latent.total(kernels.decode(active.pairs, active.values, block.W_dec, torch.zeros_like(target)))
-    length = float(output.double().square().sum())
-    factor = share * float((target.double().square().sum() / length).sqrt()) if length > 0 else 1.0
+    length = whole_sum(output.double().square().sum(1))
+    factor = share * (whole_sum(target.double().square().sum(1)) / length) ** 0.5 if length > 0 else 1.0
     moved = {name: vector * factor for name, vector in block.vectors().items() if name in ("b_enc", "b_mag")}
     if block.log_threshold is not None:
         moved["log_threshold"] = block.log_threshold + np.log(factor)

@@ -12,7 +12,7 @@ from mohole.train.activation import Totals
 class Statistics:
     """Sums over rows, for the latents of all blocks one after the other."""
 
-    def __init__(self, n_latents: int, device: torch.device | None = None) -> None:
+    def __init__(self, n_latents: int, device: torch.device) -> None:
         self.n_rows = 0
         self.n_active: Int[Tensor, " latent"] = torch.zeros(n_latents, dtype=torch.int64, device=device)
         self.total: Float[Tensor, " latent"] = torch.zeros(n_latents, dtype=torch.float64, device=device)

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from mohole.config import BatchTopK, TopK, Train
 from mohole.config.sweep import check_members
-from mohole.config.train import CrosscoderOf, CrossLayerOf, Sae, TranscoderOf
 from mohole.dictionary import (
     AnyDictionary,
     Crosscoder,
@@ -42,7 +41,7 @@ from mohole.train.loop import RECORD_FILE, SAMPLE_ROWS, STATISTICS_FILE, train
 from mohole.train.source import Source
 from mohole.train.table import TABLE_FILE, Entry, MeasuredOn, SweepTable
 from mohole.train.turns import Streams, in_turns
-from mohole.train.weights import Sites
+from mohole.train.weights import layers_of
 
 RESULT_FILE = "result.json"
 PAGE_FILE = "frontier.html"
@@ -81,7 +80,8 @@ def sweep(
         in_model: as `train`; all members ask the same one, in turns.
 
     Raises:
-        ConfigError: members that do not read the same batches, or that do not fit the memory together.
+        ConfigError: members that do not read the same batches, that do not fit the memory together, or a device of theirs that
+            cannot be used.
         NumericsError: a row that is not finite, or every member has failed.
         HookpointError, StageError, ArtifactError: as `train`.
     """
@@ -144,7 +144,7 @@ def _learn(
 
 def _finished(out: Path, settings: Train, source: Source, measured_on: MeasuredOn) -> Entry:
     record = read_record(out / RECORD_FILE)
-    layers = _layers(settings, *source.sites())
+    layers = layers_of(settings.learns, *source.sites())
     if measured_on.rows == "unseen":
         found = measure(read(out), source, measured_on, settings.batch_rows)
     else:
@@ -220,20 +220,10 @@ def _as_recorded(out: Path, record: Sequence[Mapping[str, Any]], settings: Train
     return Measured(fvu, l0, float((density == 0).mean()))
 
 
-def _layers(settings: Train, reads: Sites, writes: Sites) -> list[tuple[int, int]]:
-    """Columns that each layer of latents reads and writes."""
-    match settings.learns:
-        case CrossLayerOf():
-            return [(width, writes.width - start) for width, start in zip(reads.widths, writes.bounds, strict=False)]
-        case Sae() | TranscoderOf() | CrosscoderOf():
-            return [(reads.width, writes.width)]
-        case _:
-            assert_never(settings.learns)
-
-
-def _flops(settings: Train, layers: Sequence[tuple[int, int]], l0: float) -> float:
+def _flops(settings: Train, layers: Sequence[tuple[slice, slice]], l0: float) -> float:
     own_l0 = l0 / len(layers)
-    row = sum(2.0 * (settings.n_latents * d_in + own_l0 * (d_in + 3 * d_out)) for d_in, d_out in layers)
+    widths = [(read.stop - read.start, written.stop - written.start) for read, written in layers]
+    row: float = sum(2.0 * (settings.n_latents * d_in + own_l0 * (d_in + 3 * d_out)) for d_in, d_out in widths)
     return row * settings.steps * settings.batch_rows
 
 

@@ -17,8 +17,9 @@ from mohole.config.train import Sparsity
 from mohole.kernels import plain
 from mohole.kernels.dense import DenseBackward, add_product, gradients_of_tile, tiles
 from mohole.kernels.pairs import Backward
-from mohole.train.activation import Totals, gathered, limits, pull_back, strengths
+from mohole.train.activation import Totals, limits, pull_back, strengths, vectors_at
 from mohole.train.price import priced
+from mohole.train.sums import whole_sum
 from mohole.train.weights import Block
 
 Threshold = ReLU | JumpReLU | Gated
@@ -70,7 +71,7 @@ def forward(block: Block, read: Float[Tensor, "B D"], nonlinearity: Threshold, c
         here = slice(first, last)
         keep = is_kept(pre, limit[here])
         n_of_each = keep.sum(0)
-        codes = strengths(gathered(block, here), pre, nonlinearity)[0].mul_(keep)
+        codes = strengths(vectors_at(block, here), pre, nonlinearity)[0].mul_(keep)
         add_product(decoded[_group(first, cuts)], codes, block.W_dec[here])
         if gates is not None:
             add_product(gates, pre.clamp_min_(0.0), block.W_dec[here])
@@ -103,7 +104,7 @@ def backward(
     total = 0.0
     for first, last, pre in tiles(read, block.W_enc, block.b_enc, cuts):
         here, source = slice(first, last), sources[_group(first, cuts)]
-        own, directions = gathered(block, here), block.W_dec[here]
+        own, directions = vectors_at(block, here), block.W_dec[here]
         keep = is_kept(pre, limit[here])
         values, near = strengths(own, pre, nonlinearity)
         codes = values.mul_(keep)
@@ -113,7 +114,7 @@ def backward(
         if penalty is not None:
             counted = codes if d_gate is None else pre.clamp_min(0.0)
             price = priced(penalty, counted, None if lengths is None else lengths[here])
-            total += float(price.total.sum(1).double().cpu().numpy().sum()) * each
+            total += whole_sum(price.total.sum(1)) * each
             if price.d_values is None:
                 d_active = each
             else:

@@ -3,7 +3,7 @@
 Everything that decides the next step is in `state()`; a trainer given that state goes on to the same bits.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, assert_never
 
 import numpy as np
@@ -17,14 +17,14 @@ from mohole.dictionary import AnyDictionary, Crosscoder, CrossLayerTranscoder, S
 from mohole.metrics import fvu
 from mohole.parallel import Mesh, joined, total_of
 from mohole.train.activation import Active
-from mohole.train.objective import Batch, Objective, Outcome
+from mohole.train.objective import Batch, Objective, Outcome, Terms
 from mohole.train.optimiser import Optimiser, RunningMean, learning_rate
 from mohole.train.resample import Candidates, When, begin_anew
 from mohole.train.silence import Silence, fired
 from mohole.train.start import autoencoder, transcoder
 from mohole.train.statistics import Statistics
 from mohole.train.tiled import Crowd
-from mohole.train.weights import Sites, Units, Weights
+from mohole.train.weights import Sites, Units, Weights, layers_of
 
 _THRESHOLD_KEPT = 0.999
 """Share that the running mean of batchtopk's threshold keeps at each step, as dictionary_learning's does."""
@@ -34,7 +34,11 @@ _THRESHOLD_KEPT = 0.999
 class Stepped:
     """What a step found, before it moved the weights."""
 
-    outcome: Outcome
+    terms: Terms
+    error: Float[Tensor, "row d_out"]
+    """Reconstruction minus targets, in training units."""
+    active: tuple[Active | Crowd, ...]
+    """Of each block."""
     rate: float
     grad_norm: float
     n_dead: int
@@ -44,8 +48,8 @@ class Trainer:
     """Learns one dictionary from batches in the model's units, where its weights are: on a CPU or on another device.
 
     On a mesh every rank has a trainer: for its own latents, and fed its own share of each batch's rows. They step together, and
-    what they learn is what one alone learns: to the same bits for any number of data ranks where no batch is computed in tiles,
-    else but for the order of sums.
+    what they learn is what one alone learns, but for the order of sums; to the same bits for any number of data ranks, where no
+    batch is computed in tiles and each has four rows or more (torch multiplies fewer in another order).
     """
 
     def __init__(
@@ -61,12 +65,11 @@ class Trainer:
     ) -> None:
         self.settings, self.weights, self.units = settings, weights, units
         self._mesh = mesh = mesh or Mesh()
-        if settings.batch_rows % mesh.data.size:
-            raise ValueError(f"{settings.batch_rows} rows cannot be shared by {mesh.data.size} ranks")
+        mesh.check(settings.n_latents, settings.batch_rows)
         self._reads, self._writes = reads, writes
         device, n_own = weights.b_dec.device, len(mesh.own_latents(settings.n_latents))
         self._n_own = n_own
-        self._objective = Objective(settings, writes, mesh, device)
+        self._objective = Objective(settings, writes, device, mesh)
         self.n_steps = 0
         self.optimiser = Optimiser(weights, settings.clip_norm, settings.optimiser, mesh.latent)
         self.silence = [Silence(n_own, settings.dead_after_rows, device) for _ in weights.blocks]
@@ -94,6 +97,7 @@ class Trainer:
 
         Every rank is given the same sample, on the device that it trains on.
         """
+        (mesh or Mesh()).check(settings.n_latents, settings.batch_rows)
         units = Units.of(rows, targets, reads, writes, is_tied=isinstance(settings.learns, Sae | CrosscoderOf))
         x, y = units.rows(rows), targets * units.written
         l0 = settings.first_l0()
@@ -102,15 +106,12 @@ class Trainer:
             case Sae() | CrosscoderOf():
                 weights = autoencoder(x, n_latents, nonlinearity, initial_l0=l0, seed=seed, mesh=mesh)
             case TranscoderOf(skip=skip):
-                whole = [(slice(0, reads.width), slice(0, writes.width))]
+                columns = layers_of(settings.learns, reads, writes)
                 weights = transcoder(
-                    x, y, whole, n_latents, nonlinearity, skip=skip, initial_l0=l0, seed=seed, mesh=mesh
+                    x, y, columns, n_latents, nonlinearity, skip=skip, initial_l0=l0, seed=seed, mesh=mesh
                 )
             case CrossLayerOf():
-                columns = [
-                    (slice(low, high), slice(start, writes.width))
-                    for low, high, start in zip(reads.bounds, reads.bounds[1:], writes.bounds, strict=False)
-                ]
+                columns = layers_of(settings.learns, reads, writes)
                 weights = transcoder(
                     x, y, columns, n_latents, nonlinearity, skip=False, initial_l0=l0, seed=seed, mesh=mesh
                 )
@@ -140,8 +141,8 @@ class Trainer:
             self._mean.update()
         self.n_steps += 1
         self._resample(batch, outcome)
-        # Without the gradients: they may be as large as the weights, and the caller holds on to what is returned.
-        return Stepped(replace(outcome, backward=()), rate, grad_norm, int(total_of(sum(map(len, dead)), mesh.latent)))
+        n_dead = int(total_of(sum(map(len, dead)), mesh.latent))
+        return Stepped(outcome.terms, outcome.error, active, rate, grad_norm, n_dead)
 
     def _resample(self, batch: Batch, outcome: Outcome) -> None:
         """Remember rows that are reconstructed badly, and let dead latents begin anew at them when it is time."""
@@ -179,11 +180,12 @@ class Trainer:
 
         `loss` is the sum of the five terms after it, each with its weight in it; mse_loss is the mean over prefixes. fvu is over
         all columns in training units, where every site counts by its width; `fvu/SITE` is of one site, the same in any units.
+        All ranks call it together, and get the same.
         """
         data, latent = self._mesh.data, self._mesh.latent
         y = joined(data, targets * self.units.written)
-        error, terms = joined(data, stepped.outcome.error), stepped.outcome.terms
-        n_active = total_of(sum(own.n_active for own in stepped.outcome.active), data, latent)
+        error, terms = joined(data, stepped.error), stepped.terms
+        n_active = total_of(sum(own.n_active for own in stepped.active), data, latent)
         names, bounds = self._writes.names, self._writes.bounds
         sites = zip(names, bounds, bounds[1:], strict=False) if len(names) > 1 else ()
         return {
@@ -208,8 +210,15 @@ class Trainer:
         lengths = [joined(self._mesh.latent, matrix.norm(dim=1)).cpu().numpy() for matrix in matrices]
         return _short(float(np.concatenate(lengths).mean(dtype=np.float64)))
 
+    def doubts(self) -> str:
+        """How often screening was not enough, for people; nothing where nothing was screened."""
+        screen = self._objective.screen
+        if screen is None or not screen.n_rows:
+            return ""
+        return f", {screen.n_again / screen.n_rows:.2%} of the rows encoded again after screening"
+
     def dictionary(self) -> AnyDictionary:
-        """What has been learned so far, in the model's units, in main memory: the latents of all ranks."""
+        """What has been learned so far, in the model's units, in main memory. Of all ranks, which call it together."""
         weights, units = self.weights, self.units.cpu()
         if self._mean is not None and self._mean.n_steps:
             weights = self._mean.weights(is_unit=self.settings.decoder == "unit")
@@ -254,7 +263,7 @@ class Trainer:
             if moving.scales is not None:
                 tensors[f"adam.scales.{name}"] = moving.scales
         for number, silence in enumerate(self.silence):
-            tensors[f"silent_rows.{number}"] = silence.rows
+            tensors[f"silent_rows.{number}"] = silence.n_rows
         if self._mean is not None:
             tensors |= {f"average.{name}": tensor for name, tensor in self._mean.tensors.items()}
         tensors |= {"threshold": self._threshold, "scale.read": self.units.read, "scale.written": self.units.written}

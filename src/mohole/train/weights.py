@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mohole.config import BatchTopK, Gated, JumpReLU, Nonlinearity, ReLU, TopK
+from mohole.config.train import CrosscoderOf, CrossLayerOf, Learns, Sae, TranscoderOf
 from mohole.dictionary import Latents
 
 
@@ -95,6 +96,18 @@ class Sites:
     def bounds(self) -> tuple[int, ...]:
         """Where each begins, and where the last one ends."""
         return (0, *np.cumsum(self.widths).tolist())
+
+
+def layers_of(learns: Learns, reads: Sites, writes: Sites) -> list[tuple[slice, slice]]:
+    """The columns that each layer of latents reads, and those that it writes: of its own site and all after it, across layers."""
+    match learns:
+        case CrossLayerOf():
+            bounds = zip(reads.bounds, reads.bounds[1:], writes.bounds, strict=False)
+            return [(slice(low, high), slice(start, writes.width)) for low, high, start in bounds]
+        case Sae() | TranscoderOf() | CrosscoderOf():
+            return [(slice(0, reads.width), slice(0, writes.width))]
+        case _:
+            assert_never(learns)
 
 
 @dataclass(frozen=True)

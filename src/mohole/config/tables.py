@@ -11,6 +11,10 @@ Listed = Annotated[int, Field(strict=True, ge=1, le=10_000)]
 Whole = Annotated[int, Field(strict=True, ge=0, le=2**40)]
 PositiveFloat = Annotated[float, Field(strict=True, gt=0.0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(strict=True, ge=0.0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(strict=True, ge=0.0, le=1e15, allow_inf_nan=False)]
+"""Of a term of a loss: far from where float32 ends."""
+Moderate = Annotated[float, Field(strict=True, ge=1e-6, le=1e6)]
+"""A length beside activations in training units, which are about one."""
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Flag = Annotated[bool, Field(strict=True)]
 Name = Annotated[str, Field(strict=True, min_length=1, pattern=r"^[^\x00]*$")]

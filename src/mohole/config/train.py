@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, assert_never
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from mohole.config.tables import Count, Flag, Name, NotNegative, PositiveFloat, Share, Table, Whole
+from mohole.config.tables import Count, Flag, Moderate, Name, PositiveFloat, Share, Table, Weight, Whole
 
 
 class TopK(Table):
@@ -41,7 +41,7 @@ class JumpReLU(Table):
     """Keep the pre-activations that exceed their latent's threshold, whole (Rajamanoharan et al. 2024, arXiv 2407.14435)."""
 
     kind: Literal["jumprelu"] = "jumprelu"
-    bandwidth: PositiveFloat = 0.5
+    bandwidth: Moderate = 0.5
     """Width of the window around the threshold in which pre-activations tell the threshold where to go."""
 
 
@@ -60,9 +60,9 @@ class L1(Table):
     """Sum of activations, each times the length of its decoder row (Conerly et al. 2024, Circuits Updates April)."""
 
     kind: Literal["l1"] = "l1"
-    weight: NotNegative = 5.0
+    weight: Weight = 5.0
     """Of the penalty, beside the squared error."""
-    warmup_steps: Whole = 100
+    warmup_steps: Annotated[int, Field(strict=True, ge=0, le=10**9)] = 100
     """Steps over which the weight rises from zero."""
 
 
@@ -70,9 +70,9 @@ class L0(Table):
     """Number of active latents, which moves thresholds only (JumpReLU's `step` penalty; Rajamanoharan et al. 2024)."""
 
     kind: Literal["l0"] = "l0"
-    weight: NotNegative = 1.0
+    weight: Weight = 1.0
     """Of the penalty, beside the squared error."""
-    warmup_steps: Whole = 100
+    warmup_steps: Annotated[int, Field(strict=True, ge=0, le=10**9)] = 100
     """Steps over which the weight rises from zero."""
 
 
@@ -80,11 +80,11 @@ class Tanh(Table):
     """Sum of tanh(scale * activation * length of the decoder row): near a count, with a slope (Circuits Updates January 2025)."""
 
     kind: Literal["tanh"] = "tanh"
-    weight: NotNegative = 1.0
+    weight: Weight = 1.0
     """Of the penalty, beside the squared error."""
-    scale: PositiveFloat = 4.0
+    scale: Moderate = 4.0
     """How steeply a small activation counts as one."""
-    warmup_steps: Whole = 100
+    warmup_steps: Annotated[int, Field(strict=True, ge=0, le=10**9)] = 100
     """Steps over which the weight rises from zero."""
 
 
@@ -247,15 +247,15 @@ class Train(Table):
     for long trainings, and low for short ones."""
     optimiser: AnyOptimiser = Adam()
     """What makes steps of gradients."""
-    warmup_steps: Annotated[int, Field(strict=True, ge=0)] = 50
+    warmup_steps: Annotated[int, Field(strict=True, ge=0, le=10**9)] = 50
     """Steps over which the rate rises from zero."""
     decay_share: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0.0, le=1.0)] = 0.3
     """Share of the steps, at the end, over which the rate falls linearly to zero."""
     auxk: Annotated[int, Field(strict=True, ge=0)] = 64
     """Dead latents that help to explain the residual each step (AuxK, Gao et al. 2024). 0 turns it off."""
-    auxk_weight: NotNegative = 1 / 32
+    auxk_weight: Weight = 1 / 32
     """Weight of what the dead latents explain, in the loss."""
-    pre_act_weight: NotNegative = 0.0
+    pre_act_weight: Weight = 0.0
     """Weight of how far dead latents' pre-activations lie below their threshold (Circuits Updates January 2025: 3e-6)."""
     resample: Resample | None = None
     """How dead latents begin anew. None: they do not, and auxk alone may bring them back."""

@@ -1,4 +1,4 @@
-"""Training: one sparse autoencoder from the shuffled rows of one hookpoint."""
+"""Training: a dictionary of any kind, or many, from the shuffled rows of one hookpoint or several."""
 
 from mohole.train.loop import train
 

@@ -96,10 +96,15 @@ def check_memory(settings: Train, reads: Sites, writes: Sites, available: int | 
             continue
         # From _LIMIT_LATENTS on a straight line.
         per_latent = (needed - fixed[device]) / max(settings.n_latents - _LIMIT_LATENTS, 1)
-        fits = _LIMIT_LATENTS + (room * _SHARE_OF_MEMORY - fixed[device]) / max(per_latent, 1e-9)
+        fits = int(_LIMIT_LATENTS + (room * _SHARE_OF_MEMORY - fixed[device]) / max(per_latent, 1e-9)) // 64 * 64
+        if fits <= 0:  # it is the rows
+            raise ConfigError(
+                f"train.batch_rows: {settings.batch_rows} rows a step take {needed / _GIB:.1f} GiB to train on, and "
+                f"{room / _GIB:.1f} GiB are free{_place(device)}; give fewer"
+            )
         raise ConfigError(
             f"train.n_latents: {settings.n_latents} latents take {needed / _GIB:.1f} GiB to train, and {room / _GIB:.1f} GiB "
-            f"are free{_place(device)}; about {max(int(fits), 0) // 64 * 64} latents would fit"
+            f"are free{_place(device)}; about {fits} latents would fit"
         )
 
 

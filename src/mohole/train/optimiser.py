@@ -76,7 +76,7 @@ class Optimiser:
             for number, back in enumerate(outcome.backward):
                 own += _square(self._squared_lengths(back, self._weights.blocks[number].W_dec), squared=True)
             square += total_of(own, self._latent)
-            if square > self._clip_norm**2:
+            if math.sqrt(max(square, 0.0)) > self._clip_norm:
                 shrink = self._clip_norm / math.sqrt(square)
         for number, back in enumerate(outcome.backward):
             squares = self._move_block(number, back, rate, shrink)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import assert_never
 
 import torch
 from jaxtyping import Float
@@ -46,6 +47,8 @@ class Source:
                 return cls(both, both, device)
             case CrossLayerOf(reads=several, writes=targets):
                 return cls(_picked(several, streams), _picked(targets, streams), device)
+            case _:
+                assert_never(learns)
 
     def __post_init__(self) -> None:
         sizes = {stream.hookpoint: stream.n_rows for stream in (*self.reads, *self.writes)}

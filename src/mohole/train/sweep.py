@@ -179,11 +179,12 @@ def _entry(name: str, settings: Train, **found: Any) -> Entry:
 
 
 def measure(dictionary: AnyDictionary, source: Source, where: MeasuredOn, batch_rows: int) -> Measured:
-    """FVU, L0 and silent latents of a dictionary on a stretch of the stream, which is read `batch_rows` at a time."""
+    """FVU, L0 and silent latents of a dictionary on a stretch of the stream, which is read `batch_rows` at a time, or a thousand
+    where those are fewer."""
     sums, firing = Reconstruction(), Firing(dictionary.n_latents)
-    end = where.first + where.n_rows
-    for first in range(where.first, end, batch_rows):
-        rows, targets = source.rows(first, min(batch_rows, end - first))
+    end, n_rows = where.first + where.n_rows, max(batch_rows, 1024)
+    for first in range(where.first, end, n_rows):
+        rows, targets = source.rows(first, min(n_rows, end - first))
         codes, output = _rebuilt(dictionary, rows)
         sums.add(targets, output, np.zeros(len(rows), dtype=np.int64), place=source.name)
         n_own = dictionary.n_latents // len(codes)

@@ -182,12 +182,12 @@ def decoding_dots_and_sums_are_products_with_the_dense_codes(
     expected = torch.where(source_of.bool(), both[1], both[0])
     torch.testing.assert_close(found, expected[pairs.rows, pairs.latents.long()], **close)
 
-    d_pre, read = draw(len(pairs.values), seed=seed + 5, dtype=kind), draw(n_rows, d, seed=seed + 6, dtype=dtype)
+    d_product, read = draw(len(pairs.values), seed=seed + 5, dtype=kind), draw(n_rows, d, seed=seed + 6, dtype=dtype)
     by_latent = kernels.by_latent(pairs, n_latents)
     no_pull = torch.zeros(n_latents, dtype=kind)
-    back = Backward(by_latent, d_pre, pairs.values, read, sources, source_of, no_pull, (0, d), False)
+    back = Backward(by_latent, d_product, pairs.values, read, sources, source_of, no_pull, (0, d), False)
     d_enc, d_dec = kernels.gradients(back, W_dec)
-    torch.testing.assert_close(d_enc, reference.sums(dense(pairs, n_latents, d_pre), read.to(kind)), **close)
+    torch.testing.assert_close(d_enc, reference.sums(dense(pairs, n_latents, d_product), read.to(kind)), **close)
     both = [reference.sums(codes, source.to(kind)) for source in sources]
     torch.testing.assert_close(d_dec, torch.where(source_of.bool()[:, None], both[1], both[0]), **close)
     first, last = n_latents // 3, n_latents - n_latents // 4
@@ -199,7 +199,7 @@ def decoding_dots_and_sums_are_products_with_the_dense_codes(
     summed = (weights.double() @ W_dec.double()).to(kind)
     loose = close if dtype == kind else {"rtol": 2e-2, "atol": 0.2}
     torch.testing.assert_close(kernels.weighted_sum(weights, W_dec).to(kind), summed, **loose)
-    torch.testing.assert_close(by_latent.sums(d_pre), dense(pairs, n_latents, d_pre).sum(0), **close)
+    torch.testing.assert_close(by_latent.sums(d_product), dense(pairs, n_latents, d_product).sum(0), **close)
 
 
 def some_backward(
@@ -266,7 +266,7 @@ def the_moments_of_a_silent_latent_do_not_become_denormal(
     kernels.adam(back, encoder, decoder, AdamStep(0.01, 1, beta1=beta1), shrink=1e-3)
     empty = torch.zeros(64, n_latents)
     none = kernels.by_latent(from_dense(empty > 1, empty), n_latents)
-    silent = Backward(**(vars(back) | {"by_latent": none, "d_pre": back.d_pre[:0], "values": back.values[:0]}))
+    silent = Backward(**(vars(back) | {"by_latent": none, "d_product": back.d_product[:0], "values": back.values[:0]}))
     for step in range(n_steps):
         kernels.adam(silent, encoder, decoder, AdamStep(0.01, step + 2, beta1=beta1))
     tiny = torch.finfo(torch.float32).tiny

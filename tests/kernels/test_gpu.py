@@ -214,9 +214,9 @@ def test_the_moments_of_a_silent_latent_do_not_become_denormal(gpu: ModuleType) 
 
 def test_a_bad_gradient_is_seen_in_the_weights(gpu: ModuleType) -> None:
     back, encoder, decoder = some_backward(gpu, is_unit=False, n_latents=20, dtype=torch.float32)
-    d_pre = back.d_pre.clone()
-    d_pre[int(back.by_latent.order[0])] = torch.nan
-    bad = Backward(**(vars(back) | {"d_pre": d_pre}))
+    d_product = back.d_product.clone()
+    d_product[int(back.by_latent.order[0])] = torch.nan
+    bad = Backward(**(vars(back) | {"d_product": d_product}))
     assert gpu.adam(bad, encoder, decoder, AdamStep(0.01, 1)).isnan().any()
     assert encoder.weight.isnan().any()
 

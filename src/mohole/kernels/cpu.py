@@ -147,7 +147,7 @@ def gradients(
 ) -> tuple[Float[Tensor, "slab D"], Float[Tensor, "slab E"]]:
     """The gradients of W_enc and W_dec as tensors, of all latents or of a range of them."""
     n = (len(W_dec) if last is None else last) - first
-    d_enc = torch.empty(n, back.centred.shape[1], dtype=W_dec.dtype)
+    d_enc = torch.empty(n, back.read.shape[1], dtype=W_dec.dtype)
     d_dec = torch.empty(n, W_dec.shape[1], dtype=W_dec.dtype)
     arrays, matrix, squares = _arrays(back), W_dec.numpy(), np.empty(len(W_dec), W_dec.numpy().dtype)
 
@@ -165,7 +165,7 @@ def squared_lengths(back: Backward, W_dec: Float[Tensor, "L E"]) -> Float[Tensor
     arrays, matrix, found = _arrays(back), W_dec.numpy(), squares.numpy()
 
     def lengths(low: int, high: int) -> None:
-        enc = np.empty((1, back.centred.shape[1]), matrix.dtype)
+        enc = np.empty((1, back.read.shape[1]), matrix.dtype)
         loops.sum_gradients(
             *arrays, matrix, back.is_unit, enc, np.empty((1, matrix.shape[1]), matrix.dtype), found, low, high
         )
@@ -233,7 +233,7 @@ def _arrays(back: Backward) -> tuple[np.ndarray, ...]:
     """As the loops take them."""
     pairs = back.by_latent
     tensors = (
-        pairs.starts, pairs.order, pairs.rows, back.d_pre, back.values, back.centred, back.sources, back.source_of,
+        pairs.starts, pairs.order, pairs.rows, back.d_product, back.values, back.read, back.sources, back.source_of,
         back.norm_gradient,
     )  # fmt: skip
     return *(tensor.numpy() for tensor in tensors), np.array(back.sites)

@@ -229,7 +229,7 @@ def gradients(
     if _is_wide(back):
         return plain.gradients(back, W_dec, first, last)
     n = (len(W_dec) if last is None else last) - first
-    d_enc = torch.empty(n, back.centred.shape[1], dtype=_sum_dtype(W_dec), device=W_dec.device)
+    d_enc = torch.empty(n, back.read.shape[1], dtype=_sum_dtype(W_dec), device=W_dec.device)
     d_dec = torch.empty(n, W_dec.shape[1], dtype=d_enc.dtype, device=W_dec.device)
     _sum_gradients(back, W_dec, first, n, d_enc, d_dec, d_enc)
     return d_enc, d_dec
@@ -266,7 +266,7 @@ def adam(
     matrices = [tensor for moving in (encoder, decoder) for tensor in (moving.weight, moving.mean, moving.square)]
     programs.adam_latents[(len(W_dec),)](
         *_arrays(back), *_pieces(back, W_dec), *matrices, squares, given,
-        len(back.centred), back.centred.shape[1], W_dec.shape[1], IS_UNIT=back.is_unit, **_blocks(back),
+        len(back.read), back.read.shape[1], W_dec.shape[1], IS_UNIT=back.is_unit, **_blocks(back),
     )  # fmt: skip
     return squares
 
@@ -341,7 +341,7 @@ def _sum_gradients(
     programs.sum_gradients[(n,)](
         *_arrays(back), *_pieces(back, W_dec), W_dec,
         squares if d_enc is None else d_enc, squares if d_dec is None else d_dec, squares,
-        first, len(back.centred), back.centred.shape[1], W_dec.shape[1],
+        first, len(back.read), back.read.shape[1], W_dec.shape[1],
         KEEPS=d_enc is not None, IS_UNIT=back.is_unit, **_blocks(back),
     )  # fmt: skip
 
@@ -349,9 +349,9 @@ def _sum_gradients(
 def _arrays(back: Backward) -> tuple[Tensor | int, ...]:
     """As the programs take them."""
     pairs = back.by_latent
-    sites = torch.tensor(back.sites, device=back.centred.device)
+    sites = torch.tensor(back.sites, device=back.read.device)
     return (
-        pairs.starts, pairs.order, pairs.rows, back.d_pre, back.values, back.centred, back.sources, back.source_of,
+        pairs.starts, pairs.order, pairs.rows, back.d_product, back.values, back.read, back.sources, back.source_of,
         back.norm_gradient, sites, len(sites) - 1,
     )  # fmt: skip
 
@@ -364,29 +364,29 @@ def _pieces(back: Backward, W_dec: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     latents = torch.repeat_interleave(n_pieces)
     enc, dec = (
         torch.empty(len(latents), width, dtype=_sum_dtype(W_dec), device=W_dec.device)
-        for width in (back.centred.shape[1], W_dec.shape[1])
+        for width in (back.read.shape[1], W_dec.shape[1])
     )
     pairs = back.by_latent
     programs.sum_pieces[(len(latents),)](
-        pairs.starts, pairs.order, pairs.rows, back.d_pre, back.values, back.centred, back.sources, back.source_of,
-        starts, latents, enc, dec, _PIECE_PAIRS, len(back.centred), back.centred.shape[1], W_dec.shape[1], **_blocks(back),
+        pairs.starts, pairs.order, pairs.rows, back.d_product, back.values, back.read, back.sources, back.source_of,
+        starts, latents, enc, dec, _PIECE_PAIRS, len(back.read), back.read.shape[1], W_dec.shape[1], **_blocks(back),
     )  # fmt: skip
     return starts, enc, dec
 
 
 def _blocks(back: Backward) -> dict[str, object]:
     """Whole rows: the gradient along a unit vector, and the vector's new length, are known when all of it is."""
-    widths = back.centred.shape[1], back.sources.shape[2]
+    widths = back.read.shape[1], back.sources.shape[2]
     widest = max(widths)
     return {
         "BLOCK_D": _power_of_two(widths[0]), "BLOCK_E": _power_of_two(widths[1]), "PAIRS": 4 if widest <= 2048 else 2,
-        "SUM": _sum_type(back.centred), "num_warps": 4 if widest <= 1024 else 8 if widest <= 4096 else 16,
+        "SUM": _sum_type(back.read), "num_warps": 4 if widest <= 1024 else 8 if widest <= 4096 else 16,
         "enable_fp_fusion": True,
     }  # fmt: skip
 
 
 def _is_wide(back: Backward) -> bool:
-    return max(back.centred.shape[1], back.sources.shape[2]) > _WIDEST
+    return max(back.read.shape[1], back.sources.shape[2]) > _WIDEST
 
 
 def _block_of_columns(W_dec: Tensor) -> tuple[int, int]:

@@ -279,7 +279,7 @@ def _sum_pairs(
 @triton.jit
 @no_type_check
 def sum_pieces(
-    starts, order, rows, d_pre, values, centred, sources, source_of, piece_starts, piece_latents, enc_sums, dec_sums,
+    starts, order, rows, d_product, values, read, sources, source_of, piece_starts, piece_latents, enc_sums, dec_sums,
     piece_pairs, n_rows, width_in, width_out,
     SUM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr, PAIRS: tl.constexpr,
 ):  # fmt: skip
@@ -289,7 +289,7 @@ def sum_pieces(
     start = tl.load(starts + latent) + (piece - tl.load(piece_starts + latent)) * piece_pairs
     stop = tl.minimum(start + piece_pairs, tl.load(starts + latent + 1))
     column = tl.arange(0, BLOCK_D)
-    total = _sum_pairs(start, stop, order, rows, d_pre, centred, column, width_in, SUM, BLOCK_D, PAIRS)
+    total = _sum_pairs(start, stop, order, rows, d_product, read, column, width_in, SUM, BLOCK_D, PAIRS)
     tl.store(enc_sums + piece * width_in + column, total, mask=column < width_in)
     source = sources + tl.load(source_of + latent).to(tl.int64) * n_rows * width_out
     column = tl.arange(0, BLOCK_E)
@@ -343,7 +343,7 @@ def _decoder_gradient(
 @triton.jit
 @no_type_check
 def sum_gradients(
-    starts, order, rows, d_pre, values, centred, sources, source_of, norm_gradient, sites, n_sites,
+    starts, order, rows, d_product, values, read, sources, source_of, norm_gradient, sites, n_sites,
     piece_starts, enc_sums, dec_sums, W_dec, d_enc, d_dec, squares, first, n_rows, width_in, width_out,
     KEEPS: tl.constexpr, IS_UNIT: tl.constexpr, SUM: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr, PAIRS: tl.constexpr,
@@ -353,7 +353,7 @@ def sum_gradients(
     latent = first + place
     column = tl.arange(0, BLOCK_D)
     gradient = _sum_latent(
-        latent, starts, order, rows, d_pre, centred, piece_starts, enc_sums, column, width_in, SUM, BLOCK_D, PAIRS
+        latent, starts, order, rows, d_product, read, piece_starts, enc_sums, column, width_in, SUM, BLOCK_D, PAIRS
     )
     square = tl.sum(gradient * gradient, 0)
     if KEEPS:
@@ -394,7 +394,7 @@ def _moved(weight, means, squares, at, gradient, numbers, is_own, SUM: tl.conste
 @triton.jit
 @no_type_check
 def adam_latents(
-    starts, order, rows, d_pre, values, centred, sources, source_of, norm_gradient, sites, n_sites,
+    starts, order, rows, d_product, values, read, sources, source_of, norm_gradient, sites, n_sites,
     piece_starts, enc_sums, dec_sums, W_enc, enc_mean, enc_square, W_dec, dec_mean, dec_square, squares, numbers,
     n_rows, width_in, width_out,
     IS_UNIT: tl.constexpr, SUM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr, PAIRS: tl.constexpr,
@@ -407,7 +407,7 @@ def adam_latents(
     shrink = tl.load(numbers + 7)
     column = tl.arange(0, BLOCK_D)
     gradient = _sum_latent(
-        latent, starts, order, rows, d_pre, centred, piece_starts, enc_sums, column, width_in, SUM, BLOCK_D, PAIRS
+        latent, starts, order, rows, d_product, read, piece_starts, enc_sums, column, width_in, SUM, BLOCK_D, PAIRS
     )
     square = tl.sum(gradient * gradient, 0)
     at = latent * width_in + column

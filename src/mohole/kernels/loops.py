@@ -321,7 +321,7 @@ def _decoder_gradient(
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS)
 @no_type_check
 def sum_gradients(
-    starts, order, rows, d_pre, values, centred, sources, source_of, norm_gradient, sites, W_dec, is_unit, d_enc, d_dec,
+    starts, order, rows, d_product, values, read, sources, source_of, norm_gradient, sites, W_dec, is_unit, d_enc, d_dec,
     squares, low, high,
 ):  # fmt: skip
     """For latents [low, high): gradients of both matrices and the squared length of both rows together.
@@ -332,7 +332,7 @@ def sum_gradients(
     for latent in range(low, high):
         place = latent - low if keeps else 0
         total, other = d_enc[place], d_dec[place]
-        _sum_pairs(latent, starts, order, rows, d_pre, centred, total)
+        _sum_pairs(latent, starts, order, rows, d_product, read, total)
         _decoder_gradient(
             latent, starts, order, rows, values, sources, source_of, norm_gradient, sites, W_dec, is_unit, other
         )
@@ -376,7 +376,7 @@ def _to_length_one(direction):
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS)
 @no_type_check
 def adam_latents(
-    starts, order, rows, d_pre, values, centred, sources, source_of, norm_gradient, sites, shrink, is_unit,
+    starts, order, rows, d_product, values, read, sources, source_of, norm_gradient, sites, shrink, is_unit,
     W_enc, enc_mean, enc_square, W_dec, dec_mean, dec_square, squares,
     beta1, beta2, step_size, root_scale, epsilon, low, high,
 ):  # fmt: skip
@@ -387,7 +387,7 @@ def adam_latents(
     kind = W_enc.dtype.type
     enc, dec = np.empty(W_enc.shape[1], W_enc.dtype), np.empty(W_dec.shape[1], W_dec.dtype)
     for latent in range(low, high):
-        _sum_pairs(latent, starts, order, rows, d_pre, centred, enc)
+        _sum_pairs(latent, starts, order, rows, d_product, read, enc)
         _decoder_gradient(
             latent, starts, order, rows, values, sources, source_of, norm_gradient, sites, W_dec, is_unit, dec
         )

@@ -103,17 +103,17 @@ class ByLatent:
 class Backward:
     """What reaches the two matrices of latents from a batch.
 
-    d W_enc[l] = sum over the latent's pairs of d_pre * centred[row]
+    d W_enc[l] = sum over the latent's pairs of d_product * read[row]
     d W_dec[l] = sum over the latent's pairs of value * sources[source_of[l], row]  +  norm_gradient[l] * d |W_dec[l]|
     """
 
     by_latent: ByLatent
-    d_pre: Float[Tensor, " N"]
-    """Gradient of each pair's pre-activation."""
+    d_product: Float[Tensor, " N"]
+    """Gradient of each pair's product of row and encoder; a bias may get another one (gated)."""
     values: Float[Tensor, " N"]
     """Activations."""
-    centred: Float[Tensor, "B D"]
-    """What the encoder read."""
+    read: Float[Tensor, "B D"]
+    """What the encoder reads."""
     sources: Float[Tensor, "S B E"]
     """Gradients of reconstructions. Most objectives have one; nested prefixes have one each, AuxK one of its own."""
     source_of: UInt8[Tensor, " L"]
@@ -125,9 +125,10 @@ class Backward:
     is_unit: bool
     """Decoder rows are unit vectors: the gradient along them is left out, and they are brought back to length one."""
 
-    def pre_sums(self) -> Float[Tensor, " L"]:
-        """For each latent, the sum over rows of the gradient of its pre-activation."""
-        return self.by_latent.sums(self.d_pre)
+    @property
+    def product_sums(self) -> Float[Tensor, " L"]:
+        """For each latent, the sum over rows of `d_product`."""
+        return self.by_latent.sums(self.d_product)
 
 
 @dataclass(frozen=True)

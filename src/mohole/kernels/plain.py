@@ -216,7 +216,7 @@ def _gradients(back: Backward, W_dec: Tensor, first: int, last: int) -> tuple[Te
     def sums(factors: Tensor, source: Tensor, rows: Tensor) -> Tensor:
         return embedding_bag(rows, source, starts, mode="sum", per_sample_weights=factors[order])
 
-    d_enc = sums(back.d_pre, back.centred, rows)
+    d_enc = sums(back.d_product, back.read, rows)
     source = back.source_of[first:last].long().repeat_interleave(torch.diff(pairs.starts[first : last + 1]))
     d_dec = sums(back.values, back.sources.flatten(0, 1), source * back.sources.shape[1] + rows)
     own = None if back.is_unit else back.norm_gradient[first:last]

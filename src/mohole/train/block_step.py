@@ -237,7 +237,7 @@ class BlockStep:
             lengths=self._lengths if settings.decoder == "free" else None, sites=sites_written(shared.sites, block),
         )  # fmt: skip
         total = shared.mesh.data.total
-        back = DenseBackward(total(back.d_enc), total(back.d_dec), total(back.d_pre_sums), back.is_unit)
+        back = DenseBackward(total(back.d_enc), total(back.d_dec), total(back.product_sums), back.is_unit)
         return back, {name: total(each) for name, each in vectors.items()}, price
 
     def _each_price(self) -> float:

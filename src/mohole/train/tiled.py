@@ -99,7 +99,7 @@ def backward(
     """
     limit, is_kept = limits(block, nonlinearity), _Mask()
     d_enc, d_dec = torch.empty_like(block.W_enc), torch.empty_like(block.W_dec)
-    d_pre_sums = torch.zeros_like(block.b_enc)
+    product_sums = torch.zeros_like(block.b_enc)
     d_vectors = {name: torch.zeros_like(vector) for name, vector in block.vectors().items()}
     total = 0.0
     for first, last, pre in tiles(read, block.W_enc, block.b_enc, cuts):
@@ -123,13 +123,13 @@ def backward(
                 d_lengths = price.d_lengths.sum(0) * each
         pulled = pull_back(own, pre, values, near, nonlinearity, d_values, d_active=d_active, d_gate=d_gate)
         d_product = pulled.d_product.mul_(keep)
-        d_pre_sums[here] = d_product.sum(0)
+        product_sums[here] = d_product.sum(0)
         for name, found in pulled.d_vectors.items():
-            d_vectors[name][here] = d_pre_sums[here] if found is pulled.d_product else found.mul_(keep).sum(0)
+            d_vectors[name][here] = product_sums[here] if found is pulled.d_product else found.mul_(keep).sum(0)
         gradients_of_tile(d_product, read, d_enc[here])
         gradients_of_tile(codes, source, d_dec[here])
         d_dec[here] = plain.with_lengths(d_dec[here], directions, None if lengths is None else d_lengths, sites)
-    return DenseBackward(d_enc, d_dec, d_pre_sums, is_unit=lengths is None), d_vectors, total
+    return DenseBackward(d_enc, d_dec, product_sums, is_unit=lengths is None), d_vectors, total
 
 
 def with_pairs(
@@ -143,7 +143,7 @@ def with_pairs(
         d_enc, d_dec = kernels.gradients(pairs, W_dec, first, last)
         dense.d_enc[first:last] += d_enc
         dense.d_dec[first:last] += d_dec
-    return DenseBackward(dense.d_enc, dense.d_dec, dense.d_pre_sums + pairs.pre_sums(), dense.is_unit)
+    return DenseBackward(dense.d_enc, dense.d_dec, dense.product_sums + pairs.product_sums, dense.is_unit)
 
 
 class _Mask:

@@ -79,7 +79,7 @@ def pairs_of_all(pairs: Pairs, axis: Axis) -> Pairs:
     if axis.size == 1:
         return pairs
     counts = joined(axis, torch.diff(pairs.row_starts))
-    starts = torch.cat([torch.zeros_like(counts[:1]), counts.cumsum(0)])
+    starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     return Pairs(starts, joined(axis, pairs.latents), joined(axis, pairs.values))
 
 

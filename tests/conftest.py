@@ -1,8 +1,9 @@
 """What tests share: one thread, hypothesis without deadlines, real data beside the checkout, the command line, an S3 server."""
 
 import os
+import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,14 @@ def shared_dir() -> Path:
     if not (place / "data").is_dir():
         pytest.skip(f"real models and texts are not there ({place}/data); set MOHOLE_SHARED to a folder that has them")
     return place
+
+
+@pytest.fixture
+def small_files() -> Iterator[Callable[[int], None]]:
+    """Asked for a size, no file of this process grows beyond it: what a full disk does, but to one process and without root."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda n_bytes: resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def exit_status(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

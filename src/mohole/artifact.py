@@ -198,19 +198,19 @@ def create(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.parent / f".{path.name}.partial"
-    with _lock(path):
+    with lock(path):
         if (path.exists() or path.is_symlink()) and not replace:
             raise ArtifactError(f"{path}: already there; delete it or choose another folder")
         _refuse_to_take_away(path, inputs.kind)
-        # A draft that is there was left by a killed process: we hold the lock, so nobody is in it.
-        if resume and _is_draft_of(draft, inputs):
-            (draft / MANIFEST).unlink(missing_ok=True)  # it was killed when all but its name was there
-        else:
-            shutil.rmtree(draft, ignore_errors=True)
-            draft.mkdir()
-            if resume:
-                (draft / _DRAFT_OF).write_text(inputs.digest(), encoding="ascii")
         try:
+            # A draft that is there was left by a killed process: we hold the lock, so nobody is in it.
+            if resume and _is_draft_of(draft, inputs):
+                (draft / MANIFEST).unlink(missing_ok=True)  # it was killed when all but its name was there
+            else:
+                shutil.rmtree(draft, ignore_errors=True)
+                draft.mkdir()
+                if resume:
+                    (draft / _DRAFT_OF).write_text(inputs.digest(), encoding="ascii")
             yield draft
             _seal(draft, inputs, bulk)
             _swap(draft, path)
@@ -230,7 +230,7 @@ def reopen(path: Path) -> None:
     Raises:
         ArtifactError: no artifact there, or another process is at it.
     """
-    with _lock(path):
+    with lock(path):
         draft = path.parent / f".{path.name}.partial"
         if not (path / _DRAFT_OF).is_file():
             (path / _DRAFT_OF).write_text(read_manifest(path).inputs.digest(), encoding="ascii")
@@ -276,10 +276,13 @@ def _is_ours(path: Path) -> bool:
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Only one process makes an artifact at a time. The lock goes with the process, however it ends."""
-    lock = path.parent / f".{path.name}.lock"
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+def lock(path: Path) -> Iterator[None]:
+    """Only one process makes what will be at `path` at a time. The lock goes with the process, however it ends.
+
+    Raises:
+        ArtifactError: another process holds it.
+    """
+    descriptor = os.open(path.parent / f".{path.name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,8 @@
 """JSON of artifacts: whole objects, and time series with one object per line, flushed as they come."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,11 +14,13 @@ class Recorder:
     """Appends lines to a JSONL file. Values must be plain JSON; NaN is written as null, never as bare NaN."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, **values: Any) -> None:
-        self._file.write(json.dumps(plain(values), sort_keys=True, allow_nan=False) + "\n")
-        self._file.flush()
+        with _named(self._path):
+            self._file.write(json.dumps(plain(values), sort_keys=True, allow_nan=False) + "\n")
+            self._file.flush()
 
     def __enter__(self) -> "Recorder":
         return self
@@ -25,7 +28,18 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with _named(self._path):
+            self._file.close()
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """A failed write does not say where."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def read_record(path: Path) -> list[dict[str, Any]]:
@@ -54,9 +68,9 @@ def read_json(path: Path, *keys: str) -> dict[str, Any]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write plain JSON with sorted keys, so that equal values are equal bytes."""
-    path.write_text(
-        json.dumps(plain(value), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n", "utf-8"
-    )
+    text = json.dumps(plain(value), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    with _named(path):
+        path.write_text(text, "utf-8")
 
 
 def plain(value: Any) -> Any:

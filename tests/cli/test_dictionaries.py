@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import validate_repo_id
 from tests.conftest import exit_status
 from tests.dictionary.peer_cases import some_rows, some_sae, some_transcoder
 
@@ -18,6 +20,7 @@ from mohole.config import JumpReLU, TopK
 from mohole.dictionary import SparseAutoencoder, load_dictionary
 from mohole.dictionary.files import save
 from mohole.dictionary.formats import export_dictionary
+from mohole.dictionary.formats.export import into_new_folder
 from mohole.record import write_json
 
 
@@ -79,7 +82,48 @@ def test_convert_says_what_is_wrong(
     source = trained(tmp_path / "a")
     assert exit_status(monkeypatch, "convert", source, tmp_path / "y", "--to", "circuit-tracer") == 1
     assert "circuit-tracer: cannot hold this sae" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir() if "y" in path.name] == []
+    assert [path.name for path in tmp_path.iterdir() if "y" in path.name] == [".y.lock"]
+
+
+def test_of_two_that_write_one_folder_the_second_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, target = trained(tmp_path / "dictionary"), tmp_path / "out"
+    said: list[str] = []
+
+    def meanwhile(draft: Path) -> None:
+        write_json(draft / "mine.json", {})
+        for verb in (
+            ("convert", source, target, "--to", "saelens"),
+            ("push", source, "me/x", "--dry-run", "--folder", target),
+        ):
+            assert exit_status(monkeypatch, *verb) == 1
+            said.append(capsys.readouterr().err)
+        assert [path.name for path in draft.iterdir()] == ["mine.json"]
+
+    into_new_folder(target, meanwhile)
+    assert said == [f"error: {target}: another process is making it; wait for that one, or name another folder\n"] * 2
+    assert [path.name for path in target.iterdir()] == ["mine.json"]
+    (tmp_path / ".two.partial").mkdir()
+    (tmp_path / ".two.partial" / "left").touch()  # by a process that was killed
+    assert exit_status(monkeypatch, "convert", source, tmp_path / "two", "--to", "saelens") == 0
+    assert not (tmp_path / "two" / "left").exists()
+
+
+@pytest.mark.parametrize("verb", ["convert", "push"])
+def test_what_could_not_be_written_is_named(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    small_files: Callable[[int], None],
+) -> None:  # fmt: skip
+    source, target = trained(tmp_path / "dictionary"), tmp_path / "out"
+    rest = [target, "--to", "saelens"] if verb == "convert" else ["me/tiny", "--dry-run", "--folder", target]
+    small_files(300)
+    assert exit_status(monkeypatch, verb, source, *rest) == 1
+    said = capsys.readouterr().err
+    assert said.startswith((f"error: {target}: the disk is full", f"error: {tmp_path}/.out.partial/"))
+    assert "the disk is full; nothing half-written was kept" in said
+    assert not target.exists()
+    assert not (tmp_path / ".out.partial").exists()
 
 
 def test_a_dry_push_writes_the_folder_and_stops(
@@ -155,9 +199,40 @@ def test_a_refused_upload_is_one_line(
     source = trained(tmp_path / "dictionary")
     assert exit_status(monkeypatch, "push", source, "me/tiny") == 1
     assert "me/tiny: not uploaded (401 Unauthorized); `hf auth login`" in capsys.readouterr().err
-    for wrong in ("tiny", "me/tiny/more", "me/ti ny"):
+    for wrong in (
+        "tiny", "me/tiny/more", "me/ti ny", "../..", "./.", "me/..", "me/a..b", "me/a--b", ".me/tiny", "me-/tiny", "me/-tiny",
+        "me/tiny.git", "me/" + "a" * 97, "mé/tiny", "me/tiny\n",
+    ):  # fmt: skip
         assert exit_status(monkeypatch, "push", source, wrong, "--dry-run") == 1
         assert "not a repository's name" in capsys.readouterr().err
+    for right in ("me/tiny", "Me_2/a.b-c_", "m/T"):
+        validate_repo_id(right)
+        assert exit_status(monkeypatch, "push", source, right, "--dry-run", "--folder", tmp_path / f"to-{right[-1]}") == 0
+    capsys.readouterr()
     other = evaluated(tmp_path / "other", "resid_post.9")
     assert exit_status(monkeypatch, "push", source, "me/two", "--dry-run", "--evaluation", other) == 1
     assert "of resid_post.9, and the dictionary is of resid_post.3" in capsys.readouterr().err
+
+
+def test_a_hub_out_of_reach_is_not_a_matter_of_logging_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = trained(tmp_path / "dictionary")
+    assert exit_status(monkeypatch, "push", source, "me/tiny") == 1  # HF_HUB_OFFLINE is set for all tests
+    said = capsys.readouterr().err
+    assert "me/tiny: not uploaded, HF_HUB_OFFLINE is set; unset it" in said
+    assert "login" not in said
+    for error in (HfHubHTTPError.__bases__[0]("[Errno -2] Name or service not known"), ConnectionRefusedError("no")):
+
+        class Api:
+            def upload_folder(self, **more: Any) -> None:
+                raise AssertionError("there is no repository to upload to")
+
+            def create_repo(self, repo_id: str, error: Exception = error, **more: Any) -> None:
+                raise error
+
+        monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+        assert exit_status(monkeypatch, "push", source, "me/tiny") == 1
+        said = capsys.readouterr().err
+        assert f"me/tiny: not uploaded, no answer from the hub ({error}); look at the network" in said
+        assert "login" not in said

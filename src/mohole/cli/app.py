@@ -238,7 +238,7 @@ def _fail(message: str, error: BaseException, *, status: int = 1) -> None:
 
 
 def _explain(error: OSError) -> str:
-    place = error.filename or "writing"
+    place = error.filename or "what was being written"
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
             return f"{place}: the disk is full; nothing half-written was kept; free space, or -o run=FOLDER elsewhere"

@@ -13,6 +13,7 @@ from string import Template
 
 from mohole.report.findings import Findings
 from mohole.report.payload import page_data
+from mohole.storage.files import write_whole
 from mohole.visible import visible
 
 _SCRIPTS = ("dom.js", "quality.js", "recovery.js", "features.js", "page.js")  # in this order, as one
@@ -22,15 +23,7 @@ _UNSAFE = {ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"}
 
 def write_page(out: Path, findings: Findings, made_from: str = "") -> None:
     """Write the page of a run to `out`, whole or not at all. `made_from` is a checksum of all it shows, for `is_current`."""
-    draft = out.with_name(f".{out.name}.partial")
-    try:
-        draft.write_text(render_page(findings, made_from), encoding="utf-8")
-        draft.replace(out)
-    except BaseException as error:
-        draft.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(out)  # a failed write does not say where
-        raise
+    write_whole(out, render_page(findings, made_from))
 
 
 def is_current(page: Path, made_from: str) -> bool:

@@ -5,7 +5,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mohole.errors import ArtifactError, StageError
@@ -25,6 +25,27 @@ def unfinished(path: Path) -> Iterator[tuple[Path, int]]:
     finally:
         os.close(descriptor)
         draft.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all: until then what was there stays. Where it is a link, what it points to.
+
+    For files that people look at and may lose: nothing is synced.
+
+    Raises:
+        OSError: it cannot be written; with its name, not the draft's.
+    """
+    place = path.resolve()
+    draft = place.with_name(f".{place.name[:40]}.{os.getpid()}-{secrets.token_hex(6)}.tmp")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(place)
+    except BaseException as error:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)
+        raise
 
 
 def is_unfinished(path: Path) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from mohole.storage.files import write_whole
 from mohole.train.axis import Axis, Scale
 from mohole.visible import visible
 
@@ -108,7 +109,7 @@ def plot(
 def write_drawing(
     out: Path, title: str, notes: Sequence[str], plots: Sequence[Figure], legend: Sequence[str] = ()
 ) -> None:
-    """Write small plots as one SVG drawing, three in a row, light colours in it: it looks alike in every program."""
+    """Write small plots as one SVG drawing, whole or not at all: three in a row, light colours in it, alike in every program."""
     cell_width, cell_height = SMALL[0] + _GAP, SMALL[1] + 22 + _GAP
     width = min(len(plots), _COLUMNS) * cell_width + _GAP
     parts = [f'<text class="title" x="{_GAP}" y="38">{escape(visible(title))}</text>']
@@ -131,12 +132,12 @@ def write_drawing(
         parts.append(f'<text class="head" x="{x + 4}" y="{y + 14}">{escape(visible(each.title))}</text>')
         parts.append(f'<g transform="translate({x} {y + 22})">{each.drawing}</g>')
     height = round(top + -(-len(plots) // _COLUMNS) * cell_height)
-    out.write_text(
+    write_whole(
+        out,
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'
         f"<title>{escape(visible(title))}</title><style>{_literal_style()}</style>"
         f'<rect class="paper" width="100%" height="100%"/>'
         f"{''.join(parts)}</svg>\n",
-        encoding="utf-8",
     )
 
 
@@ -173,7 +174,7 @@ def write_page(
     *,
     legend: Sequence[str] = (),
 ) -> None:
-    """Write a page of plots with a table below. The same values give the same bytes.
+    """Write a page of plots with a table below, whole or not at all. The same values give the same bytes.
 
     Args:
         legend: names of the series, where they are the same ones in all plots.
@@ -188,14 +189,14 @@ def write_page(
     )
     named = f'<p class="legend">{"".join(swatches)}</p>' if legend else ""
     kind = "plots small" if plots and plots[0].size == SMALL else "plots"
-    out.write_text(
+    write_whole(
+        out,
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
         f"<title>{escape(visible(title))} · mohole</title><style>{_STYLE}</style></head>"
         f'<body><h1>{escape(visible(title))}</h1>{text}{named}<div class="{kind}">{"".join(map(_element, plots))}</div>'
         f"<table><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table></body></html>\n",
-        encoding="utf-8",
     )
 
 

@@ -92,18 +92,28 @@ def into_new_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     """Make a folder under another name, and give it its own when it is whole.
 
     Raises:
-        ArtifactError: it is there already.
+        ArtifactError: it is there already, or another process is making it.
     """
+    _refuse_to_replace(folder)  # before anything is put beside it
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = folder.parent / f".{folder.name}.partial"
+    with artifact.lock(folder):
+        _refuse_to_replace(folder)
+        try:
+            shutil.rmtree(draft, ignore_errors=True)  # left by a killed process: we hold the lock, so nobody is in it
+            draft.mkdir()
+            fill(draft)
+            draft.rename(folder)
+        except OSError as error:
+            error.filename = error.filename or str(folder)  # a failed write does not say where
+            raise
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _refuse_to_replace(folder: Path) -> None:
     if folder.exists() or folder.is_symlink():
         raise ArtifactError(f"{folder}: already there; delete it or choose another folder")
-    draft = folder.parent / f".{folder.name}.partial"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    try:
-        fill(draft)
-        draft.rename(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _as_artifact(found: Imported, target: Path, parents: dict[str, str], training: dict[str, Any]) -> None:

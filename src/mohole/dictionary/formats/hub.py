@@ -12,7 +12,9 @@ from mohole.dictionary.formats.load import import_dictionary
 from mohole.errors import ArtifactError, ConfigError
 from mohole.record import read_json, write_json
 
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_REPOSITORY = re.compile(r"\b[\w.-]{1,96}\b/(?!.*\.git$)\b[\w.-]{1,96}\b", re.ASCII)
+_TWICE = re.compile(r"--|\.\.")
+"""With the pattern above the hub's own rules (huggingface_hub.utils.validate_repo_id), which it would tell only at the upload."""
 
 
 @runtime_checkable
@@ -36,8 +38,10 @@ def prepare(
         ArtifactError: as `load_dictionary` and `export_dictionary`; or the evaluation is damaged, or of another hookpoint.
         ConfigError: a repository that cannot be one.
     """
-    if not _REPOSITORY.fullmatch(repository):
-        raise ConfigError(f"{repository}: not a repository's name; the hub's are user/name")
+    if not _REPOSITORY.fullmatch(repository) or _TWICE.search(repository):
+        raise ConfigError(
+            f"{repository}: not a repository's name; the hub's are user/name, each of letters, digits, _ and, inside, single - or ."
+        )
     found, training = import_dictionary(source), remembered(Path(source))
     if found.format != "mohole":
         training = {"imported": found.facts()}
@@ -57,16 +61,29 @@ def upload(folder: Path, repository: str, hub: Hub, *, private: bool = False) ->
     """Make the repository where it is not there yet, and put the folder into it as one commit.
 
     Raises:
-        ArtifactError: the hub refuses: not logged in, no right to write, no such user.
+        ArtifactError: the hub refuses (not logged in, no right to write, no such user), or it is out of reach.
     """
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
+    # What its HTTP library raises when no answer comes. Which library that is changes, so it is not named.
+    unanswered = (HfHubHTTPError.__bases__[0], ConnectionError, TimeoutError)
     try:
         hub.create_repo(repository, private=private, exist_ok=True)
         hub.upload_folder(repo_id=repository, folder_path=folder, commit_message="A dictionary written by mohole")
-    except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ArtifactError(f"{repository}: not uploaded ({reason}); `hf auth login`, then push again") from None
+    except OfflineModeIsEnabled:
+        raise ArtifactError(
+            f"{repository}: not uploaded, HF_HUB_OFFLINE is set; unset it where there is a network, then push again"
+        ) from None
+    except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError) as error:
+        raise ArtifactError(f"{repository}: not uploaded ({_reason(error)}); `hf auth login`, then push again") from None
+    except unanswered as error:
+        raise ArtifactError(
+            f"{repository}: not uploaded, no answer from the hub ({_reason(error)}); look at the network, then push again"
+        ) from None
+
+
+def _reason(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _measures(evaluation: Path, hookpoint: str | None) -> dict[str, Any]:

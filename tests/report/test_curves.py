@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 
 from mohole.errors import ArtifactError, ConfigError
 from mohole.record import write_json
-from mohole.report.curves import draw, place_of_plots, read_trainings, write_curves
+from mohole.report.curves import draw, read_trainings, write_curves
+from mohole.report.place import place_of_plots
 from mohole.tensors import write_tensors
 from mohole.train.axis import Axis
 
@@ -91,6 +93,121 @@ def test_what_is_no_training_is_named(run: Path, tmp_path: Path) -> None:
             read_trainings([file])
     with pytest.raises(ConfigError, match=r"plot.png: plots are written as .html or .svg"):
         write_curves(tmp_path / "plot.png", "x", read_trainings([run / "resid_post.1"]))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"step": 10, "rows": 640, "fvu": NaN}', "fvu is NaN, neither null nor a number up to 1e+100"),
+        ('{"step": 10, "rows": 640, "fvu": 1e999}', "fvu is Infinity, neither"),
+        ('{"step": 10, "rows": 640, "fvu": -1e308}', "fvu is -1e+308, neither"),
+        ('{"step": 10, "rows": 640, "own": 1' + "0" * 400 + "}", "own is 1" + "0" * 39 + "..., neither"),
+        ('{"step": 10, "rows": 640, "own": 1' + "0" * 9999 + "}", "Exceeds the limit"),
+        ('{"step": 10, "rows": 640, "epoch": -Infinity}', "epoch is -Infinity, neither"),
+        ('{"step": 10, "rows": 640, "fvu": "0.1"}', 'fvu is "0.1", neither'),
+        ('{"step": 10, "rows": 640, "fvu": [0.1]}', "fvu is a list, neither"),
+        ('{"step": 10, "rows": 640, "fvu": {}}', "fvu is an object, neither"),
+        ('{"step": 10, "rows": 640, "fvu": true}', "fvu is true, neither"),
+        ('{"step": 0, "rows": 640}', "step is 0, no whole number above zero"),
+        ('{"step": null, "rows": 640}', "step is null, no whole number"),
+        ('{"step": "10", "rows": 640}', 'step is "10", no whole number'),
+        ('{"step": 10.5, "rows": 640}', "step is 10.5, no whole number"),
+        ('{"step": 10, "rows": -1}', "rows is -1, no whole number"),
+        ('{"step": 10, "rows": 1' + "0" * 400 + "}", "rows is 1000"),
+        ('{"step": 10}', "no rows"),
+        ('{"rows": 10}', "no step"),
+        ("[]", "a list, no object"),
+        ("7", "7, no object"),
+        ("[" * 200_000, "recursion"),
+        ("\udcff", "decode"),
+        ("", "Expecting value"),
+    ],
+)
+def test_a_line_that_no_training_writes_is_named(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "record.jsonl"
+    good = json.dumps(line(5))
+    file.write_text(f"{good}\n{text}\n{good}\n", encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(ArtifactError) as caught:
+        read_trainings([file])
+    said = str(caught.value)
+    assert said.startswith(f"{file}, line 2: ")
+    assert message in said
+    assert said.endswith("; not the record of a training, or damaged")
+    assert len(said) < 300 + len(str(file))
+
+
+@given(
+    lines=st.lists(
+        st.fixed_dictionaries(
+            {"step": st.integers(1, 2**63), "rows": st.integers(1, 2**63), "epoch": st.none() | st.integers(0, 9)},
+            optional={
+                name: st.none() | st.floats(-1e100, 1e100) | st.integers(-(10**100), 10**100)
+                for name in ("fvu", "l0", "ce_recovered", "loss", "fvu/a", "own \ud800 <b>", "")
+            },
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_whatever_numbers_a_record_holds_are_drawn(lines: list[dict[str, Any]], tmp_path_factory: Any) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    file = folder / "record.jsonl"
+    file.write_text("".join(json.dumps(each) + "\n" for each in lines))
+    for name in ("a.html", "a.svg"):
+        write_curves(folder / name, "Training", read_trainings([file]))
+        assert not re.search(r'[" ,](nan|inf)[", ]', (folder / name).read_text(encoding="utf-8"))
+
+
+def test_nulls_are_gaps_not_damage(tmp_path: Path) -> None:
+    record(tmp_path / "a" / "dictionary", [line(10, fvu=None), line(20), line(30), line(40, fvu=None, l0=None)])
+    figure = next(f for f in draw(read_trainings([tmp_path / "a"]))[0] if f.title == "Variance unexplained (FVU)")
+    ((first, second),) = polylines(figure.drawing)
+    assert first[0] < second[0]
+
+
+def test_a_picture_replaces_only_an_earlier_one(run: Path, tmp_path: Path) -> None:
+    trainings = read_trainings([run])
+    dictionary, draft = run / "resid_post.0" / "dictionary", run / "resid_post.1" / ".dictionary.partial"
+    (tmp_path / "link").symlink_to(dictionary)
+    for out, message in (
+        (dictionary / "own.html", rf"own.html: inside {dictionary}, an artifact"),
+        (dictionary / "deeper" / "own.svg", rf"own.svg: inside {dictionary}, an artifact"),
+        (tmp_path / "link" / "own.html", rf"link/own.html: inside {dictionary}, an artifact"),
+        (draft / "own.html", rf"own.html: inside {draft}, an artifact"),
+        (dictionary / "record.jsonl", "plots are written as .html or .svg"),
+        (tmp_path, "plots are written as .html or .svg"),
+    ):
+        before = sorted(run.rglob("*"))
+        with pytest.raises(ConfigError, match=message):
+            write_curves(out, "x", trainings)
+        assert sorted(run.rglob("*")) == before
+    page = run / "training.html"
+    write_curves(page, "first", trainings)
+    write_curves(page, "second", trainings)
+    assert "second" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["plots.svg", "plots.html"])
+def test_a_full_disk_leaves_the_picture_that_was_there(
+    name: str, run: Path, tmp_path: Path, small_files: Callable[[int], None]
+) -> None:
+    trainings = read_trainings([run])
+    out = tmp_path / "pictures" / name
+    out.parent.mkdir()
+    write_curves(out, "before", trainings)
+    (out.parent / f"link-{name}").symlink_to(out)
+    before = out.read_bytes()
+    small_files(4096)
+    for path in (out, out.parent / f"link-{name}"):
+        with pytest.raises(OSError, match="too large") as caught:
+            write_curves(path, "after", trainings)
+        assert caught.value.filename == str(path)
+    assert out.read_bytes() == before
+    assert sorted(path.name for path in out.parent.iterdir()) == [f"link-{name}", name]
+    small_files(1 << 30)
+    write_curves(out.parent / f"link-{name}", "after", trainings)
+    assert (out.parent / f"link-{name}").is_symlink()
+    assert b"after" in out.read_bytes()
 
 
 def test_plots_are_never_put_into_an_artifact_or_a_draft(run: Path) -> None:

@@ -251,6 +251,26 @@ def test_the_verb_prints_laws_and_writes_plots(
         assert message in capfd.readouterr().err
 
 
+def test_the_page_of_plots_replaces_nothing_but_a_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = write_sweep(tmp_path / "run", points(width_loss))
+    (tmp_path / "victim.txt").write_text("precious")
+    (tmp_path / "folder.html").mkdir()
+    for page, message in (
+        (tmp_path / "victim.txt", "victim.txt: plots are written as .html"),
+        (tmp_path / "folder.html", "folder.html: a folder; name a file"),
+        (run / "table.json", "table.json: plots are written as .html"),
+        (run / "frontier.html", f"frontier.html: inside {run}, an artifact"),
+    ):
+        assert exit_status(monkeypatch, "scaling", run, "--page", page) == 1
+        assert message in capfd.readouterr().err
+    assert (tmp_path / "victim.txt").read_text() == "precious"
+    artifact.open_artifact(run)
+    for _ in range(2):
+        assert exit_status(monkeypatch, "scaling", run, "--page", tmp_path / "page.html") == 0
+
+
 def test_a_law_of_nothing_that_varies_is_not_listed() -> None:
     table = [*points(width_loss), Point(64, None, 10**6, 0.5, "relu, l1 5", 1e9)]
     laws, refused = fit_all("here", table)

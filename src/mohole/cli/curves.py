@@ -19,7 +19,8 @@ def plot(
 
     A training that is under way is drawn as far as it has come. The page is one file that needs no network.
     """
-    from mohole.report.curves import place_of_plots, read_trainings, write_curves
+    from mohole.report.curves import read_trainings, write_curves
+    from mohole.report.place import place_of_plots
 
     trainings = read_trainings(paths)
     place = out or place_of_plots(paths[0])

@@ -62,15 +62,17 @@ def scaling(
     """Fit how FVU falls with latents, sparsity and rows to the tables of sweeps, and say what a target takes or a budget buys."""
     from rich.console import Console
 
-    from mohole.report.scaling import read_study, scaling_text, write_scaling
+    from mohole.report.place import check_place
+    from mohole.report.scaling import PAGES, read_study, scaling_text, write_scaling
 
     if wrong := [value for value in target if not 0 < value < 1]:
         raise ConfigError(f"--target {wrong[0]:g}: an FVU lies between 0 and 1")
     if wrong := [value for value in flops if not 0 < value < math.inf]:
         raise ConfigError(f"--flops {wrong[0]:g}: not a number of operations above zero")
-    study = read_study(_tables(runs), target, k, flops)
     first = runs[0].parent if (runs[0] / artifact.MANIFEST).is_file() else runs[0]
     out = page or first / "scaling.html"
+    check_place(out, "--page", PAGES)  # before the fits, which take a while
+    study = read_study(_tables(runs), target, k, flops)
     write_scaling(out, study)
     Console().print(scaling_text(study))
     typer.echo(f"\nplots: {out}")

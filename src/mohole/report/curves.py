@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mohole import artifact
-from mohole.errors import ArtifactError, ConfigError
+from mohole.errors import ArtifactError
 from mohole.metrics import DensityHistogram, Firing
-from mohole.record import read_json, read_record
+from mohole.record import read_json
+from mohole.report.place import check_place
 from mohole.tensors import open_tensors
 from mohole.train.axis import Scale
 from mohole.train.chart import SMALL, Figure, Series, plot, write_drawing, write_page
@@ -26,6 +26,9 @@ _MOST_POINTS = 400
 """Of a line: more than a small plot has pixels for."""
 _FEW_POINTS = 40
 """Up to here each point is marked, and says its number."""
+_SHORT = 40
+_MOST, _MOST_COUNT = 1e100, 2**63
+"""Of a number and of a count in a record: far beyond float32, in which training is done, and an axis can still be made of it."""
 _UNITS = "training units"
 _CUT = -0.25
 """CE recovered may begin at minus ten and end above 0.99: the beginning is cut off."""
@@ -97,30 +100,20 @@ def read_trainings(paths: Sequence[Path]) -> list[Training]:
     return [training for training in trainings if training.record]
 
 
-def place_of_plots(path: Path) -> Path:
-    """Where the plots of this path go: beside a record, but never into an artifact or its draft, which hold what they list."""
-    folder = path if path.is_dir() else path.parent
-    while (folder / artifact.MANIFEST).is_file() or folder.name.startswith(".") or (folder / RECORD_FILE).is_file():
-        folder = folder.parent
-    return folder / "training.html"
-
-
 def write_curves(out: Path, title: str, trainings: Sequence[Training]) -> int:
     """Write a page (.html) or one drawing (.svg) of everything that was recorded. Returns the number of pictures.
 
     Raises:
-        ConfigError: another kind of file.
+        ConfigError: another kind of file, or one in an artifact.
     """
+    check_place(out, "--out", (".html", ".htm", ".svg"))
     plots, notes = draw(trainings)
     legend = [training.label for training in trainings] if len(trainings) > 1 else []
-    match out.suffix.lower():
-        case ".svg":
-            write_drawing(out, title, notes, plots, legend)
-        case ".html" | ".htm":
-            lines = [_line(training) for training in trainings]
-            write_page(out, title, notes, plots, _HEADS, lines, legend=legend)
-        case _:
-            raise ConfigError(f"--out {out}: plots are written as .html or .svg")
+    if out.suffix.lower() == ".svg":
+        write_drawing(out, title, notes, plots, legend)
+    else:
+        lines = [_line(training) for training in trainings]
+        write_page(out, title, notes, plots, _HEADS, lines, legend=legend)
     return len(plots)
 
 
@@ -168,14 +161,53 @@ def _label(folder: Path, path: Path, *, is_one: bool) -> str:
 
 
 def _read(file: Path, label: str) -> Training:
-    try:
-        record = tuple(read_record(file))
-        _ = [(line["step"], line["rows"]) for line in record]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{file}: not the record of a training, or damaged ({error!r})") from None
+    record = tuple(_lines(file))
     folder = file.parent
     stamp = read_json(folder / IN_MODEL_FILE) if (folder / IN_MODEL_FILE).is_file() else None
     return Training(label, record, _density(folder), stamp)
+
+
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    """As `read_record`, each line looked at: what is drawn was written by any process, or edited by a hand.
+
+    Raises:
+        ArtifactError: a line that no training writes; with its number, and the key and the value that are wrong.
+    """
+    with file.open("rb") as opened:
+        for number, text in enumerate(opened, 1):
+            if not text.endswith(b"\n"):
+                return  # it is just being written
+            try:
+                line = json.loads(text)
+                wrong = _wrong(line)
+            except (ValueError, RecursionError) as error:  # no JSON, no text, a number of too many digits, too deep
+                wrong = str(error)
+            if wrong:
+                raise ArtifactError(f"{file}, line {number}: {wrong}; not the record of a training, or damaged")
+            yield line
+
+
+def _wrong(line: Any) -> str:
+    """What no training writes into a line; nothing where all is well."""
+    if not isinstance(line, dict):
+        return f"{_said(line)}, no object"
+    for name in ("step", "rows"):
+        if name not in line:
+            return f"no {name}"
+        if type(line[name]) is not int or not 1 <= line[name] <= _MOST_COUNT:
+            return f"{name} is {_said(line[name])}, no whole number above zero"
+    for name, value in line.items():
+        if value is not None and (type(value) not in (int, float) or not abs(value) <= _MOST):
+            return f"{name[:_SHORT]} is {_said(value)}, neither null nor a number up to {_MOST:g}"
+    return ""
+
+
+def _said(value: Any) -> str:
+    """A value as it stands in the line, if it is short."""
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "an object"
+    text = json.dumps(value)
+    return text if len(text) <= _SHORT else f"{text[:_SHORT]}..."
 
 
 def _density(folder: Path) -> DensityHistogram | None:
@@ -194,8 +226,8 @@ def _names(trainings: Sequence[Training]) -> list[str]:
         name: None
         for training in trainings
         for line in training.record
-        for name, value in line.items()
-        if name not in _PLACES and not isinstance(value, str)
+        for name in line
+        if name not in _PLACES
     }
     order = list(_NUMBERS)
 

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from mohole.errors import StageError
+from mohole.report.place import check_place
 from mohole.report.terminal import plain_table
 from mohole.train.chart import Figure, Series, plot, write_page
 from mohole.train.compute import Budget, ComputeFrontier
@@ -18,6 +19,7 @@ from mohole.train.scaling import FAR, Estimate, Law, Need, Point, best_points, f
 from mohole.train.table import TABLE_FILE, SweepTable
 from mohole.visible import visible
 
+PAGES = (".html", ".htm")
 _LINE_POINTS = 40
 _HEADS = ("law", "of", "constants, with 90 % intervals", "points", "residual")
 _BUDGET_HEADS = ("flops", "of", "latents", "rows", "fvu")
@@ -98,7 +100,12 @@ def scaling_text(studies: Sequence[Study]) -> RenderableType:
 
 
 def write_scaling(out: Path, studies: Sequence[Study]) -> None:
-    """Write the plots of all places as one page."""
+    """Write the plots of all places as one page.
+
+    Raises:
+        ConfigError: it is in an artifact, or not called .html.
+    """
+    check_place(out, "--page", PAGES)
     plots = [drawing for study in studies for drawing in _plots(study)]
     formulas = [f"{form.name}: L = {form.formula}" for form in (WIDTH, ROWS, SPARSITY)]
     notes = [

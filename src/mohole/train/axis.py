@@ -9,6 +9,9 @@ Scale = Literal["log", "linear"]
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
+_LEAST = 1e-290
+"""Of a number that is told from zero: with smaller ones the spaces between ticks would have no float."""
+
 _SIZES = ((1e9, "G", 1e9), (1e6, "M", 1e6), (1e3, "k", 1e4))
 """Units, and from where on they are used."""
 
@@ -33,10 +36,13 @@ class Axis:
         Args:
             floor: of a linear one: what lies below is left out.
             has_zero: a linear one begins at zero however far off it is.
+
+        Values up to 1e100 have an axis: the record of a training is held to that.
         """
-        low, high = min(values), max(values)
+        low, high = (0.0 if abs(value) < _LEAST else value for value in (min(values), max(values)))
         if scale == "log":
-            room = max((high / low) ** 0.06, 1.05)
+            low, high = low or _LEAST, high or _LEAST
+            room = max(math.exp(0.06 * _decades(low, high) * math.log(10)), 1.05)
             return cls(low / room, high * room, start, end, scale)
         if floor is not None:
             low, high = max(low, floor), max(high, floor)
@@ -48,7 +54,7 @@ class Axis:
     def at(self, value: float) -> float:
         """Its pixel."""
         if self.scale == "log":
-            share = math.log(value / self.low) / math.log(self.high / self.low)
+            share = _decades(self.low, value) / _decades(self.low, self.high)
         else:
             share = (value - self.low) / (self.high - self.low)
         return round(self.start + share * (self.end - self.start), 1)
@@ -76,14 +82,19 @@ class Axis:
 
     def _log_places(self) -> list[float]:
         """1, 2 and 5 times the powers of ten; more of them within a decade, the powers alone over more than three."""
-        span = self.high / self.low
-        steps = (1.0,) if span > 1000 else (1.0, 2.0, 5.0) if span > 8 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
+        span = _decades(self.low, self.high)
+        steps = (1.0,) if span > 3 else (1.0, 2.0, 5.0) if span > math.log10(8) else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
         decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         found = [step * 10.0**decade for decade in decades for step in steps]
         inside = [value for value in found if self.low <= value <= self.high]
         if len(inside) > 1:
             return inside
-        return [self.low * (self.high / self.low) ** share for share in (0.1, 0.5, 0.9)]
+        return [self.low * 10.0 ** (span * share) for share in (0.1, 0.5, 0.9)]
+
+
+def _decades(low: float, high: float) -> float:
+    """From one to the other. Of two logarithms: the quotient of a large and a small number is none."""
+    return math.log10(high) - math.log10(low)
 
 
 def _log_label(value: float) -> str:

@@ -294,6 +294,21 @@ def test_a_spike_stays_in_a_long_curve(tmp_path: Path) -> None:
     assert sum(y < top[1] + 50 for _, y in curve) == 1
 
 
+EXTREME = [0.0, 5e-324, 1e-310, 1e-300, 1e-45, 1e-3, 1.0, 1.0 + 2**-52, 3.4e38, 1e100]
+
+
+@pytest.mark.parametrize("scale", ["log", "linear"])
+@pytest.mark.parametrize("floor", [None, -0.25])
+def test_the_ends_of_an_axis_may_be_any_numbers(scale: Any, floor: float | None) -> None:
+    """A learning rate of 1e-300, a loss that float32 hardly held, both at once."""
+    numbers = [x for x in EXTREME if x > 0] if scale == "log" else [*EXTREME, *(-x for x in EXTREME)]
+    for low, high in ((low, high) for low in numbers for high in numbers if low <= high):
+        axis = Axis.over([low, high], 0, 300, scale, floor=floor, has_zero=floor is not None)
+        if floor is None:
+            assert -0.1 <= axis.at(low) <= axis.at(high) <= 300.1 or low < 1e-290
+        assert all(label and -0.1 <= axis.at(value) <= 300.1 for value, label in axis.ticks(32))
+
+
 @given(
     low=st.floats(1e-9, 1e6),
     factor=st.floats(1.0, 1e9),

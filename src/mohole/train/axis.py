@@ -11,6 +11,8 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 _LEAST = 1e-290
 """Of a number that is told from zero: with smaller ones the spaces between ticks would have no float."""
+_FLAT = 1e-9
+"""Of the size of its numbers: a smaller spread is none, for which labels would have more digits than anybody reads."""
 
 _SIZES = ((1e9, "G", 1e9), (1e6, "M", 1e6), (1e3, "k", 1e4))
 """Units, and from where on they are used."""
@@ -48,7 +50,8 @@ class Axis:
             low, high = max(low, floor), max(high, floor)
         if low >= 0 and (has_zero or low < 0.5 * high):
             low = 0.0
-        spread = high - low or abs(high) * 0.2 or 1.0
+        size = max(abs(low), abs(high))
+        spread = high - low if high - low > _FLAT * size else size * 0.2 or 1.0
         return cls(low - (0.05 * spread if low else 0.0), high + 0.05 * spread, start, end, scale)
 
     def at(self, value: float) -> float:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from mohole import artifact
 from mohole.artifact import Inputs
 from mohole.errors import ArtifactError
+from mohole.record import Recorder, write_json
 
 
 def inputs(**config: object) -> Inputs:
@@ -287,3 +289,22 @@ def test_an_artifact_that_is_being_made_is_not_reopened(tmp_path: Path) -> None:
         with pytest.raises(ArtifactError, match="another process is making it"):
             artifact.reopen(tmp_path / "x")
     assert (tmp_path / "x" / "a.txt").read_text() == "new"
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_draft_whose_first_file_cannot_be_written_is_named(
+    tmp_path: Path, small_files: Callable[[int], None], resume: bool
+) -> None:
+    small_files(0)
+    with pytest.raises(OSError, match="too large") as caught, artifact.create(tmp_path / "x", inputs(), resume=resume) as draft:
+        with Recorder(draft / "record.jsonl") as record:
+            record.write(step=1)
+        pytest.fail("it was written")
+    assert str(caught.value.filename).startswith(str(tmp_path / ("x" if resume else ".x.partial/record.jsonl")))
+
+
+def test_json_that_cannot_be_written_is_named(tmp_path: Path, small_files: Callable[[int], None]) -> None:
+    small_files(0)
+    with pytest.raises(OSError, match="too large") as caught:
+        write_json(tmp_path / "facts.json", {"a": 1})
+    assert caught.value.filename == str(tmp_path / "facts.json")

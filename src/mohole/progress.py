@@ -104,6 +104,13 @@ def track(label: str, total: int | None, unit: str) -> Iterator[Tracker]:
         yield tracker
 
 
+def tell(line: str) -> None:
+    """A line on standard error, for what is known before a job starts. Not in a thread whose work another one shows."""
+    if not silent.get():
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+
 def quantity(number: float) -> str:
     """A short human number.
 

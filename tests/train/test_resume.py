@@ -14,6 +14,7 @@ from mohole.config import BatchTopK, Gated, JumpReLU, ReLU, TopK, Train
 from mohole.config.train import Adam, CrosscoderOf, CrossLayerOf, Muon, Resample, Sae, Signum, TranscoderOf
 from mohole.dictionary import load_dictionary
 from mohole.errors import ArtifactError, NumericsError
+from mohole.progress import Tracker
 from mohole.record import read_record
 from mohole.tensors import open_tensors
 from mohole.train import train
@@ -268,6 +269,63 @@ def test_a_training_that_stays_worse_than_the_mean_is_stopped_killed_or_not(tmp_
     with pytest.raises(NumericsError) as caught:
         trained(tmp_path / "killed", settings)
     assert str(caught.value) == str(undisturbed.value)
+
+
+@pytest.mark.parametrize(
+    ("log_every", "steps", "stopped_at"),
+    [(10, 1000, 200), (50, 1000, 250), (100, 1000, 300), (300, 1000, 600), (300, 520, 520)],
+)
+def test_a_training_is_stopped_by_steps_where_lines_are_few(
+    log_every: int, steps: int, stopped_at: int, tmp_path: Path, no_shape_checks: None
+) -> None:
+    settings = make("topk", steps=steps, lr=3.0, warmup_steps=0, log_every=log_every, decay_share=0.0, clip_norm=None)
+    with pytest.raises(NumericsError, match=rf"fvu .* at step {stopped_at}, above 1 for .*; try a lower train.lr than 3"):
+        trained(tmp_path / "sae", settings)
+
+
+@pytest.mark.parametrize(
+    ("log_every", "steps", "for_how_long"),
+    [(100, 200, "2 lines of the record"), (300, 200, "the last line of the record"), (300, 499, "2 lines of the record")],
+)
+def test_a_training_that_ends_worse_than_the_mean_says_so(
+    log_every: int, steps: int, for_how_long: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], no_shape_checks: None
+) -> None:
+    settings = make("topk", steps=steps, lr=3.0, warmup_steps=0, log_every=log_every, decay_share=0.0, clip_norm=None)
+    trained(tmp_path / "sae", settings)
+    warning = capfd.readouterr().err.splitlines()[-1]
+    fvu = read_record(tmp_path / "sae" / "record.jsonl")[-1]["fvu"]
+    assert warning == (
+        f"warning: a: fvu {fvu} at step {steps}, above 1 for {for_how_long}: the mean alone reconstructs better; "
+        "try a lower train.lr than 3, or a lower train.sparsity.weight"
+    )
+
+
+def test_a_warm_up_or_a_recovery_stops_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], no_shape_checks: None
+) -> None:
+    trained(tmp_path / "warm", make("topk", steps=300, lr=3.0, warmup_steps=300, log_every=10, clip_norm=None))
+    trained(tmp_path / "good", make("topk", steps=300, log_every=10))
+    assert "warning" not in capfd.readouterr().err
+
+
+def test_the_terminal_says_that_rows_are_read_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+    advance = Tracker.advance
+
+    def noted(tracker: Tracker, count: int = 1, note: str = "") -> None:
+        notes.append(note)
+        advance(tracker, count, note)
+
+    monkeypatch.setattr(Tracker, "advance", noted)
+    trained(tmp_path / "twice", make("topk", steps=30, log_every=10))
+    assert capfd.readouterr().err.splitlines() == ["a: the run reads its 300 training rows 3.2 times"]
+    assert [note.rpartition(", ")[2] for note in notes if note] == ["epoch 1", "epoch 2", "epoch 3"]
+    notes.clear()
+    trained(tmp_path / "once", make("topk", steps=9))  # of 300 rows 288
+    assert capfd.readouterr().err == ""
+    assert not any("epoch" in note for note in notes)
 
 
 @pytest.mark.parametrize("constant", ["a", "b"])

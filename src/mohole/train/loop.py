@@ -14,7 +14,7 @@ from mohole.dictionary import SparseAutoencoder
 from mohole.dictionary.files import save
 from mohole.errors import ArtifactError, ConfigError, NumericsError
 from mohole.kernels.screen import can_screen
-from mohole.progress import track
+from mohole.progress import tell, track
 from mohole.record import Recorder, write_json
 from mohole.sinks import Sink
 from mohole.store.stream import RowStream
@@ -31,8 +31,9 @@ SAMPLE_ROWS = 8192
 RECORD_FILE = "record.jsonl"
 STATISTICS_FILE = "statistics.safetensors"
 _CHECKPOINT_SECONDS = 600.0
-_WORSE_THAN_THE_MEAN = 20
-"""Lines of the record in a row with fvu > 1, after the warm-up, at which a training is stopped."""
+_WORSE_LINES, _WORSE_STEPS = 20, 200
+"""Lines of the record in a row with fvu > 1, after the warm-up, at which a training is stopped: so many, or two and more over so
+many steps. Twenty lines at the default `log_every` are as many steps; a record of few lines would else never stop one."""
 
 
 def train(
@@ -58,6 +59,10 @@ def train(
         in_model: asked what the model loses with the dictionary so far; `in_model.json` keeps its stamp. Autoencoders only.
 
     What a killed training left in `out` is gone on with: the result is the same bytes.
+
+    A training that stays worse than the mean after its warm-up is stopped: at 20 lines of the record in a row with fvu above 1,
+    or at two and more over 200 steps. One whose last line is the first of those, or too few of them, ends with a warning. On
+    standard error it says before the first step how often the rows are read, if any is read twice.
 
     Returns:
         What it cost, in a line for people.
@@ -134,6 +139,12 @@ def _is_worse(line: Mapping[str, Any], settings: Train) -> bool:
     return (line["fvu"] or 0.0) > 1.0 and line["step"] > settings.warmup_steps
 
 
+def _stays_worse(n_worse: int, step: int, log_every: int) -> bool:
+    """Is it to be stopped, when the line at `step` is the last one of so many in a row that are worse than the mean?"""
+    first = (-(-step // log_every) - n_worse + 1) * log_every  # lines are at multiples, and at the last step
+    return n_worse >= _WORSE_LINES or (n_worse >= 2 and step - first >= _WORSE_STEPS)
+
+
 def _steps(
     trainer: Trainer,
     source: Source,
@@ -145,6 +156,9 @@ def _steps(
     in_model: InModel | None,
 ) -> None:
     settings, n_rows = trainer.settings, trainer.settings.batch_rows
+    repeats = source.repeats(settings.steps * n_rows)
+    if repeats:
+        tell(repeats)
     last_checkpoint = time.monotonic()
     with (
         Recorder(out / RECORD_FILE) as record,
@@ -174,13 +188,16 @@ def _steps(
                 for sink in sinks:
                     sink.write(step + 1, line)
                 note = f"fvu {line['fvu'] or 0.0:.4f}, l0 {line['l0']:.1f}"
+                note += f", epoch {line['epoch']}" if repeats else ""
                 n_worse = n_worse + 1 if _is_worse(line, settings) else 0
-                if n_worse == _WORSE_THAN_THE_MEAN:
-                    raise NumericsError(_worse(source.name, step, line, settings))
+                if _stays_worse(n_worse, step + 1, settings.log_every):
+                    raise NumericsError(_worse(source.name, n_worse, line, settings))
             tracker.advance(n_rows, note)
             if _is_time(settings, step + 1, last_checkpoint) and step + 1 < settings.steps:
                 checkpoints.write(step + 1, *trainer.state())
                 last_checkpoint = time.monotonic()
+    if n_worse:  # no error: it is whole, and one batch may be a hard one
+        tell(f"warning: {_worse(source.name, n_worse, line, settings)}")
 
 
 def _is_asked(n_steps: int, settings: Train) -> bool:
@@ -219,8 +236,9 @@ def _check(stepped: Stepped, name: str, step: int) -> None:
             )
 
 
-def _worse(name: str, step: int, line: dict[str, Any], settings: Train) -> str:
+def _worse(name: str, n_lines: int, line: Mapping[str, Any], settings: Train) -> str:
+    lines = f"{n_lines} lines of the record" if n_lines > 1 else "the last line of the record"
     return (
-        f"{name}: fvu {line['fvu']} at step {step + 1}, above 1 for {_WORSE_THAN_THE_MEAN} lines of the record: the mean alone "
-        f"reconstructs better; try a lower train.lr than {settings.rate():.3g}, or a lower train.sparsity.weight"
+        f"{name}: fvu {line['fvu']} at step {line['step']}, above 1 for {lines}: the mean alone reconstructs better; "
+        f"try a lower train.lr than {settings.rate():.3g}, or a lower train.sparsity.weight"
     )

@@ -68,6 +68,12 @@ class Source:
         targets = [stream.hookpoint for stream in self.writes]
         return "+".join(names) if names == targets else f"{'+'.join(names)} to {'+'.join(targets)}"
 
+    def repeats(self, n_rows: int) -> str:
+        """How often a run of so many rows reads the same ones, for people; nothing where it reads none twice."""
+        if n_rows <= self.n_rows:
+            return ""
+        return f"{self.name}: the run reads its {self.n_rows:,} training rows {n_rows / self.n_rows:.3g} times"
+
     def sites(self) -> tuple[Sites, Sites]:
         """What is read, and what is written."""
         return _sites(self.reads), _sites(self.writes)

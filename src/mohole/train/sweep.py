@@ -29,7 +29,7 @@ from mohole.dictionary import (
 from mohole.dictionary.files import read
 from mohole.errors import NumericsError
 from mohole.metrics import Firing, Reconstruction
-from mohole.progress import track
+from mohole.progress import tell, track
 from mohole.record import read_json, read_record, write_json
 from mohole.store.stream import RowStream
 from mohole.tensors import open_tensors
@@ -94,6 +94,8 @@ def sweep(
     check_memory_together(left, *source.sites())
     works = [partial(_learn, out / name, settings, measured_on, seed, in_model) for name, settings in left.items()]
     n_rows = shared.steps * shared.batch_rows
+    if repeats := source.repeats(n_rows):
+        tell(repeats)
     with track(f"sweep of {len(members)}, {source.name}", n_rows, "rows") as tracker:
         in_turns(held, works, tracker)
     entries = tuple(Entry(**read_json(out / name / RESULT_FILE)) for name in members)

@@ -207,7 +207,9 @@ def test_a_refused_upload_is_one_line(
         assert "not a repository's name" in capsys.readouterr().err
     for right in ("me/tiny", "Me_2/a.b-c_", "m/T"):
         validate_repo_id(right)
-        assert exit_status(monkeypatch, "push", source, right, "--dry-run", "--folder", tmp_path / f"to-{right[-1]}") == 0
+        assert (
+            exit_status(monkeypatch, "push", source, right, "--dry-run", "--folder", tmp_path / f"to-{right[-1]}") == 0
+        )
     capsys.readouterr()
     other = evaluated(tmp_path / "other", "resid_post.9")
     assert exit_status(monkeypatch, "push", source, "me/two", "--dry-run", "--evaluation", other) == 1

@@ -279,16 +279,27 @@ def test_a_training_is_stopped_by_steps_where_lines_are_few(
     log_every: int, steps: int, stopped_at: int, tmp_path: Path, no_shape_checks: None
 ) -> None:
     settings = make("topk", steps=steps, lr=3.0, warmup_steps=0, log_every=log_every, decay_share=0.0, clip_norm=None)
-    with pytest.raises(NumericsError, match=rf"fvu .* at step {stopped_at}, above 1 for .*; try a lower train.lr than 3"):
+    with pytest.raises(
+        NumericsError, match=rf"fvu .* at step {stopped_at}, above 1 for .*; try a lower train.lr than 3"
+    ):
         trained(tmp_path / "sae", settings)
 
 
 @pytest.mark.parametrize(
     ("log_every", "steps", "for_how_long"),
-    [(100, 200, "2 lines of the record"), (300, 200, "the last line of the record"), (300, 499, "2 lines of the record")],
+    [
+        (100, 200, "2 lines of the record"),
+        (300, 200, "the last line of the record"),
+        (300, 499, "2 lines of the record"),
+    ],
 )
 def test_a_training_that_ends_worse_than_the_mean_says_so(
-    log_every: int, steps: int, for_how_long: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], no_shape_checks: None
+    log_every: int,
+    steps: int,
+    for_how_long: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    no_shape_checks: None,
 ) -> None:
     settings = make("topk", steps=steps, lr=3.0, warmup_steps=0, log_every=log_every, decay_share=0.0, clip_norm=None)
     trained(tmp_path / "sae", settings)

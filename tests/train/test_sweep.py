@@ -96,6 +96,14 @@ def test_every_batch_is_read_once(tmp_path: Path) -> None:
     assert stream.reads == [(0, 8192), *steps, (8192, 108)]  # measured on what is left, not in batches of 32
 
 
+def test_rows_that_are_read_again_are_told_of_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    members = {name: make(steps=30, log_every=30) for name in ("one", "two")}
+    swept(tmp_path / "sweep", Rows(), members)
+    n_times = 30 * members["one"].batch_rows / 600
+    said = [line for line in capfd.readouterr().err.splitlines() if "training rows" in line]
+    assert said == [f"a: the run reads its 600 training rows {n_times:.3g} times"]
+
+
 def test_killed_and_gone_on_with_is_never_killed(tmp_path: Path) -> None:
     whole = swept(tmp_path / "whole", Rows())
     for fails_at in (1, 4, 6):

@@ -222,13 +222,7 @@ def _density(folder: Path) -> DensityHistogram | None:
 
 def _names(trainings: Sequence[Training]) -> list[str]:
     """Every number of the records: those that are known, each site's fvu after the whole one, then the others."""
-    found = {
-        name: None
-        for training in trainings
-        for line in training.record
-        for name in line
-        if name not in _PLACES
-    }
+    found = {name: None for training in trainings for line in training.record for name in line if name not in _PLACES}
     order = list(_NUMBERS)
 
     def rank(name: str) -> tuple[int, str]:

@@ -32,4 +32,6 @@ def check_place(out: Path, option: str, suffixes: Sequence[str]) -> None:
     for folder in out.resolve().parents:
         is_draft = folder.name.startswith(".") and folder.name.endswith(".partial")
         if is_draft or (folder / artifact.MANIFEST).is_file():
-            raise ConfigError(f"{option} {out}: inside {folder}, an artifact, which a page would damage; name a file elsewhere")
+            raise ConfigError(
+                f"{option} {out}: inside {folder}, an artifact, which a page would damage; name a file elsewhere"
+            )

@@ -86,7 +86,8 @@ class Axis:
     def _log_places(self) -> list[float]:
         """1, 2 and 5 times the powers of ten; more of them within a decade, the powers alone over more than three."""
         span = _decades(self.low, self.high)
-        steps = (1.0,) if span > 3 else (1.0, 2.0, 5.0) if span > math.log10(8) else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
+        fine, coarse = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0), (1.0, 2.0, 5.0)
+        steps = (1.0,) if span > 3 else coarse if span > math.log10(8) else fine
         decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         found = [step * 10.0**decade for decade in decades for step in steps]
         inside = [value for value in found if self.low <= value <= self.high]

@@ -40,7 +40,7 @@ def prepare(
     """
     if not _REPOSITORY.fullmatch(repository) or _TWICE.search(repository):
         raise ConfigError(
-            f"{repository}: not a repository's name; the hub's are user/name, each of letters, digits, _ and, inside, single - or ."
+            f"{repository}: not a repository's name; the hub's are user/name, of letters, digits, _ and, inside, single - or ."
         )
     found, training = import_dictionary(source), remembered(Path(source))
     if found.format != "mohole":
@@ -66,7 +66,7 @@ def upload(folder: Path, repository: str, hub: Hub, *, private: bool = False) ->
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
     # What its HTTP library raises when no answer comes. Which library that is changes, so it is not named.
-    unanswered = (HfHubHTTPError.__bases__[0], ConnectionError, TimeoutError)
+    unanswered: tuple[Any, ...] = (HfHubHTTPError.__bases__[0], ConnectionError, TimeoutError)
     try:
         hub.create_repo(repository, private=private, exist_ok=True)
         hub.upload_folder(repo_id=repository, folder_path=folder, commit_message="A dictionary written by mohole")
@@ -75,7 +75,9 @@ def upload(folder: Path, repository: str, hub: Hub, *, private: bool = False) ->
             f"{repository}: not uploaded, HF_HUB_OFFLINE is set; unset it where there is a network, then push again"
         ) from None
     except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError) as error:
-        raise ArtifactError(f"{repository}: not uploaded ({_reason(error)}); `hf auth login`, then push again") from None
+        raise ArtifactError(
+            f"{repository}: not uploaded ({_reason(error)}); `hf auth login`, then push again"
+        ) from None
     except unanswered as error:
         raise ArtifactError(
             f"{repository}: not uploaded, no answer from the hub ({_reason(error)}); look at the network, then push again"

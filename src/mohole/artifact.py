@@ -23,7 +23,7 @@ from mohole.version import __version__
 MANIFEST = "manifest.json"
 SCHEMA = 2
 _DRAFT_OF = "draft-of"
-"""In an unfinished artifact that can be gone on with: its inputs, and which files in it are worth keeping. Sealed like a manifest."""
+"""In an unfinished artifact that can be gone on with: its inputs, and which files in it are worth keeping."""
 _BLOCK_BYTES = 1 << 22
 
 
@@ -137,10 +137,10 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
             raise ArtifactError(
                 f"{where}/{MANIFEST}: written in artifact format {raw['schema']}; this mohole reads format {SCHEMA}"
             )
-        sealed = raw["xxh3"]
-        if _manifest_bytes({key: value for key, value in raw.items() if key != "xxh3"}) != data:
+        checksum = raw["xxh3"]
+        if sealed({key: value for key, value in raw.items() if key != "xxh3"}) != data:
             raise ArtifactError(
-                f"{where}/{MANIFEST}: damaged (its checksum is not {sealed}); delete {where} and make it again"
+                f"{where}/{MANIFEST}: damaged (its checksum is not {checksum}); delete {where} and make it again"
             )
         return Manifest(
             kind=raw["kind"],
@@ -257,7 +257,7 @@ def reopen(path: Path) -> None:
 
 
 def _mark(draft: Path, inputs: Inputs, worth: tuple[str, ...]) -> None:
-    (draft / _DRAFT_OF).write_bytes(_manifest_bytes({"inputs": asdict(inputs), "worth": list(worth)}))
+    (draft / _DRAFT_OF).write_bytes(sealed({"inputs": asdict(inputs), "worth": list(worth)}))
 
 
 def _is_draft_of(draft: Path, inputs: Inputs) -> bool:
@@ -272,11 +272,9 @@ def _is_draft_of(draft: Path, inputs: Inputs) -> bool:
 def _marked(data: bytes) -> tuple[Inputs, tuple[str, ...]] | None:
     """What a mark says the draft is made from, and which files of it are worth keeping. None: damaged, or an old one."""
     try:
-        raw = json.loads(data)
-        if _manifest_bytes({key: value for key, value in raw.items() if key != "xxh3"}) != data:
-            return None
-        return Inputs(**raw["inputs"]), tuple(raw["worth"])
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raw = unsealed(data)
+        return None if raw is None else (Inputs(**raw["inputs"]), tuple(raw["worth"]))
+    except (KeyError, TypeError):  # of a later version, perhaps
         return None
 
 
@@ -297,7 +295,9 @@ def _refuse_to_lose(draft: Path, inputs: Inputs | None = None) -> None:
     elif inputs is None:
         what = "begun and not finished; give the settings that it was begun with"
     else:
-        what = f"begun with other settings and not finished ({_difference(there, inputs)}); give those to go on, --replace"
+        what = (
+            f"begun with other settings and not finished ({_difference(there, inputs)}); give those to go on, --replace"
+        )
     raise ArtifactError(f"{draft}: {what} or delete it to start over")
 
 
@@ -355,12 +355,12 @@ def _seal(draft: Path, inputs: Inputs, bulk: tuple[str, ...]) -> None:
     found = (file for file in draft.rglob("*") if file.is_file())
     files = sorted(file for file in found if file.relative_to(draft).parts[0] not in (*bulk, _DRAFT_OF, MANIFEST))
     for file in files:
-        _sync(file)
+        sync(file)
     sizes = {str(file.relative_to(draft)): (file.stat().st_size, file_digest(file)) for file in files}
     target = draft / MANIFEST
     target.write_bytes(manifest_bytes(inputs, sizes, bulk))
-    _sync(target)
-    _sync(draft)
+    sync(target)
+    sync(draft)
 
 
 def manifest_bytes(inputs: Inputs, files: Mapping[str, tuple[int, str]], bulk: tuple[str, ...]) -> bytes:
@@ -374,13 +374,23 @@ def manifest_bytes(inputs: Inputs, files: Mapping[str, tuple[int, str]], bulk: t
     }
     if bulk:
         manifest["bulk"] = list(bulk)
-    return _manifest_bytes(manifest)
+    return sealed(manifest)
 
 
-def _manifest_bytes(manifest: Mapping[str, Any]) -> bytes:
-    """As it stands on disk: with a checksum of itself, so that a changed byte of it is found too."""
-    whole = {**manifest, "xxh3": digest_of(manifest)}
+def sealed(facts: Mapping[str, Any]) -> bytes:
+    """Plain JSON as it stands on disk: with a checksum of itself, so that a changed byte of it is found too."""
+    whole = {**facts, "xxh3": digest_of(facts)}
     return (json.dumps(whole, indent=1, sort_keys=True) + "\n").encode()
+
+
+def unsealed(data: bytes) -> dict[str, Any] | None:
+    """What was sealed in these bytes; None where it is damaged."""
+    try:
+        facts = json.loads(data)
+        del facts["xxh3"]
+        return facts if sealed(facts) == data else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def data_digest(data: bytes) -> str:
@@ -397,10 +407,11 @@ def _swap(draft: Path, path: Path) -> None:
         shutil.rmtree(old)
     else:
         draft.rename(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Until the bytes of a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

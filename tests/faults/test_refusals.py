@@ -142,7 +142,9 @@ def test_a_killed_training_is_not_lost_by_a_command_with_other_settings(
         run_verb(recipe(run, train=TINY), "train")
     before = files(run / "resid_post.0")
     assert any("checkpoints/0000000006.json" in name for name in before)
-    message = rf"\.dictionary\.partial: begun with other settings .*\(train\.{key}: {there!r} there, {value!r} asked for\)"
+    message = (
+        rf"\.dictionary\.partial: begun with other settings .*\(train\.{key}: {there!r} there, {value!r} asked for\)"
+    )
     with pytest.raises(ArtifactError, match=message):
         run_verb(recipe(run, train=TINY | {key: value}), "train")
     assert files(run / "resid_post.0") == before

@@ -313,3 +313,92 @@ def test_json_that_cannot_be_written_is_named(tmp_path: Path, small_files: Calla
     with pytest.raises(OSError, match="too large") as caught:
         write_json(tmp_path / "facts.json", {"a": 1})
     assert caught.value.filename == str(tmp_path / "facts.json")
+
+
+def begun(path: Path, *, worth: tuple[str, ...] = ("steps/*.json",), **config: object) -> Path:
+    """A block that is interrupted when it has made a step worth keeping. Returns its folder."""
+
+    def interrupted() -> None:
+        with artifact.create(path, inputs(**config), resume=True, worth=worth) as draft:
+            (draft / "steps").mkdir()
+            (draft / "steps" / "1.json").write_text("an hour")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    return path.parent / f".{path.name}.partial"
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_draft_that_cost_work_is_not_taken_away_for_other_inputs(tmp_path: Path, resume: bool) -> None:
+    draft = begun(tmp_path / "x", k=1)
+    with (
+        pytest.raises(
+            ArtifactError,
+            match=r"\.x\.partial: begun with other settings and not finished \(k: 1 there, 2 asked for\); "
+            r"give those to go on, --replace or delete it to start over$",
+        ),
+        artifact.create(tmp_path / "x", inputs(k=2), resume=resume),
+    ):
+        pass
+    assert (draft / "steps" / "1.json").read_text() == "an hour"
+    with artifact.create(tmp_path / "x", inputs(k=1), resume=True) as again:
+        assert (again / "steps" / "1.json").read_text() == "an hour"
+
+
+def test_a_draft_that_cost_work_is_taken_away_when_it_is_asked_for(tmp_path: Path) -> None:
+    begun(tmp_path / "x", k=1)
+    with artifact.create(tmp_path / "x", inputs(k=2), resume=True, replace=True) as draft:
+        assert {file.name for file in draft.iterdir()} == {"draft-of"}
+
+
+def test_a_draft_without_anything_to_go_on_from_is_in_nobodys_way(tmp_path: Path) -> None:
+    begun(tmp_path / "x", worth=("checkpoints/*.json",), k=1)
+    with artifact.create(tmp_path / "x", inputs(k=2), resume=True) as draft:
+        assert not (draft / "steps").exists()
+
+
+@pytest.mark.parametrize("mark", [b"\xff", b"", b"[]", b"{}", b"0" * 32, b"[" * 100_000, "flip"])
+def test_a_draft_with_a_damaged_mark_is_named(tmp_path: Path, mark: bytes | str) -> None:
+    draft = begun(tmp_path / "x", k=1)
+    whole = (draft / "draft-of").read_bytes()
+    (draft / "draft-of").write_bytes(whole.replace(b'"k": 1', b'"k": 3') if isinstance(mark, str) else mark)
+    with (
+        pytest.raises(ArtifactError, match=r"partial: not finished, and its draft-of is damaged or of another version"),
+        artifact.create(tmp_path / "x", inputs(k=1), resume=True),
+    ):
+        pass
+    assert (draft / "steps" / "1.json").read_text() == "an hour"
+    (draft / "steps" / "1.json").unlink()  # killed in the middle of writing the mark: nothing to lose
+    with artifact.create(tmp_path / "x", inputs(k=1), resume=True):
+        pass
+
+
+def test_a_mark_of_an_older_version_still_says_whose_the_draft_is(tmp_path: Path) -> None:
+    draft = begun(tmp_path / "x", k=1)
+    (draft / "draft-of").write_text(inputs(k=1).digest())
+    with artifact.create(tmp_path / "x", inputs(k=1), resume=True) as again:
+        assert (again / "steps" / "1.json").exists()
+
+
+def test_reopening_does_not_cost_an_unfinished_one(tmp_path: Path) -> None:
+    with_bulk(tmp_path / "x", "0123")
+    draft = begun_beside(tmp_path / "x")
+    with pytest.raises(ArtifactError, match=r"\.x\.partial: begun and not finished; give the settings .* or delete it"):
+        artifact.reopen(tmp_path / "x")
+    assert (draft / "steps" / "1.json").exists()
+    assert artifact.open_artifact(tmp_path / "x").kind == "thing"
+
+
+def begun_beside(path: Path) -> Path:
+    """As `begun`, in the place of a finished one."""
+
+    def interrupted() -> None:
+        with artifact.create(path, inputs(k=9), replace=True, resume=True, worth=("steps/*",)) as draft:
+            (draft / "steps").mkdir()
+            (draft / "steps" / "1.json").write_text("an hour")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    return path.parent / f".{path.name}.partial"

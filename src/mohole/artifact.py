@@ -23,7 +23,7 @@ from mohole.version import __version__
 MANIFEST = "manifest.json"
 SCHEMA = 2
 _DRAFT_OF = "draft-of"
-"""In an unfinished artifact that can be gone on with: the digest of its inputs."""
+"""In an unfinished artifact that can be gone on with: its inputs, and which files in it are worth keeping."""
 _BLOCK_BYTES = 1 << 22
 
 
@@ -93,7 +93,11 @@ def is_finished(path: Path, inputs: Inputs) -> bool:
 
 def difference(path: Path, inputs: Inputs) -> str:
     """The first setting in which the artifact at `path` differs from `inputs`, for a person to read."""
-    old, new = flatten(asdict(read_manifest(path).inputs)), flatten(asdict(inputs))
+    return _difference(read_manifest(path).inputs, inputs)
+
+
+def _difference(there: Inputs, asked: Inputs) -> str:
+    old, new = flatten(asdict(there)), flatten(asdict(asked))
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
             return f"{key.removeprefix('config.')}: {old.get(key)!r} there, {new.get(key)!r} asked for"
@@ -133,10 +137,10 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
             raise ArtifactError(
                 f"{where}/{MANIFEST}: written in artifact format {raw['schema']}; this mohole reads format {SCHEMA}"
             )
-        sealed = raw["xxh3"]
-        if _manifest_bytes({key: value for key, value in raw.items() if key != "xxh3"}) != data:
+        checksum = raw["xxh3"]
+        if sealed({key: value for key, value in raw.items() if key != "xxh3"}) != data:
             raise ArtifactError(
-                f"{where}/{MANIFEST}: damaged (its checksum is not {sealed}); delete {where} and make it again"
+                f"{where}/{MANIFEST}: damaged (its checksum is not {checksum}); delete {where} and make it again"
             )
         return Manifest(
             kind=raw["kind"],
@@ -181,19 +185,28 @@ def open_artifact(path: Path | str, *, kind: str | None = None, verify: bool = T
 
 @contextmanager
 def create(
-    path: Path | str, inputs: Inputs, *, replace: bool = False, resume: bool = False, bulk: tuple[str, ...] = ()
+    path: Path | str,
+    inputs: Inputs,
+    *,
+    replace: bool = False,
+    resume: bool = False,
+    worth: tuple[str, ...] = (),
+    bulk: tuple[str, ...] = (),
 ) -> Iterator[Path]:
     """Give a hidden folder to fill; when the block ends well, seal it with a manifest and rename it to `path`.
 
     When the block fails or the process dies, nothing appears at `path`. With `replace`, an artifact already there is
     taken away only after the new one is whole, and what is no artifact never. With `resume`, what a failed block has put
-    into the folder is kept, and is there again for the next one with the same inputs.
+    into the folder is kept, and is there again for the next one with the same inputs. One with other inputs takes it away
+    only with `replace`, or where it holds nothing of `worth`.
 
     Args:
+        worth: patterns (as of `Path.glob`) of files that cost work and can be gone on from, such as checkpoints.
         bulk: files and folders that are left out of the manifest (see `Manifest.bulk`).
 
     Raises:
-        ArtifactError: `path` is taken, or holds what mohole did not make, or another process is writing it.
+        ArtifactError: `path` is taken, or holds what mohole did not make, or another process is writing it, or what a killed
+            one with other inputs has left is worth keeping.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -202,15 +215,18 @@ def create(
         if (path.exists() or path.is_symlink()) and not replace:
             raise ArtifactError(f"{path}: already there; delete it or choose another folder")
         _refuse_to_take_away(path, inputs.kind)
+        # A draft that is there was left by a killed process: we hold the lock, so nobody is in it.
+        goes_on = resume and _is_draft_of(draft, inputs)
+        if not goes_on and not replace:
+            _refuse_to_lose(draft, inputs)
         try:
-            # A draft that is there was left by a killed process: we hold the lock, so nobody is in it.
-            if resume and _is_draft_of(draft, inputs):
+            if goes_on:
                 (draft / MANIFEST).unlink(missing_ok=True)  # it was killed when all but its name was there
             else:
                 shutil.rmtree(draft, ignore_errors=True)
                 draft.mkdir()
                 if resume:
-                    (draft / _DRAFT_OF).write_text(inputs.digest(), encoding="ascii")
+                    _mark(draft, inputs, worth)
             yield draft
             _seal(draft, inputs, bulk)
             _swap(draft, path)
@@ -228,20 +244,62 @@ def reopen(path: Path) -> None:
     """Make an unfinished artifact of a finished one, so that `create` with `resume` and the same inputs goes on with it.
 
     Raises:
-        ArtifactError: no artifact there, or another process is at it.
+        ArtifactError: no artifact there, or another process is at it, or an unfinished one that is worth keeping is beside it.
     """
     with lock(path):
         draft = path.parent / f".{path.name}.partial"
-        if not (path / _DRAFT_OF).is_file():
-            (path / _DRAFT_OF).write_text(read_manifest(path).inputs.digest(), encoding="ascii")
+        inputs = None if (path / _DRAFT_OF).is_file() else read_manifest(path).inputs
+        _refuse_to_lose(draft)
+        if inputs is not None:
+            _mark(path, inputs, ("**/*",))
         shutil.rmtree(draft, ignore_errors=True)
         path.rename(draft)  # whenever we are killed, it is finished or can be gone on with
         (draft / MANIFEST).unlink(missing_ok=True)
 
 
+def _mark(draft: Path, inputs: Inputs, worth: tuple[str, ...]) -> None:
+    (draft / _DRAFT_OF).write_bytes(sealed({"inputs": asdict(inputs), "worth": list(worth)}))
+
+
 def _is_draft_of(draft: Path, inputs: Inputs) -> bool:
     mark = draft / _DRAFT_OF
-    return mark.is_file() and mark.read_text(encoding="ascii") == inputs.digest()
+    if not mark.is_file():
+        return False
+    data, digest = mark.read_bytes(), inputs.digest()
+    marked = _marked(data)
+    return data == digest.encode() if marked is None else marked[0].digest() == digest  # an old mark is that alone
+
+
+def _marked(data: bytes) -> tuple[Inputs, tuple[str, ...]] | None:
+    """What a mark says the draft is made from, and which files of it are worth keeping. None: damaged, or an old one."""
+    try:
+        raw = unsealed(data)
+        return None if raw is None else (Inputs(**raw["inputs"]), tuple(raw["worth"]))
+    except (KeyError, TypeError):  # of a later version, perhaps
+        return None
+
+
+def _refuse_to_lose(draft: Path, inputs: Inputs | None = None) -> None:
+    """What a killed process has left may have cost a week: only the user takes it away.
+
+    Of a draft whose mark cannot be read, everything is worth keeping; one without a mark was never to be gone on with.
+    """
+    mark = draft / _DRAFT_OF
+    if not mark.is_file():
+        return
+    marked = _marked(mark.read_bytes())
+    there, worth = marked or (None, ("**/*",))
+    if not any(file.is_file() and file != mark for pattern in worth for file in draft.glob(pattern)):
+        return
+    if there is None:
+        what = f"not finished, and its {_DRAFT_OF} is damaged or of another version; --replace"
+    elif inputs is None:
+        what = "begun and not finished; give the settings that it was begun with"
+    else:
+        what = (
+            f"begun with other settings and not finished ({_difference(there, inputs)}); give those to go on, --replace"
+        )
+    raise ArtifactError(f"{draft}: {what} or delete it to start over")
 
 
 def _refuse_to_take_away(path: Path, kind: str) -> None:
@@ -301,12 +359,12 @@ def _seal(draft: Path, inputs: Inputs, bulk: tuple[str, ...]) -> None:
     found = (file for file in draft.rglob("*") if file.is_file())
     files = sorted(file for file in found if file.relative_to(draft).parts[0] not in (*bulk, _DRAFT_OF, MANIFEST))
     for file in files:
-        _sync(file)
+        sync(file)
     sizes = {str(file.relative_to(draft)): (file.stat().st_size, file_digest(file)) for file in files}
     target = draft / MANIFEST
     target.write_bytes(manifest_bytes(inputs, sizes, bulk))
-    _sync(target)
-    _sync(draft)
+    sync(target)
+    sync(draft)
 
 
 def manifest_bytes(inputs: Inputs, files: Mapping[str, tuple[int, str]], bulk: tuple[str, ...]) -> bytes:
@@ -320,13 +378,23 @@ def manifest_bytes(inputs: Inputs, files: Mapping[str, tuple[int, str]], bulk: t
     }
     if bulk:
         manifest["bulk"] = list(bulk)
-    return _manifest_bytes(manifest)
+    return sealed(manifest)
 
 
-def _manifest_bytes(manifest: Mapping[str, Any]) -> bytes:
-    """As it stands on disk: with a checksum of itself, so that a changed byte of it is found too."""
-    whole = {**manifest, "xxh3": digest_of(manifest)}
+def sealed(facts: Mapping[str, Any]) -> bytes:
+    """Plain JSON as it stands on disk: with a checksum of itself, so that a changed byte of it is found too."""
+    whole = {**facts, "xxh3": digest_of(facts)}
     return (json.dumps(whole, indent=1, sort_keys=True) + "\n").encode()
+
+
+def unsealed(data: bytes) -> dict[str, Any] | None:
+    """What was sealed in these bytes; None where it is damaged."""
+    try:
+        facts = json.loads(data)
+        del facts["xxh3"]
+        return facts if sealed(facts) == data else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def data_digest(data: bytes) -> str:
@@ -343,10 +411,11 @@ def _swap(draft: Path, path: Path) -> None:
         shutil.rmtree(old)
     else:
         draft.rename(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Until the bytes of a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

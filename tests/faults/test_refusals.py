@@ -6,6 +6,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,13 @@ from mohole.config import Machine
 from mohole.errors import ArtifactError, ConfigError, StageError
 from mohole.job import run_verb
 from mohole.job.rows import shuffle_store
+from mohole.job.sweep import run_sweep
 from mohole.storage import lease, open_storage
 from mohole.store import Documents, Store, write_store
 from mohole.store.listing import FACTS_FILE, Layout, write_facts, write_layout
 from mohole.store.seal import seal
 from mohole.store.verify import verify
+from mohole.train.trainer import Trainer
 
 NOBODY = 65534
 HERE = Machine(executor="inline")
@@ -100,6 +103,87 @@ def test_training_on_rows_of_another_recipe_is_refused(run: Path, changes: dict[
         run_verb(recipe(run, **changes), "train")
     assert files(run).items() >= before.items()
     assert not (run / "resid_post.0" / "dictionary").exists()
+
+
+class PowerError(Exception):
+    """It is gone."""
+
+
+@pytest.fixture
+def steps_left(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many steps trainings may still make, all together, before the power goes."""
+    left, step = [10**6], Trainer.step
+
+    def counted(self: Trainer, *rows: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise PowerError
+        return step(self, *rows)
+
+    monkeypatch.setattr(Trainer, "step", counted)
+    return left
+
+
+TINY: dict[str, Any] = {"steps": 9, "checkpoint_every": 2, "log_every": 1}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "there"),
+    [("device", "cuda:99", "cpu"), ("n_latents", 2**31, 32), ("steps", 10, 9), ("log_every", 8, 1)],
+)
+def test_a_killed_training_is_not_lost_by_a_command_with_other_settings(
+    run: Path, steps_left: list[int], key: str, value: object, there: object
+) -> None:
+    undisturbed = run.parent / "undisturbed"
+    shutil.copytree(run, undisturbed)
+    run_verb(recipe(undisturbed, train=TINY), "train")
+    steps_left[0] = 7
+    with pytest.raises(PowerError):
+        run_verb(recipe(run, train=TINY), "train")
+    before = files(run / "resid_post.0")
+    assert any("checkpoints/0000000006.json" in name for name in before)
+    message = (
+        rf"\.dictionary\.partial: begun with other settings .*\(train\.{key}: {there!r} there, {value!r} asked for\)"
+    )
+    with pytest.raises(ArtifactError, match=message):
+        run_verb(recipe(run, train=TINY | {key: value}), "train")
+    assert files(run / "resid_post.0") == before
+    steps_left[0] = 3
+    run_verb(recipe(run, train=TINY), "train")
+    assert bytes_of(run / "resid_post.0" / "dictionary") == bytes_of(undisturbed / "resid_post.0" / "dictionary")
+
+
+def test_a_training_killed_before_its_first_checkpoint_is_in_nobodys_way_and_others_go_with_replace(
+    run: Path, steps_left: list[int]
+) -> None:
+    for steps_before, settings, replacing in (
+        (1, TINY, False),
+        (5, TINY | {"lr": 1e-3}, False),
+        (9, TINY | {"lr": 2e-3}, True),
+    ):
+        steps_left[0] = steps_before
+        with pytest.raises(PowerError) if steps_before < 9 else nullcontext():
+            run_verb(recipe(run, train=settings), "train", replace=replacing)
+    assert artifact.read_manifest(run / "resid_post.0" / "dictionary").inputs.config["train"]["lr"] == 2e-3
+
+
+def test_a_killed_sweep_is_not_lost_by_a_command_with_other_settings(run: Path, steps_left: list[int]) -> None:
+    steps_left[0] = 11
+    with pytest.raises(PowerError):
+        run_sweep(recipe(run, train=TINY, sweep={"k": [2, 4]}))
+    before = files(run / "sweep")
+    assert any("checkpoints" in name for name in before)
+    for changes in ({"k": [2, 4], "n_latents": [2**31]}, {"k": [2]}):
+        with pytest.raises(ArtifactError, match=r"\.resid_post\.0\.partial: begun with other settings .*members\."):
+            run_sweep(recipe(run, train=TINY, sweep=changes))
+        assert files(run / "sweep") == before
+    steps_left[0] = 10**6
+    run_sweep(recipe(run, train=TINY, sweep={"k": [2]}), replace=True)
+    assert list(artifact.read_manifest(run / "sweep" / "resid_post.0").inputs.config["members"]) == ["k2"]
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
 @pytest.mark.parametrize("what", ["corpus", "model"])

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from mohole.record import read_record
 from mohole.tensors import open_tensors
 from mohole.train import train
 from mohole.train.checkpoint import Checkpoints
+from mohole.version import __version__
 
 STEPS = 13
 SETTINGS: dict[str, Any] = {
@@ -144,6 +146,118 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) 
     assert trained(tmp_path / "sae", make("topk")) == whole
 
 
+def edited(file: Path, change: Callable[[bytes], bytes]) -> None:
+    before = file.read_bytes()
+    file.write_bytes(change(before))
+    assert file.read_bytes() != before
+
+
+NUMBERS: dict[str, Callable[[bytes], bytes]] = {
+    "an earlier step": lambda data: data.replace(b'"n_steps": 9', b'"n_steps": 8'),
+    "a later step": lambda data: data.replace(b'"n_steps": 9', b'"n_steps": 11'),
+    "more resampled": lambda data: data.replace(b'"n_resampled": ', b'"n_resampled": 9'),
+    "no numbers": lambda data: json.dumps(json.loads(data) | {"numbers": None}).encode(),
+    "fewer lines": lambda data: data.replace(b'"n_lines": 4', b'"n_lines": 3'),
+    "another format": lambda data: data.replace(b'"format": ', b'"format": 7'),
+    "another code": lambda data: data.replace(b'"code": "', b'"code": "7'),
+    "not text": lambda data: b"\xff" + data,
+    "deep": lambda data: b"[" * 100_000,
+    "a list": lambda data: b"[]",
+    "nothing": lambda data: b"",
+}
+
+
+@pytest.mark.parametrize("change", NUMBERS)
+def test_a_checkpoint_with_damaged_numbers_is_passed_over_for_the_one_before(tmp_path: Path, change: str) -> None:
+    settings = make("resampled")
+    whole = trained(tmp_path / "whole", settings)
+    with pytest.raises(PowerError):
+        trained(tmp_path / "sae", settings, 11)
+    edited(tmp_path / ".sae.partial" / "checkpoints" / "0000000009.json", NUMBERS[change])
+    assert trained(tmp_path / "sae", settings) == whole
+
+
+def test_a_checkpoint_of_another_version_is_refused_by_name_and_the_version_that_wrote_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = trained(tmp_path / "whole", make("topk"))
+    folder = broken(tmp_path)
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr("mohole.train.checkpoint.__version__", "99.0")
+        with pytest.raises(
+            ArtifactError,
+            match=rf"0000000009\.json: written by mohole {__version__} .*this is 99\.0 .*go on with that version, or delete ",
+        ):
+            trained(tmp_path / "sae", make("topk"))
+    assert {file: file.read_bytes() for file in folder.iterdir()} == before
+    assert trained(tmp_path / "sae", make("topk")) == whole
+
+
+RECORDS: dict[str, Callable[[bytes], bytes]] = {
+    "emptied": lambda data: b"",
+    "first line lost": lambda data: data[data.index(b"\n") + 1 :],
+    "last line before the checkpoint lost": lambda data: b"".join(data.splitlines(keepends=True)[:3]),
+    "one digit": lambda data: data.replace(b'"fvu": ', b'"fvu": 1', 1),
+    "not JSON": lambda data: b"\0" * 20 + b"\n" + data,
+    "not UTF-8": lambda data: b"\xff\xfe\n" + data,
+    "no step": lambda data: b"{}\n" + data,
+    "no fvu": lambda data: b'{"step": 1}\n' + data,
+    "two lines as one": lambda data: data.replace(b"\n", b" ", 1),
+}
+
+
+@pytest.mark.parametrize("change", RECORDS)
+def test_a_record_that_is_not_as_it_was_at_the_checkpoint_is_named(tmp_path: Path, change: str) -> None:
+    draft = broken(tmp_path).parent
+    edited(draft / "record.jsonl", RECORDS[change])
+    before = {file: file.read_bytes() for file in draft.rglob("*") if file.is_file()}
+    with pytest.raises(
+        ArtifactError,
+        match=r"partial/record\.jsonl: the 4 lines up to the checkpoint are not as they were written; delete .* to start",
+    ):
+        trained(tmp_path / "sae", make("topk"))
+    assert {file: file.read_bytes() for file in draft.rglob("*") if file.is_file()} == before
+
+
+def test_a_record_that_is_gone_is_named(tmp_path: Path) -> None:
+    draft = broken(tmp_path).parent
+    (draft / "record.jsonl").unlink()
+    with pytest.raises(ArtifactError, match=r"record\.jsonl: the 4 lines up to the checkpoint are not as they were"):
+        trained(tmp_path / "sae", make("topk"))
+
+
+@pytest.mark.parametrize("after", [b"", b'{"fv', b"\0\xff\n", b"{}\n"])
+def test_what_a_record_holds_after_the_checkpoint_does_not_count(tmp_path: Path, after: bytes) -> None:
+    whole = trained(tmp_path / "whole", make("topk"))
+    record = broken(tmp_path).parent / "record.jsonl"
+    lines = record.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 5
+    record.write_bytes(b"".join(lines[:4]) + after)
+    assert trained(tmp_path / "sae", make("topk")) == whole
+
+
+def test_a_record_is_whole_whenever_it_is_cut_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed, or out of disk, at any of its calls: the same command goes on to the same bytes."""
+    whole = trained(tmp_path / "whole", make("topk"))
+
+    def out_of_disk(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(data[:10])
+        raise OSError(28, "No space left on device")
+
+    def power_cut(*_: object) -> None:
+        raise PowerError
+
+    broken(tmp_path)
+    for name, stop in (("write_bytes", out_of_disk), ("write_text", out_of_disk), ("replace", power_cut)):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, name, stop)
+            with pytest.raises((OSError, PowerError)):
+                trained(tmp_path / "sae", make("topk"), 9)
+    assert trained(tmp_path / "sae", make("topk")) == whole
+
+
 def test_half_written_checkpoints_do_not_count(tmp_path: Path) -> None:
     whole = trained(tmp_path / "whole", make("topk"))
     folder = broken(tmp_path)
@@ -155,8 +269,8 @@ def test_half_written_checkpoints_do_not_count(tmp_path: Path) -> None:
 
 def test_only_damaged_checkpoints_are_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     folder = broken(tmp_path)
-    for file in folder.glob("*.json"):
-        file.write_text('{"format": 99}')
+    for file, text in zip(folder.glob("*.json"), ('{"format": 99}', "null"), strict=True):
+        file.write_text(text)
     with pytest.raises(
         ArtifactError, match=r"checkpoints: 2 checkpoints, all damaged or of another version; delete it to start over"
     ):

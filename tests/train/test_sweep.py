@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,45 @@ def test_killed_and_gone_on_with_is_never_killed(tmp_path: Path) -> None:
     shutil.rmtree(draft / "narrow" / "checkpoints")
     assert swept(tmp_path / "killed", Rows()) == whole
     assert not any("checkpoint" in name or "draft" in name for name in whole)
+
+
+def half_swept(folder: Path) -> Path:
+    """A sweep that was killed when its first member was finished. Returns its draft."""
+    swept(folder / "whole", Rows())
+    with pytest.raises(PowerError):
+        swept(folder / "killed", Rows(fails_at=4))
+    draft = folder / ".killed.partial"
+    shutil.rmtree(draft / "narrow")
+    shutil.copytree(folder / "whole" / "narrow", draft / "narrow")
+    return draft
+
+
+DAMAGES: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+    "fvu": ("result.json", lambda data: data.replace(b'"fvu": 0', b'"fvu": 1')),
+    "empty": ("result.json", lambda data: b"{}"),
+    "not JSON": ("result.json", lambda data: b"\xff"),
+    "deep": ("result.json", lambda data: b"[" * 100_000),
+    "weights": ("dictionary.safetensors", lambda data: data[:-3] + bytes([data[-3] ^ 1]) + data[-2:]),
+    "record": ("record.jsonl", lambda data: data[: data.rindex(b'"')]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_finished_member_that_is_damaged_is_named(tmp_path: Path, damage: str) -> None:
+    draft = half_swept(tmp_path)
+    name, change = DAMAGES[damage]
+    file = draft / "narrow" / name
+    before = file.read_bytes()
+    file.write_bytes(change(before))
+    assert file.read_bytes() != before
+    with pytest.raises(artifact.ArtifactError, match=rf"narrow/{name}: .*; delete .*narrow to train this member again"):
+        swept(tmp_path / "killed", Rows())
+    file.unlink()
+    if name != "result.json":  # without that, it is not finished
+        with pytest.raises(artifact.ArtifactError, match=rf"narrow/{name}: missing"):
+            swept(tmp_path / "killed", Rows())
+    shutil.rmtree(draft / "narrow")
+    assert swept(tmp_path / "killed", Rows()) == files(tmp_path / "whole")
 
 
 def test_the_table_is_of_rows_that_nothing_was_learned_from(tmp_path: Path) -> None:

@@ -35,11 +35,12 @@ def run(recipe: Recipe, *, replace: bool = False, say: Say = print_line) -> list
     """Make every artifact of `recipe` that is missing. Returns the names of the stages that were made.
 
     Args:
-        replace: make artifacts again that are there but were made from other settings or other parents.
+        replace: make artifacts again that are there, finished or not, but were made from other settings or other parents.
         say: told one line for each stage, for a person to read.
 
     Raises:
         StageError: an artifact stands there that was made from something else, and `replace` is false.
+        ArtifactError: the same of one that is not finished and worth going on with.
     """
     whole = plan(recipe)
     return _make(whole, whole.stages, replace, say)
@@ -128,7 +129,9 @@ def _make_in_order(whole: Plan, stages: Sequence[Stage], cores: Cores, replace: 
             inputs = whole.inputs(stage)
             whole.check_rows(stage)
             bulk = BULK if stage.kind in STORE_KINDS else ()
-            with artifact.create(stage.out, inputs, replace=replace, resume=stage.resumes, bulk=bulk) as draft:
+            with artifact.create(
+                stage.out, inputs, replace=replace, resume=stage.resumes, worth=stage.worth, bulk=bulk
+            ) as draft:
                 notes.append(workshop.make(stage, draft, inputs))
 
 

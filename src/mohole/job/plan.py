@@ -17,10 +17,12 @@ from mohole import artifact
 from mohole.artifact import Inputs
 from mohole.config import DatasetCorpus, PlantedCorpus, Recipe, TextCorpus
 from mohole.config.train import CrosscoderOf, CrossLayerOf, Learns, Sae, TranscoderOf
+from mohole.corpus.parts import PROGRESS
 from mohole.corpus.sources import display_name, identity
 from mohole.errors import ConfigError, StageError
 from mohole.model.hookpoints import parse_hookpoint
 from mohole.model.source import find_model, fingerprint
+from mohole.store.listing import COMMITS
 from mohole.store.store import KINDS as STORE_KINDS
 from mohole.store.store import Store
 from mohole.store.verify import verify_bytes
@@ -53,9 +55,22 @@ class Stage:
     needs_model: bool = False
 
     @property
+    def worth(self) -> tuple[str, ...]:
+        """Patterns of the files from which a killed attempt is gone on with."""
+        match self.verb:
+            case "corpus":
+                return (PROGRESS,)
+            case "harvest" | "shuffle":
+                return COMMITS
+            case "train":
+                return ("checkpoints/*.json",)
+            case _:
+                return ()
+
+    @property
     def resumes(self) -> bool:
         """Can it go on where a killed attempt left off? The others are short, and begin again."""
-        return self.verb in ("corpus", "harvest", "shuffle", "train")
+        return bool(self.worth)
 
     @property
     def name(self) -> str:

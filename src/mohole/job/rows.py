@@ -11,7 +11,7 @@ from mohole.config import Machine, n_bytes
 from mohole.errors import ArtifactError, ConfigError
 from mohole.execute import Cores, Executor, open_executor, share_cores
 from mohole.storage import Storage, lease, open_storage
-from mohole.store.listing import BULK, DOCUMENTS_FILE, write_facts, write_layout
+from mohole.store.listing import BULK, COMMITS, DOCUMENTS_FILE, write_facts, write_layout
 from mohole.store.order import Order
 from mohole.store.plan import Limits
 from mohole.store.seal import claim, seal
@@ -109,7 +109,7 @@ def shuffle_store(
                 f"{out}: made with other settings ({artifact.difference(Path(out), inputs)}); --replace makes it again, or name "
                 "another folder"
             )
-        with artifact.create(out, inputs, replace=replace, resume=True, bulk=BULK) as draft:
+        with artifact.create(out, inputs, replace=replace, resume=True, worth=COMMITS, bulk=BULK) as draft:
             fill_shuffled(store, open_storage(draft), machine, levels=levels, order=order)
         return True
     with lease(place):

@@ -14,6 +14,8 @@ from mohole.job.make import Say, logged, print_line, run_verb
 from mohole.job.plan import Plan, Stage, Verb, plan
 
 FOLDER = "sweep"
+_WORTH = ("*/checkpoints/*.json", "*/result.json")
+"""Patterns of the files from which a killed sweep is gone on with: checkpoints of its members, and members that are finished."""
 
 
 def places(recipe: Recipe) -> list[Path]:
@@ -74,7 +76,7 @@ def _make(whole: Plan, stage: Stage, chosen: Mapping[str, Train], replace: bool,
         )
     whole.check_rows(stage)
     with logged(recipe, f"sweep {out.name}", say) as notes:
-        with artifact.create(out, inputs, replace=replace, resume=True) as draft:
+        with artifact.create(out, inputs, replace=replace, resume=True, worth=_WORTH) as draft:
             _fill(draft, recipe, stage, chosen)
         notes += [f"{len(chosen)} members", str(out / "frontier.html")]
     return True

@@ -24,6 +24,8 @@ from mohole.tensors import tensors_from_bytes, write_tensors
 
 FACTS_FILE, LAYOUT_FILE, DOCUMENTS_FILE = "store.json", "layout.json", "documents.safetensors"
 SHARDS, TASKS = "shards", "tasks"
+COMMITS = (f"{TASKS}/*/**/*.json",)
+"""Patterns of what an unfinished store is gone on from; beside the levels stands the plan, which costs nothing."""
 CLAIM_FILE = "inputs.json"
 """Of a place that is no folder of a run: for which job it is."""
 BULK = (SHARDS, TASKS, LAYOUT_FILE)

@@ -1,7 +1,10 @@
-"""Checkpoints of a training: written whole in the background, the last two kept, read back to go on to the same bits."""
+"""Checkpoints of a training: written whole in the background, the last two kept, read back to go on to the same bits.
 
-import json
-import os
+One is a safetensors file and a sealed JSON file: the numbers of the state, the tensors' checksum, and the version of mohole. A
+dictionary learned half by one version and half by another may be what neither of them gives undisturbed, and its manifest would
+name the later one alone: so a checkpoint of another version is refused by name, and the one that wrote it can go on.
+"""
+
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,11 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mohole.artifact import file_digest
+from mohole.artifact import file_digest, sealed, sync, unsealed
 from mohole.errors import ArtifactError
 from mohole.tensors import open_tensors, write_tensors
+from mohole.version import __version__
 
 FOLDER = "checkpoints"
+_FORMAT = 2
 _KEPT = 2
 
 
@@ -46,13 +51,14 @@ class Checkpoints:
         self._folder.mkdir(exist_ok=True)
         draft = self._folder / "draft.safetensors"
         write_tensors(draft, tensors)
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(draft)
         name = f"{step:010d}"
-        facts = json.dumps({"numbers": numbers, "digest": file_digest(draft), "format": 1})
+        facts = {"format": _FORMAT, "code": __version__, "numbers": numbers, "tensors": file_digest(draft)}
         draft.rename(self._folder / f"{name}.safetensors")
-        (self._folder / "draft.json").write_text(facts, encoding="ascii")
+        (self._folder / "draft.json").write_bytes(sealed(facts))
+        sync(self._folder / "draft.json")
         (self._folder / "draft.json").rename(self._folder / f"{name}.json")  # it counts from here on
+        sync(self._folder)
         for old in sorted(self._folder.glob("0*.json"))[:-_KEPT]:
             old.unlink()
             old.with_suffix(".safetensors").unlink(missing_ok=True)
@@ -61,17 +67,20 @@ class Checkpoints:
         """The newest state that is whole, or None. One that is damaged is passed over for the one before.
 
         Raises:
-            ArtifactError: there are some, and none is whole.
+            ArtifactError: there are some, and none is whole; or the newest is of another version of mohole.
         """
         found = sorted(self._folder.glob("0*.json"), reverse=True)
-        for facts_file in found:
-            weights = facts_file.with_suffix(".safetensors")
+        for file in found:
+            weights = file.with_suffix(".safetensors")
             try:
-                facts = json.loads(facts_file.read_text(encoding="ascii"))
-                if facts["format"] == 1 and file_digest(weights) == facts["digest"]:
+                facts = unsealed(file.read_bytes())
+                if facts is None:
+                    continue
+                _check_version(file, facts)
+                if file_digest(weights) == facts["tensors"]:
                     tensors = {name: torch.from_numpy(array.copy()) for name, array in open_tensors(weights).items()}
                     return tensors, facts["numbers"]
-            except (OSError, ValueError, KeyError, TypeError):
+            except OSError:
                 continue
         if found:
             raise ArtifactError(
@@ -93,3 +102,12 @@ class Checkpoints:
             file.unlink()
         if self._folder.is_dir():
             self._folder.rmdir()
+
+
+def _check_version(file: Path, facts: dict[str, Any]) -> None:
+    version, here = (facts.get("code"), facts.get("format")), (__version__, _FORMAT)
+    if version != here:
+        raise ArtifactError(
+            f"{file}: written by mohole {version[0]} (checkpoint format {version[1]}), and this is {here[0]} (format {here[1]}); "
+            f"go on with that version, or delete {file.parent} to start over"
+        )

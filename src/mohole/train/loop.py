@@ -1,8 +1,8 @@
 """Training one dictionary from its first row to its last: the loop, its record, its checkpoints, and the dictionary it leaves."""
 
-import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from mohole.dictionary.files import save
 from mohole.errors import ArtifactError, ConfigError, NumericsError
 from mohole.kernels.screen import can_screen
 from mohole.progress import tell, track
-from mohole.record import Recorder, write_json
+from mohole.record import Recorder, Seal, cut_back, write_json
 from mohole.sinks import Sink
 from mohole.store.stream import RowStream
 from mohole.tensors import write_tensors
@@ -73,7 +73,8 @@ def train(
         StageError: the store is not shuffled, has fewer than two training rows, or a hookpoint is missing.
         NumericsError: a row, the loss or a gradient that is not finite, rows that are all the same, or a training that stays
             worse than the mean.
-        ArtifactError: checkpoints of another training.
+        ArtifactError: checkpoints of another training or another version of mohole, none that is whole, or a record whose lines
+            are not those that were written before the checkpoint.
     """
     device = training_device(settings.device)
     if settings.screening and not can_screen():
@@ -90,11 +91,11 @@ def train(
     trainer = Trainer.start(settings, rows, targets, reads, writes, seed=seed)
     checkpoints = Checkpoints(out)
     try:
-        n_worse = _go_on(trainer, checkpoints, out)
+        seal, n_worse = _go_on(trainer, checkpoints, out)
         watch = Watch(settings, reads, Limit.measured(settings, reads))
         if in_model is not None and settings.evaluate_every:
             write_json(out / IN_MODEL_FILE, in_model.stamp())
-        _steps(trainer, source, checkpoints, out, watch, sinks, n_worse, in_model)
+        _steps(trainer, source, checkpoints, out, watch, sinks, seal, n_worse, in_model)
     finally:
         checkpoints.close()
     facts: dict[str, Any] = {"sample_rows": n_sample, "training_rows": source.n_rows, "steps": settings.steps}
@@ -110,29 +111,26 @@ def train(
     return watch.summary() + trainer.doubts()
 
 
-def _go_on(trainer: Trainer, checkpoints: Checkpoints, out: Path) -> int:
+def _go_on(trainer: Trainer, checkpoints: Checkpoints, out: Path) -> tuple[Seal, int]:
     """From the last checkpoint, if there is one; the record is cut back to it.
 
     Returns:
-        At how many lines in a row, up to there, the training was worse than the mean.
+        The seal of the record up to there, and at how many lines in a row, up to there, the training was worse than the mean.
     """
-    n_worse = 0
+    seal, n_worse = Seal(), 0
     found = checkpoints.last()
     if found is not None:
+        tensors, numbers = found
         try:
-            trainer.restore(*found)
-        except (ValueError, KeyError) as error:
+            trainer.restore(tensors, numbers)
+            seal = Seal(**numbers["record"])
+        except (ValueError, KeyError, TypeError) as error:
             raise ArtifactError(
                 f"{out}: its checkpoints are of another training ({error}); delete it to start over"
             ) from None
-    record = out / RECORD_FILE
-    if record.exists():
-        lines = [line for line in record.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-        kept = [line for line in lines if json.loads(line)["step"] <= trainer.n_steps]
-        record.write_text("".join(kept), encoding="utf-8")
-        for line in map(json.loads, kept):
-            n_worse = n_worse + 1 if _is_worse(line, trainer.settings) else 0
-    return n_worse
+    for line in cut_back(out / RECORD_FILE, seal):
+        n_worse = n_worse + 1 if _is_worse(line, trainer.settings) else 0
+    return seal, n_worse
 
 
 def _is_worse(line: Mapping[str, Any], settings: Train) -> bool:
@@ -152,6 +150,7 @@ def _steps(
     out: Path,
     watch: Watch,
     sinks: Sequence[Sink],
+    seal: Seal,
     n_worse: int,
     in_model: InModel | None,
 ) -> None:
@@ -161,7 +160,7 @@ def _steps(
         tell(repeats)
     last_checkpoint = time.monotonic()
     with (
-        Recorder(out / RECORD_FILE) as record,
+        Recorder(out / RECORD_FILE, seal) as record,
         track(f"train {source.name}", settings.steps * n_rows, "rows") as tracker,
     ):
         tracker.advance(trainer.n_steps * n_rows)
@@ -194,7 +193,9 @@ def _steps(
                     raise NumericsError(_worse(source.name, n_worse, line, settings))
             tracker.advance(n_rows, note)
             if _is_time(settings, step + 1, last_checkpoint) and step + 1 < settings.steps:
-                checkpoints.write(step + 1, *trainer.state())
+                tensors, numbers = trainer.state()
+                record.sync()  # what a checkpoint says of its record must be there after a power cut, too
+                checkpoints.write(step + 1, tensors, numbers | {"record": asdict(record.seal)})
                 last_checkpoint = time.monotonic()
     if n_worse:  # no error: it is whole, and one batch may be a hard one
         tell(f"warning: {_worse(source.name, n_worse, line, settings)}")

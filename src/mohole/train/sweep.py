@@ -6,7 +6,7 @@ sweep goes on from its members' checkpoints. A member that diverges is a line of
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mohole.artifact import file_digest, sealed, sync, unsealed
 from mohole.config import BatchTopK, TopK, Train
 from mohole.config.sweep import check_members
 from mohole.dictionary import (
@@ -27,10 +28,10 @@ from mohole.dictionary import (
     Transcoder,
 )
 from mohole.dictionary.files import read
-from mohole.errors import NumericsError
+from mohole.errors import ArtifactError, NumericsError
 from mohole.metrics import Firing, Reconstruction
 from mohole.progress import tell, track
-from mohole.record import read_json, read_record, write_json
+from mohole.record import plain, read_record
 from mohole.store.stream import RowStream
 from mohole.tensors import open_tensors
 from mohole.train.checkpoint import FOLDER as CHECKPOINTS
@@ -83,14 +84,16 @@ def sweep(
         ConfigError: members that do not read the same batches, that do not fit the memory together, or a device of theirs that
             cannot be used.
         NumericsError: a row that is not finite, or every member has failed.
-        HookpointError, StageError, ArtifactError: as `train`.
+        HookpointError, StageError: as `train`.
+        ArtifactError: as `train`; or a member that was finished before is damaged.
     """
     check_members(members)
     shared = next(iter(members.values()))
     held = streams if isinstance(streams, Mapping) else {streams.hookpoint: streams}
     source = Source.of(shared.learns, held)
     measured_on = _measured_on(shared, source.n_rows)
-    left = {name: settings for name, settings in members.items() if not (out / name / RESULT_FILE).exists()}
+    done = {name: _read_result(out / name) for name in members if (out / name / RESULT_FILE).exists()}
+    left = {name: settings for name, settings in members.items() if name not in done}
     check_memory_together(left, *source.sites())
     works = [partial(_learn, out / name, settings, measured_on, seed, in_model) for name, settings in left.items()]
     n_rows = shared.steps * shared.batch_rows
@@ -98,7 +101,7 @@ def sweep(
         tell(repeats)
     with track(f"sweep of {len(members)}, {source.name}", n_rows, "rows") as tracker:
         in_turns(held, works, tracker)
-    entries = tuple(Entry(**read_json(out / name / RESULT_FILE)) for name in members)
+    entries = tuple(done.get(name) or _read_result(out / name) for name in members)
     if all(entry.failure for entry in entries):
         raise NumericsError(f"every member of the sweep has failed; {entries[0].name}: {entries[0].failure}")
     reads, writes = source.sites()
@@ -140,8 +143,36 @@ def _learn(
         entry = _entry(out.name, settings, failure=str(error))
     else:
         entry = _finished(out, settings, source, measured_on)
-    write_json(out / "result.draft", asdict(entry))
-    (out / "result.draft").rename(out / RESULT_FILE)  # the member is finished from here on
+    _write_result(out, entry)
+
+
+def _write_result(out: Path, entry: Entry) -> None:
+    """The member is finished from here on: its entry of the table, and what its other files are."""
+    draft = out / "result.draft"
+    draft.unlink(missing_ok=True)
+    files = sorted(file for file in out.rglob("*") if file.is_file())
+    for file in files:
+        sync(file)
+    digests = {str(file.relative_to(out)): file_digest(file) for file in files}
+    draft.write_bytes(sealed(plain(asdict(entry)) | {"files": digests}))
+    sync(draft)
+    draft.rename(out / RESULT_FILE)
+
+
+def _read_result(out: Path) -> Entry:
+    """The entry of a finished member, whose files are as they were when it was finished.
+
+    Raises:
+        ArtifactError: one of them is damaged or missing, and which.
+    """
+    again = f"delete {out} to train this member again"
+    raw = unsealed((out / RESULT_FILE).read_bytes())
+    if raw is None or raw.keys() != {"files", *(field.name for field in fields(Entry))}:
+        raise ArtifactError(f"{out / RESULT_FILE}: damaged, or of another version; {again}")
+    for name, digest in raw.pop("files").items():
+        if not (out / name).is_file() or file_digest(out / name) != digest:
+            raise ArtifactError(f"{out / name}: missing, or not as it was written; {again}")
+    return Entry(**raw)
 
 
 def _finished(out: Path, settings: Train, source: Source, measured_on: MeasuredOn) -> Entry:

@@ -19,6 +19,10 @@ _DTYPES = {
 }  # fmt: skip
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 _ALIGNMENT_BYTES = 64
+_UNREADABLE = (
+    struct.error, KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError, MemoryError
+)  # fmt: skip
+"""What bytes that are no header raise. ValueError is also json's and the codec's; the last three are sizes and depths."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
@@ -79,7 +83,7 @@ def tensors_from_bytes(data: bytes, where: str) -> dict[str, NDArray[Any]]:
             dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"])
             tensors[name] = np.frombuffer(data[start:end], dtype=dtype).reshape(shape)
         return tensors
-    except (struct.error, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError):
+    except _UNREADABLE:
         raise ArtifactError(f"{where}: not a readable safetensors file, or truncated; make it again") from None
 
 
@@ -100,7 +104,7 @@ def open_tensors(path: Path) -> dict[str, NDArray[Any]]:
         return {name: _map(path, entry, 8 + header_bytes, n_bytes) for name, entry in header.items()}
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file") from None
-    except (struct.error, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError):
+    except _UNREADABLE:
         raise ArtifactError(f"{path}: not a readable safetensors file; delete its folder and make it again") from None
 
 

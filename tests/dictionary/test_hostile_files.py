@@ -276,6 +276,7 @@ def test_tensors_without_numbers_of_their_own_are_named(
 @pytest.mark.parametrize(
     ("factor", "match"),
     [(10**400, "a number of 1329 bits"), (float("inf"), "inf"), (-(10**400), "a number of"), (0, "0")],
+    ids=["long", "infinite", "below", "zero"],
 )
 def test_a_factor_that_is_no_float_is_named(factor: float, match: str, tmp_path: Path) -> None:
     place = learned(tmp_path / "theirs", {}, norm_factor=factor)

@@ -51,5 +51,5 @@ def from_dense(dense: Float[Tensor, "row latent"]) -> SparseCodes:
     """The non-zero entries of a matrix."""
     rows, latents = dense.nonzero(as_tuple=True)
     counts = torch.bincount(rows, minlength=len(dense))
-    starts = torch.cat([torch.zeros_like(counts[:1]), counts.cumsum(0)])
+    starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     return SparseCodes(starts, latents, dense[rows, latents], dense.shape[1])

@@ -87,7 +87,7 @@ def reconstruction(dictionary: AnyDictionary, rows: Tensor) -> Tensor:
     """What comes out for rows that go in, of every kind of dictionary."""
     match dictionary:
         case SparseAutoencoder() | Crosscoder() | CrossLayerTranscoder():
-            return dictionary.decode(dictionary.encode(rows))
+            return dictionary.decode(dictionary.encode(rows))  # type: ignore[arg-type]  # each kind decodes its own codes
         case Transcoder():
             return dictionary.decode(dictionary.encode(rows), rows)
         case _:

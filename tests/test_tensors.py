@@ -69,6 +69,13 @@ def test_a_file_cut_anywhere_is_named(tmp_path: Path) -> None:
             open_tensors(cut)
 
 
+def test_numbers_before_the_first_are_not_read(tmp_path: Path) -> None:
+    header = b'{"a": {"dtype": "U8", "shape": [8], "data_offsets": [-8, 0]}}'
+    (tmp_path / "x").write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(ArtifactError, match=r"x: truncated, or its sizes disagree; delete"):
+        open_tensors(tmp_path / "x")
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"rows.safetensors: no such file"):
         open_tensors(tmp_path / "rows.safetensors")

@@ -98,7 +98,9 @@ def open_tensors(path: Path) -> dict[str, NDArray[Any]]:
         with path.open("rb") as file:
             (header_bytes,) = struct.unpack("<Q", file.read(8))
             if header_bytes > n_bytes - 8:
-                raise ArtifactError(f"{path}: truncated, its header alone needs {header_bytes} bytes of {n_bytes}")
+                raise ArtifactError(
+                    f"{path}: truncated, its header alone needs {header_bytes} bytes of {n_bytes}; make it again"
+                )
             header = json.loads(file.read(header_bytes))
         header.pop("__metadata__", None)
         return {name: _map(path, entry, 8 + header_bytes, n_bytes) for name, entry in header.items()}
@@ -111,7 +113,7 @@ def open_tensors(path: Path) -> dict[str, NDArray[Any]]:
 def _map(path: Path, entry: dict[str, Any], offset: int, n_bytes: int) -> NDArray[Any]:
     start, end = entry["data_offsets"]
     shape, dtype = tuple(entry["shape"]), np.dtype(_DTYPES[entry["dtype"]])
-    if offset + end > n_bytes or end - start != dtype.itemsize * int(np.prod(shape, dtype=np.int64)):
+    if start < 0 or offset + end > n_bytes or end - start != dtype.itemsize * int(np.prod(shape, dtype=np.int64)):
         raise ArtifactError(f"{path}: truncated, or its sizes disagree; delete its folder and make it again")
     if end == start:
         return np.zeros(shape, dtype=dtype)

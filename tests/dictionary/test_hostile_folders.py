@@ -150,6 +150,8 @@ FACTS: list[tuple[str, Facts, str]] = [
     ("sae", {"nonlinearity": {"kind": "topk", "k": 0}}, r"nonlinearity.*k: 0"),
     ("sae", {"nonlinearity": {"kind": "topk", "k": "5"}}, r"nonlinearity.*k: '5'"),
     ("sae", {"nonlinearity": {"kind": "sigmoid"}}, "nonlinearity: .*sigmoid"),
+    ("sae", {"nonlinearity": {"kind": "topk", "a\nb": 1}}, "nonlinearity.topk.a⏎b: 1; "),
+    ("sae", {"nonlinearity": {"kind": "a\nb" * 90}}, r"nonlinearity: dict of 1; .{0,200}$"),
     ("sae", {"nonlinearity": 3}, "nonlinearity: 3"),
     ("batchtopk", {"nonlinearity": {"kind": "batchtopk", "k": 49}}, "k: 49 is more than its 48 latents"),
     ("sae", {"hookpoint": 5}, "hookpoint: 5; a text is needed"),
@@ -170,6 +172,7 @@ FACTS: list[tuple[str, Facts, str]] = [
     ("crosscoder", {"hookpoints": [], "widths": []}, "hookpoints: none; "),
     ("clt", {"reads": 3}, "reads: 3; a list of texts is needed"),
     ("clt", {"reads": ["a", "a", "b"]}, "reads: a is named twice"),
+    ("clt", {"reads": ["\n\x1b" + "a" * 200] * 3}, "reads: ⏎⟨001B⟩a{70,80} is named twice"),
     ("clt", {"writes": ["a", "b", "a"]}, "writes: a is named twice"),
     ("clt", {"writes": ["a", "b"]}, "writes: 2 for 3 layers"),
     ("clt", {"reads": [], "writes": []}, "reads: none; "),
@@ -261,7 +264,7 @@ def test_dictionaries_whose_tensors_do_not_fit_cannot_be_made(monkeypatch: pytes
         Crosscoder(("a", "b"), (16, 1), own, zeros(16))
     with pytest.raises(ValueError, match=r"layer 0: W_dec: shape \[48, 16\], where \[48, 32\]"):
         CrossLayerTranscoder(("a", "b"), ("c", "d"), (own, own), zeros(2, 16))
-    with pytest.raises(ValueError, match="layer 1: topk, where layer 0 has jumprelu"):
+    with pytest.raises(ValueError, match=r"layer 1: TopK\(.*, where layer 0 has JumpReLU"):
         CrossLayerTranscoder(("a", "b"), ("c", "d"), (some_latents(JumpReLU(), d_out=32), own), zeros(2, 16))
 
 

@@ -20,6 +20,7 @@ from mohole.dictionary.transcoder import CrossLayerTranscoder, Transcoder
 from mohole.errors import ArtifactError
 from mohole.record import read_json, write_json
 from mohole.tensors import open_tensors, write_tensors
+from mohole.visible import visible
 
 WEIGHTS_FILE = "dictionary.safetensors"
 FACTS_FILE = "dictionary.json"
@@ -68,7 +69,7 @@ def read(folder: Path) -> AnyDictionary:
     for name, tensor in found.items():
         if tensor.dtype != torch.float32:
             raise ArtifactError(
-                f"{folder / WEIGHTS_FILE}: {name}: numbers of type {tensor.dtype}, where float32 is needed; {AGAIN}"
+                f"{folder / WEIGHTS_FILE}: {visible(name)[:80]}: numbers of type {tensor.dtype}, where float32 is needed; {AGAIN}"
             )
     weights = Weights(folder / WEIGHTS_FILE, found)
     nonlinearity = _read_nonlinearity(facts)
@@ -86,7 +87,8 @@ def _read_nonlinearity(facts: Settings) -> Nonlinearity:
     except ValidationError as error:
         wrong = error.errors()[0]
         key = ".".join(map(str, ("nonlinearity", *wrong["loc"])))
-        raise ArtifactError(f"{facts.path}: {key}: {short(wrong['input'])}; {wrong['msg']}") from None
+        said = f"{visible(key)[:80]}: {short(wrong['input'])}; {visible(wrong['msg'])[:200]}"
+        raise ArtifactError(f"{facts.path}: {said}") from None
 
 
 def tensors_of(dictionary: AnyDictionary) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mohole.dictionary.laws import fits_float32, is_text
 from mohole.errors import ArtifactError
+from mohole.visible import visible
 
 _SETTINGS_BYTES = 1 << 24
 _UNPACKED_BYTES = 1 << 30
@@ -120,7 +121,8 @@ class Weights:
         for name, found in self._left.items():
             if isinstance(found, Tensor) and not _is_plain(found):
                 raise ArtifactError(
-                    f"{path}: {name}: a tensor without a number of its own for each place; save it dense, then ask again"
+                    f"{path}: {visible(str(name))[:80]}: a tensor without a number of its own for each place; save it dense, "
+                    "then ask again"
                 )
 
     def __contains__(self, name: str) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mohole.config import BatchTopK, Nonlinearity, TopK
+from mohole.visible import visible
 
 _LARGEST = float(torch.finfo(torch.float32).max)
 
@@ -32,13 +33,13 @@ def need_names(what: str, names: Sequence[str]) -> None:
     for number, name in enumerate(names):
         need_name(what, name)
         if name in names[:number]:
-            raise ValueError(f"{what}: {name} is named twice; each hookpoint has a part of its own")
+            raise ValueError(f"{what}: {visible(name)[:80]} is named twice; each hookpoint has a part of its own")
 
 
 def need_name(what: str, name: str) -> None:
-    """Raises: ValueError: no text, or one that UTF-8, and so no file, can hold."""
+    """Raises: ValueError: no text, or one that UTF-8, and so a file, cannot hold."""
     if not is_text(name):
-        raise ValueError(f"{what}: {name!r}; a text is needed")
+        raise ValueError(f"{what}: {name!r:.80}; a text is needed")
 
 
 def is_text(value: object) -> bool:

@@ -86,8 +86,7 @@ class CrossLayerTranscoder:
         first = self.layers[0]
         for number, layer in enumerate(self.layers):
             if layer.nonlinearity != first.nonlinearity:
-                kinds = layer.nonlinearity.kind, first.nonlinearity.kind
-                raise ValueError(f"layer {number}: {kinds[0]}, where layer 0 has {kinds[1]} of the same settings")
+                raise ValueError(f"layer {number}: {layer.nonlinearity!r}, where layer 0 has {first.nonlinearity!r}")
             where = f"layer {number}: "
             need_shape(f"{where}W_enc", layer.W_enc, layer.n_latents, first.W_enc.shape[1])
             need_shape(f"{where}W_dec", layer.W_dec, layer.n_latents, (n_layers - number) * d_out)

@@ -68,7 +68,7 @@ def check_written(dictionary: AnyDictionary, again: AnyDictionary, place: Path) 
     wanted = reconstruction(dictionary, rows)
     if not fits_float32(wanted):
         raise ArtifactError(
-            f"{place}: some rows come out as NaN or infinity: its weights, each finite, are too large for float32; nothing "
+            f"{place}: some rows come out as NaN or infinity: its weights hold such, or are too large for float32; nothing "
             "is kept: scale them down, or ask who made it"
         )
     if (share := _share_off(reconstruction(again, rows), wanted)) > _MOST_OFF:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mohole.errors import ArtifactError
-from mohole.tensors import open_tensors, write_tensors
+from mohole.tensors import open_tensors, tensors_from_bytes, write_tensors
 
 SOME = {
     "a": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -69,18 +69,37 @@ def test_a_file_cut_anywhere_is_named(tmp_path: Path) -> None:
             open_tensors(cut)
 
 
+def test_numbers_before_the_first_are_not_read(tmp_path: Path) -> None:
+    header = b'{"a": {"dtype": "U8", "shape": [8], "data_offsets": [-8, 0]}}'
+    (tmp_path / "x").write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(ArtifactError, match=r"x: truncated, or its sizes disagree; delete"):
+        open_tensors(tmp_path / "x")
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"rows.safetensors: no such file"):
         open_tensors(tmp_path / "rows.safetensors")
 
 
 @pytest.mark.parametrize(
-    "header", [b"[]", b"{", b"\xff\xfe", b'{"a": 3}', b'{"a": {"dtype": "F128", "shape": [], "data_offsets": [0, 0]}}']
+    "header",
+    [
+        b"[]",
+        b"{",
+        b"\xff\xfe",
+        b'{"a": 3}',
+        b'{"a": {"dtype": "F128", "shape": [], "data_offsets": [0, 0]}}',
+        b"[" * 100_000,
+        b"9" * 10_000,
+        b'{"a": {"dtype": "F32", "shape": [%d], "data_offsets": [0, 0]}}' % 2**70,
+    ],
 )
 def test_a_header_that_makes_no_sense_is_an_error_of_ours(tmp_path: Path, header: bytes) -> None:
     (tmp_path / "x").write_bytes(struct.pack("<Q", len(header)) + header)
     with pytest.raises(ArtifactError, match=r"x: not a readable safetensors file; delete"):
         open_tensors(tmp_path / "x")
+    with pytest.raises(ArtifactError, match=r"there: not a readable safetensors file"):
+        tensors_from_bytes((tmp_path / "x").read_bytes(), "there")
 
 
 @given(place=st.integers(0, 500), byte=st.integers(0, 255))

@@ -108,7 +108,7 @@ def read_json(path: Path, *keys: str) -> dict[str, Any]:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         missing = [key for key in keys if key not in facts]
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+    except (OSError, ValueError, RecursionError, TypeError) as error:  # ValueError: also a number of 5000 digits
         raise ArtifactError(f"{path}: damaged ({error}); delete {path.parent} and make it again") from None
     if not isinstance(facts, dict) or missing:
         raise ArtifactError(

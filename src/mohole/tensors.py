@@ -19,6 +19,10 @@ _DTYPES = {
 }  # fmt: skip
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 _ALIGNMENT_BYTES = 64
+_UNREADABLE = (
+    struct.error, KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError, MemoryError
+)  # fmt: skip
+"""What bytes that are no header raise. ValueError is also json's and the codec's; the last three are sizes and depths."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
@@ -79,7 +83,7 @@ def tensors_from_bytes(data: bytes, where: str) -> dict[str, NDArray[Any]]:
             dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"])
             tensors[name] = np.frombuffer(data[start:end], dtype=dtype).reshape(shape)
         return tensors
-    except (struct.error, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError):
+    except _UNREADABLE:
         raise ArtifactError(f"{where}: not a readable safetensors file, or truncated; make it again") from None
 
 
@@ -94,20 +98,22 @@ def open_tensors(path: Path) -> dict[str, NDArray[Any]]:
         with path.open("rb") as file:
             (header_bytes,) = struct.unpack("<Q", file.read(8))
             if header_bytes > n_bytes - 8:
-                raise ArtifactError(f"{path}: truncated, its header alone needs {header_bytes} bytes of {n_bytes}")
+                raise ArtifactError(
+                    f"{path}: truncated, its header alone needs {header_bytes} bytes of {n_bytes}; make it again"
+                )
             header = json.loads(file.read(header_bytes))
         header.pop("__metadata__", None)
         return {name: _map(path, entry, 8 + header_bytes, n_bytes) for name, entry in header.items()}
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file") from None
-    except (struct.error, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError):
+    except _UNREADABLE:
         raise ArtifactError(f"{path}: not a readable safetensors file; delete its folder and make it again") from None
 
 
 def _map(path: Path, entry: dict[str, Any], offset: int, n_bytes: int) -> NDArray[Any]:
     start, end = entry["data_offsets"]
     shape, dtype = tuple(entry["shape"]), np.dtype(_DTYPES[entry["dtype"]])
-    if offset + end > n_bytes or end - start != dtype.itemsize * int(np.prod(shape, dtype=np.int64)):
+    if start < 0 or offset + end > n_bytes or end - start != dtype.itemsize * int(np.prod(shape, dtype=np.int64)):
         raise ArtifactError(f"{path}: truncated, or its sizes disagree; delete its folder and make it again")
     if end == start:
         return np.zeros(shape, dtype=dtype)

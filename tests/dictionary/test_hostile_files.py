@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from tests.dictionary.peer_cases import some_clt, some_sae
 
 from mohole.config import JumpReLU, TopK
-from mohole.dictionary import load_dictionary
-from mohole.dictionary.formats import export_dictionary, foreign
+from mohole.dictionary import SparseAutoencoder, foreign, load_dictionary
+from mohole.dictionary.formats import export_dictionary
 from mohole.dictionary.formats.known_batch import FILE
 from mohole.errors import ArtifactError
 
@@ -116,6 +116,8 @@ def test_tensors_of_other_shapes_names_and_values_are_named(tmp_path: Path) -> N
         (lambda t: t.update(b_dec=t["b_dec"][None]), r"b_dec: shape \[1, 16\]"),
         (lambda t: t["W_dec"][3].fill_(float("nan")), "W_dec: holds NaN or infinity"),
         (lambda t: t["b_enc"][:1].fill_(float("inf")), "b_enc: holds NaN or infinity"),
+        (lambda t: t.update(W_dec=t["W_dec"].double() * 1e300), "W_dec: holds numbers too large for float32"),
+        (lambda t: t.update(b_dec=t["b_dec"].double() - 1e39), "b_dec: holds numbers too large for float32"),
         (lambda t: t.update(b_enc=t["b_enc"].bool()), r"b_enc: numbers of type torch.bool"),
         (
             lambda t: t.update({"../../outside": t["b_enc"].clone()}),
@@ -145,6 +147,12 @@ def test_tensors_of_other_shapes_names_and_values_are_named(tmp_path: Path) -> N
         ({"rescale_acts_by_decoder_norm": 1}, "rescale_acts_by_decoder_norm: 1; true or false"),
         ({"metadata": {"hook_name": 3, "sae_lens_version": "6.0.0"}}, "metadata.hook_name: 3; a text"),
         ({"normalize_activations": "x" * 500}, "normalize_activations: 'x{70,80}"),
+        ({"d_in": 10**400}, "d_in: a number of 1329 bits; a whole number"),
+        ({"d_sae": 1e300}, r"d_sae: 1e\+300; a whole number"),
+        ({"sae_lens_version": "9" * 5000}, "sae_lens_version: '9{70,80}.*no version is that long"),
+        ({"metadata": {"sae_lens_version": "9" * 5000}}, "metadata.sae_lens_version: '9{70,80}"),
+        ({"metadata": {"hook_name": "\ud800", "sae_lens_version": "6.0.0"}}, r"metadata.hook_name: '\\ud800'; a text"),
+        ({"architecture": "\ud800"}, r"architecture: '\\ud800'; a text"),
     ],
 )
 def test_settings_of_other_types_are_named(change: dict[str, Any], match: str, tmp_path: Path) -> None:
@@ -217,3 +225,66 @@ def test_random_bytes_in_place_of_weights_are_an_error_of_ours(seed: int, tmp_pa
         weights.write_bytes(bytes(data))
         with pytest.raises(ArtifactError, match=weights.name):
             load_dictionary(place if weights.parent == place else weights)
+
+
+@pytest.mark.parametrize("digits", [9, 5000])
+def test_a_layer_of_any_number_is_a_name(digits: int, tmp_path: Path) -> None:
+    place, name = saelens(tmp_path), f"blocks.{'9' * digits}.hook_resid_post"
+    with_config(place, metadata={"hook_name": name, "sae_lens_version": "6.0.0"})
+    found = load_dictionary(place)
+    assert isinstance(found, SparseAutoencoder)
+    assert found.hookpoint == ("resid_post.999999999" if digits == 9 else name)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e300])
+def test_a_scale_that_makes_weights_infinite_is_refused(scale: float, tmp_path: Path) -> None:
+    place = saelens(tmp_path)
+    with_config(place, normalize_activations="expected_average_only_in")
+    (place / "activation_scaler.json").write_text(json.dumps({"scaling_factor": scale}))
+    refused(place, r"/sae: W_(enc|dec) comes to NaN or infinity once scales and lengths are in it")
+
+
+def learned(place: Path, tensors: dict[str, Any], **trainer: Any) -> Path:
+    place.mkdir()
+    good = {"encoder.weight": torch.ones(48, 16), "encoder.bias": torch.zeros(48)}
+    good |= {"decoder.weight": torch.ones(16, 48), "decoder.bias": torch.zeros(16)}
+    torch.save(good | tensors, place / "ae.pt")
+    (place / "config.json").write_text(json.dumps({"trainer": {"dict_class": "AutoEncoderNew", "layer": 1} | trainer}))
+    return place
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.zeros(48).to_sparse(),
+        lambda: torch.zeros(48, device="meta"),
+        lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]),
+        lambda: torch.zeros(1).expand(1 << 40),
+        lambda: torch.zeros(1).to_sparse(),
+        lambda: torch.zeros(1, device="meta"),
+    ],
+    ids=["sparse", "meta", "nested", "stretched", "sparse-one", "meta-one"],
+)
+@pytest.mark.parametrize("name", ["encoder.bias", "unknown", "k"])
+def test_tensors_without_numbers_of_their_own_are_named(
+    name: str, make: Callable[[], torch.Tensor], tmp_path: Path
+) -> None:
+    refused(learned(tmp_path / "theirs", {name: make()}), f"ae.pt: {name}: a tensor without a number of its own")
+
+
+@pytest.mark.parametrize(
+    ("factor", "match"),
+    [(10**400, "a number of 1329 bits"), (float("inf"), "inf"), (-(10**400), "a number of"), (0, "0")],
+    ids=["long", "infinite", "below", "zero"],
+)
+def test_a_factor_that_is_no_float_is_named(factor: float, match: str, tmp_path: Path) -> None:
+    place = learned(tmp_path / "theirs", {}, norm_factor=factor)
+    refused(place, f"config.json: trainer.norm_factor: {match}.*; a number above 0")
+
+
+def test_a_number_too_long_to_print_is_named(tmp_path: Path) -> None:
+    """YAML reads hexadecimal numbers of any length, which Python then refuses to print."""
+    export_dictionary(some_clt(JumpReLU()), tmp_path / "clt", "circuit-tracer")
+    (tmp_path / "clt" / "config.yaml").write_text("model_kind: 0x" + "f" * 5000)
+    refused(tmp_path / "clt", "config.yaml: model_kind: a number of 20000 bits; a text")

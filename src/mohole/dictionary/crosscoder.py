@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mohole.dictionary.codes import SparseCodes
 from mohole.dictionary.latents import Latents
+from mohole.dictionary.laws import need_names, need_shape
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,19 @@ class Crosscoder:
     """Columns of each hookpoint."""
     latents: Latents
     b_dec: Float[Tensor, " d"]
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError: hookpoints that are not distinct, widths that are not theirs, or tensors of other widths."""
+        need_names("hookpoints", self.hookpoints)
+        if len(self.widths) != len(self.hookpoints) or min(self.widths) < 1:
+            raise ValueError(
+                f"widths: {list(self.widths)}, where a width is needed for each of {len(self.hookpoints)} hookpoints"
+            )
+        d = self.latents.W_enc.shape[1]
+        if sum(self.widths) != d:
+            raise ValueError(f"widths: {sum(self.widths)} columns in all, where its latents read {d}")
+        need_shape("W_dec", self.latents.W_dec, *self.latents.W_enc.shape)
+        need_shape("b_dec", self.b_dec, d)
 
     @property
     def n_latents(self) -> int:

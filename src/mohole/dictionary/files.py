@@ -12,12 +12,15 @@ from mohole import artifact
 from mohole.config import Nonlinearity
 from mohole.config.train import AnyNonlinearity
 from mohole.dictionary.crosscoder import Crosscoder
-from mohole.dictionary.latents import OPTIONAL, Latents
+from mohole.dictionary.foreign import AGAIN, Settings, Weights, short
+from mohole.dictionary.latents import OPTIONAL, Latents, needed
+from mohole.dictionary.laws import need_names
 from mohole.dictionary.sae import SparseAutoencoder
 from mohole.dictionary.transcoder import CrossLayerTranscoder, Transcoder
 from mohole.errors import ArtifactError
 from mohole.record import read_json, write_json
 from mohole.tensors import open_tensors, write_tensors
+from mohole.visible import visible
 
 WEIGHTS_FILE = "dictionary.safetensors"
 FACTS_FILE = "dictionary.json"
@@ -61,13 +64,36 @@ def read(folder: Path) -> AnyDictionary:
     Raises:
         ArtifactError: they are missing, damaged, or not what a dictionary has.
     """
-    tensors = {name: torch.from_numpy(array.copy()) for name, array in open_tensors(folder / WEIGHTS_FILE).items()}
-    facts = read_json(folder / FACTS_FILE, "nonlinearity")
+    facts = Settings(folder / FACTS_FILE, read_json(folder / FACTS_FILE, "nonlinearity"))
+    found = {name: torch.from_numpy(array.copy()) for name, array in open_tensors(folder / WEIGHTS_FILE).items()}
+    for name, tensor in found.items():
+        if tensor.dtype != torch.float32:
+            raise ArtifactError(
+                f"{folder / WEIGHTS_FILE}: {visible(name)[:80]}: numbers of type {tensor.dtype}, where float32 is needed; {AGAIN}"
+            )
+    weights = Weights(folder / WEIGHTS_FILE, found)
+    nonlinearity = _read_nonlinearity(facts)
     try:
-        nonlinearity = TypeAdapter[Nonlinearity](AnyNonlinearity).validate_python(facts["nonlinearity"])
-        return _build(facts, nonlinearity, tensors)
-    except (TypeError, KeyError, ValueError, ValidationError) as error:
-        raise ArtifactError(f"{folder}: not a dictionary mohole can read ({error!r})") from None
+        dictionary = _build(facts, nonlinearity, weights)
+    except ValueError as error:  # what its class asks of names, widths and k
+        raise ArtifactError(f"{folder / FACTS_FILE}: {error}; {AGAIN}") from None
+    weights.finish()
+    return dictionary
+
+
+def _read_nonlinearity(facts: Settings) -> Nonlinearity:
+    try:
+        return TypeAdapter[Nonlinearity](AnyNonlinearity).validate_python(facts.values["nonlinearity"])
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        key = ".".join(map(str, ("nonlinearity", *wrong["loc"])))
+        said = f"{visible(key)[:80]}: {short(wrong['input'])}; {visible(wrong['msg'])[:200]}"
+        raise ArtifactError(f"{facts.path}: {said}") from None
+
+
+def tensors_of(dictionary: AnyDictionary) -> dict[str, Tensor]:
+    """All its tensors by their names in a file."""
+    return _parts(dictionary)[0]
 
 
 def _parts(dictionary: AnyDictionary) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -95,29 +121,42 @@ def _parts(dictionary: AnyDictionary) -> tuple[dict[str, Tensor], dict[str, Any]
             assert_never(dictionary)
 
 
-def _build(facts: dict[str, Any], nonlinearity: Nonlinearity, tensors: dict[str, Tensor]) -> AnyDictionary:
-    match facts.get("kind", "sae"):
+def _build(facts: Settings, nonlinearity: Nonlinearity, weights: Weights) -> AnyDictionary:
+    """Raises: ArtifactError, or ValueError where each part is as it must be and they do not go together."""
+    match facts.text("kind", "sae"):
         case "sae":
-            return SparseAutoencoder(facts["hookpoint"], nonlinearity, **tensors)
-        case "transcoder":
-            b_dec, W_skip = tensors.pop("b_dec"), tensors.pop("W_skip", None)
-            return Transcoder(facts["reads"], facts["writes"], Latents(nonlinearity, **tensors), b_dec, W_skip)
-        case "crosscoder":
-            b_dec = tensors.pop("b_dec")
-            sites = tuple(facts["hookpoints"]), tuple(facts["widths"])
-            return Crosscoder(*sites, Latents(nonlinearity, **tensors), b_dec)
-        case "cross_layer_transcoder":
-            b_dec, n_layers = tensors.pop("b_dec"), len(facts["reads"])
-            layers = tuple(
-                Latents(
-                    nonlinearity,
-                    **{name[: -len(f".{n}")]: tensor for name, tensor in tensors.items() if name.endswith(f".{n}")},
-                )
-                for n in range(n_layers)
+            own = _latents(nonlinearity, weights, "D", "D")
+            optional = {name: getattr(own, name) for name in OPTIONAL}
+            b_dec = weights.take("b_dec", "D")
+            return SparseAutoencoder(
+                facts.text("hookpoint"), nonlinearity, own.W_enc, own.b_enc, own.W_dec, b_dec, **optional
             )
-            return CrossLayerTranscoder(tuple(facts["reads"]), tuple(facts["writes"]), layers, b_dec)
-        case other:
-            raise ValueError(f"kind {other!r}")
+        case "transcoder":
+            own = _latents(nonlinearity, weights, "D", "E")
+            W_skip = weights.take("W_skip", "E D") if "W_skip" in weights else None
+            return Transcoder(facts.text("reads"), facts.text("writes"), own, weights.take("b_dec", "E"), W_skip)
+        case "crosscoder":
+            hookpoints, widths = tuple(facts.texts("hookpoints")), tuple(facts.wholes("widths"))
+            own = _latents(nonlinearity, weights, "D", "D")
+            return Crosscoder(hookpoints, widths, own, weights.take("b_dec", "D"))
+        case "cross_layer_transcoder":
+            reads, writes = tuple(facts.texts("reads")), tuple(facts.texts("writes"))
+            need_names("reads", reads)
+            n_layers = weights.sizes["L"] = len(reads)
+            b_dec = weights.take("b_dec", "L E")
+            weights.sizes |= {f"E{n}": (n_layers - n) * b_dec.shape[1] for n in range(n_layers)}
+            layers = tuple(_latents(nonlinearity, weights, "D", f"E{n}", f".{n}") for n in range(n_layers))
+            return CrossLayerTranscoder(reads, writes, layers, b_dec)
+        case _:
+            raise facts.wrong("kind", "sae, transcoder, crosscoder and cross_layer_transcoder are understood")
+
+
+def _latents(nonlinearity: Nonlinearity, weights: Weights, reads: str, writes: str, layer: str = "") -> Latents:
+    """The latents of a layer; `reads` and `writes` are the axes of their columns."""
+    latent = f"F{layer.removeprefix('.')}"
+    W_enc, b_enc = weights.take(f"W_enc{layer}", f"{latent} {reads}"), weights.take(f"b_enc{layer}", latent)
+    optional = {name: weights.take(f"{name}{layer}", latent) for name in needed(nonlinearity)}
+    return Latents(nonlinearity, W_enc, b_enc, weights.take(f"W_dec{layer}", f"{latent} {writes}"), **optional)
 
 
 def kind_of(dictionary: AnyDictionary) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mohole.config import BatchTopK, Gated, JumpReLU, Nonlinearity, ReLU, TopK
 from mohole.dictionary.codes import SparseCodes
+from mohole.dictionary.laws import need_k, need_shape
 from mohole.kernels.choice import kernels_for
 from mohole.kernels.pairs import Pairs
 
@@ -37,11 +38,19 @@ class Latents:
     r_mag: Float[Tensor, " latent"] | None = None
 
     def __post_init__(self) -> None:
-        """Raises: ValueError: a tensor that the nonlinearity needs is not there, or one that it has no use for is."""
+        """Raises: ValueError: a tensor that the nonlinearity needs is not there, or one that it has no use for is; no latents,
+        shapes that do not fit each other, or a k above the number of latents."""
         needs = needed(self.nonlinearity)
         for name in OPTIONAL:
             if (getattr(self, name) is not None) != (name in needs):
                 raise ValueError(f"{self.nonlinearity.kind}: {'needs' if name in needs else 'has no use for'} {name}")
+        for name, tensor in (("W_enc", self.W_enc), ("W_dec", self.W_dec)):
+            if tensor.ndim != 2 or 0 in tensor.shape:
+                raise ValueError(f"{name}: shape {list(tensor.shape)}, where [latents, columns] is needed")
+        need_shape("W_dec", self.W_dec, len(self.W_enc), self.W_dec.shape[1])
+        for name in ("b_enc", *needs):
+            need_shape(name, getattr(self, name), self.n_latents)
+        need_k(self.nonlinearity, self.n_latents)
 
     @property
     def n_latents(self) -> int:
@@ -71,7 +80,12 @@ class Latents:
         return Pairs(gates.row_starts, gates.latents, strength).where(strength > 0)
 
     def add_to(self, out: Float[Tensor, "row d_out"], codes: SparseCodes) -> Float[Tensor, "row d_out"]:
-        """Add the codes' decoder rows to `out`, in place."""
+        """Add the codes' decoder rows to `out`, in place.
+
+        Raises:
+            ValueError: `out` is not as many rows as the codes are of, as wide as a decoder row.
+        """
+        need_shape("out", out, codes.n_rows, self.W_dec.shape[1])
         pairs = Pairs(codes.row_starts, codes.latents.to(torch.int32), codes.values)
         added: Tensor = kernels_for(out.device).decode(pairs, codes.values, self.W_dec, out)
         return added

@@ -14,6 +14,7 @@ from torch import Tensor
 from mohole.config import Nonlinearity
 from mohole.dictionary.codes import SparseCodes
 from mohole.dictionary.latents import OPTIONAL, Latents
+from mohole.dictionary.laws import need_name, need_shape
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,11 @@ class SparseAutoencoder:
     r_mag: Float[Tensor, " latent"] | None = None
 
     def __post_init__(self) -> None:
-        """Raises: ValueError: tensors that do not fit the nonlinearity."""
-        self.latents  # noqa: B018
+        """Raises: ValueError: tensors that do not fit the nonlinearity or each other, or a hookpoint that is no text."""
+        need_name("hookpoint", self.hookpoint)
+        own = self.latents
+        need_shape("W_dec", own.W_dec, *own.W_enc.shape)
+        need_shape("b_dec", self.b_dec, self.d_model)
 
     @property
     def latents(self) -> Latents:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mohole.dictionary.codes import SparseCodes
 from mohole.dictionary.latents import Latents
+from mohole.dictionary.laws import need_name, need_names, need_shape
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,15 @@ class Transcoder:
     latents: Latents
     b_dec: Float[Tensor, " d_out"]
     W_skip: Float[Tensor, "d_out d_in"] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError: tensors of widths that do not fit, or a hookpoint that is no text."""
+        need_name("reads", self.reads)
+        need_name("writes", self.writes)
+        d_in, d_out = self.latents.W_enc.shape[1], self.latents.W_dec.shape[1]
+        need_shape("b_dec", self.b_dec, d_out)
+        if self.W_skip is not None:
+            need_shape("W_skip", self.W_skip, d_out, d_in)
 
     @property
     def n_latents(self) -> int:
@@ -59,6 +69,27 @@ class CrossLayerTranscoder:
     writes: tuple[str, ...]
     layers: tuple[Latents, ...]
     b_dec: Float[Tensor, "layer d_out"]
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError: hookpoints that are not distinct, one for each layer; layers of different nonlinearities, or
+        whose tensors do not fit."""
+        need_names("reads", self.reads)
+        need_names("writes", self.writes)
+        n_layers = len(self.layers)
+        for what, names in (("reads", self.reads), ("writes", self.writes)):
+            if len(names) != n_layers:
+                raise ValueError(f"{what}: {len(names)} for {n_layers} layers; each has one")
+        if self.b_dec.ndim != 2:
+            raise ValueError(f"b_dec: shape {list(self.b_dec.shape)}, where [layers, columns] is needed")
+        d_out = self.b_dec.shape[1]
+        need_shape("b_dec", self.b_dec, n_layers, d_out)
+        first = self.layers[0]
+        for number, layer in enumerate(self.layers):
+            if layer.nonlinearity != first.nonlinearity:
+                raise ValueError(f"layer {number}: {layer.nonlinearity!r}, where layer 0 has {first.nonlinearity!r}")
+            where = f"layer {number}: "
+            need_shape(f"{where}W_enc", layer.W_enc, layer.n_latents, first.W_enc.shape[1])
+            need_shape(f"{where}W_dec", layer.W_dec, layer.n_latents, (n_layers - number) * d_out)
 
     @property
     def n_latents(self) -> int:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, assert_never
 
 from mohole.dictionary.crosscoder import Crosscoder
 from mohole.dictionary.files import AnyDictionary, kind_of
@@ -75,6 +75,8 @@ def _what(dictionary: AnyDictionary) -> str:
             ends = f"`{_cell(dictionary.reads[0])}` ... `{_cell(dictionary.reads[-1])}`"
             law = "latents write to their own layer and all later ones"
             return f"A cross-layer transcoder of {len(dictionary.layers)} layers ({ends}): {law}."
+        case _:
+            assert_never(dictionary)
 
 
 def _shapes(dictionary: AnyDictionary) -> str:

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from mohole.config import BatchTopK, JumpReLU, ReLU
 from mohole.dictionary.files import AnyDictionary
+from mohole.dictionary.foreign import Settings, inside, read_weights, read_yaml_settings
 from mohole.dictionary.formats import names
 from mohole.dictionary.formats.assemble import Parts, jumprelu, latents_of
-from mohole.dictionary.formats.foreign import Settings, inside, read_weights, read_yaml_settings
 from mohole.dictionary.formats.imported import Imported, Units
 from mohole.dictionary.formats.write import refuse, write_weights
 from mohole.dictionary.latents import Latents

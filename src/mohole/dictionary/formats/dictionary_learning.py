@@ -20,9 +20,9 @@ from torch import Tensor
 
 from mohole.config import BatchTopK, Gated, JumpReLU, ReLU, TopK
 from mohole.dictionary.files import AnyDictionary
+from mohole.dictionary.foreign import Settings, Weights, read_json_settings, read_weights
 from mohole.dictionary.formats import names
 from mohole.dictionary.formats.assemble import Parts, decoder_lengths, jumprelu, parts_of, thresholds
-from mohole.dictionary.formats.foreign import Settings, Weights, read_json_settings, read_weights
 from mohole.dictionary.formats.imported import UNNAMED, Imported, Units
 from mohole.dictionary.formats.write import no_negative_thresholds, refuse
 from mohole.dictionary.sae import SparseAutoencoder

@@ -1,5 +1,6 @@
 """Dictionaries written as folders that other libraries read, or as mohole's artifacts. A failure leaves no folder."""
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from mohole.dictionary.formats.known_batch import check_written, write_known_bat
 from mohole.dictionary.formats.load import import_dictionary
 from mohole.dictionary.transcoder import Transcoder
 from mohole.errors import ArtifactError
-from mohole.record import read_json
+from mohole.record import plain, read_json
 
 Format = Literal["mohole", "saelens", "sparsify", "dictionary-learning", "circuit-tracer"]
 WRITTEN: tuple[str, ...] = get_args(Format)
@@ -126,10 +127,20 @@ def _as_artifact(found: Imported, target: Path, parents: dict[str, str], trainin
 
 
 def remembered(source: Path) -> dict[str, Any]:
-    """What mohole's own dictionaries remember of their making."""
+    """What mohole's own dictionaries remember of their making.
+
+    Raises:
+        ArtifactError: something that can be read and not written: half a letter, or tables in tables a thousand deep.
+    """
     if not (source / files.FACTS_FILE).is_file():
         return {}
     training = read_json(source / files.FACTS_FILE).get("training", {})
+    try:
+        json.dumps(plain(training), ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError) as error:
+        raise ArtifactError(
+            f"{source / files.FACTS_FILE}: training: cannot be written again ({type(error).__name__}); take it out of there"
+        ) from None
     return training if isinstance(training, dict) else {}
 
 

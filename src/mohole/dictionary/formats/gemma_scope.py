@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
+from mohole.dictionary.foreign import Settings, Weights, read_json_settings, read_weights
 from mohole.dictionary.formats import names
 from mohole.dictionary.formats.assemble import Parts, jumprelu, latents_of
-from mohole.dictionary.formats.foreign import Settings, Weights, read_json_settings, read_weights
 from mohole.dictionary.formats.imported import UNNAMED, Imported, Units
 from mohole.dictionary.transcoder import CrossLayerTranscoder
 from mohole.errors import ArtifactError

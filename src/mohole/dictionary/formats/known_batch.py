@@ -5,13 +5,15 @@ that lies on its threshold falls to either side on another machine), and no more
 """
 
 from pathlib import Path
+from typing import assert_never
 
 import torch
 from torch import Tensor
 
 from mohole.dictionary.crosscoder import Crosscoder
 from mohole.dictionary.files import AnyDictionary
-from mohole.dictionary.formats.foreign import read_weights
+from mohole.dictionary.foreign import read_weights
+from mohole.dictionary.laws import fits_float32
 from mohole.dictionary.sae import SparseAutoencoder
 from mohole.dictionary.transcoder import CrossLayerTranscoder, Transcoder
 from mohole.errors import ArtifactError
@@ -63,7 +65,13 @@ def check_written(dictionary: AnyDictionary, again: AnyDictionary, place: Path) 
         ArtifactError: it does not.
     """
     rows = _rows(dictionary)
-    if (share := _share_off(reconstruction(again, rows), reconstruction(dictionary, rows))) > _MOST_OFF:
+    wanted = reconstruction(dictionary, rows)
+    if not fits_float32(wanted):
+        raise ArtifactError(
+            f"{place}: some rows come out as NaN or infinity: its weights hold such, or are too large for float32; nothing "
+            "is kept: scale them down, or ask who made it"
+        )
+    if (share := _share_off(reconstruction(again, rows), wanted)) > _MOST_OFF:
         raise ArtifactError(
             f"{place}: {share:.0%} of some rows come out differently once it is read again, which is a fault of mohole's; "
             "nothing is kept: report it with the dictionary"
@@ -71,19 +79,19 @@ def check_written(dictionary: AnyDictionary, again: AnyDictionary, place: Path) 
 
 
 def _share_off(found: Tensor, wanted: Tensor) -> float:
-    off = (found - wanted).norm(dim=-1) > _TOLERANCE * wanted.norm(dim=-1).clamp(min=1e-6)
-    return float(off.float().mean())
+    is_same = (found - wanted).norm(dim=-1) <= _TOLERANCE * wanted.norm(dim=-1).clamp(min=1e-6)
+    return 1.0 - float(is_same.float().mean())  # so asked, NaN is never the same
 
 
 def reconstruction(dictionary: AnyDictionary, rows: Tensor) -> Tensor:
     """What comes out for rows that go in, of every kind of dictionary."""
     match dictionary:
-        case SparseAutoencoder() | Crosscoder():
-            return dictionary.decode(dictionary.encode(rows))
+        case SparseAutoencoder() | Crosscoder() | CrossLayerTranscoder():
+            return dictionary.decode(dictionary.encode(rows))  # type: ignore[arg-type]  # each kind decodes its own codes
         case Transcoder():
             return dictionary.decode(dictionary.encode(rows), rows)
-        case CrossLayerTranscoder():
-            return dictionary.decode(dictionary.encode(rows))
+        case _:
+            assert_never(dictionary)
 
 
 def _rows(dictionary: AnyDictionary) -> Tensor:

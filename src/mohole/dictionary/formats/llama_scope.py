@@ -15,9 +15,9 @@ from torch import Tensor
 
 from mohole.config import ReLU, TopK
 from mohole.dictionary.crosscoder import Crosscoder
+from mohole.dictionary.foreign import Settings, Weights, read_json_settings, read_weights
 from mohole.dictionary.formats import names
 from mohole.dictionary.formats.assemble import Parts, decoder_lengths, jumprelu, latents_of, thresholds
-from mohole.dictionary.formats.foreign import Settings, Weights, read_json_settings, read_weights
 from mohole.dictionary.formats.imported import UNNAMED, Imported, Units
 from mohole.dictionary.transcoder import CrossLayerTranscoder
 from mohole.errors import ArtifactError

@@ -5,10 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from mohole import artifact
-from mohole.dictionary.files import FACTS_FILE, WEIGHTS_FILE, AnyDictionary, open_dictionary, read
+from mohole.dictionary.files import FACTS_FILE, WEIGHTS_FILE, AnyDictionary, open_dictionary, read, tensors_of
+from mohole.dictionary.foreign import AGAIN
 from mohole.dictionary.formats.imported import Imported
 from mohole.dictionary.formats.known_batch import FILE, check_known_batch
 from mohole.dictionary.formats.recognise import recognise
+from mohole.dictionary.laws import fits_float32, is_text
 from mohole.dictionary.sae import SparseAutoencoder
 from mohole.errors import ArtifactError, ConfigError
 
@@ -48,11 +50,32 @@ def _open(path: Path) -> Imported:
         if not (path / FILE).is_file():  # from the hub it comes without a manifest, and is proved by its known batch
             open_dictionary(path)  # says that it is not finished
         return Imported(read(path), "mohole")
-    found: Imported = recognise(path).read(path)
+    library = recognise(path)
+    try:
+        found: Imported = library.read(path)
+    except ValueError as error:  # what a dictionary's class asks, where its reader has not
+        raise ArtifactError(f"{path}: {error}; {AGAIN}") from None
+    _refuse_overflow(found.dictionary, path)
     return found
 
 
+def _refuse_overflow(dictionary: AnyDictionary, path: Path) -> None:
+    """Each number of the file was finite; what scales and lengths have made of them in float32 may not be.
+
+    Raises:
+        ArtifactError: a tensor holds NaN or infinity.
+    """
+    for name, tensor in tensors_of(dictionary).items():
+        if not fits_float32(tensor):
+            raise ArtifactError(
+                f"{path}: {name} comes to NaN or infinity once scales and lengths are in it: one of them, or a weight, is too "
+                f"large or too small; {AGAIN}"
+            )
+
+
 def _named(dictionary: AnyDictionary, hookpoint: str) -> AnyDictionary:
+    if not is_text(hookpoint):
+        raise ConfigError(f"hookpoint={hookpoint!r}: half a letter, which no file can hold; write it in UTF-8")
     if not isinstance(dictionary, SparseAutoencoder):
         raise ConfigError(f"hookpoint={hookpoint!r}: only a sparse autoencoder has one; leave it out")
     return replace(dictionary, hookpoint=hookpoint)

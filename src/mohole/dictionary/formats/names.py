@@ -27,9 +27,9 @@ _MODULES = {
     ".attn": "attn_out",
     ".attention": "attn_out",
 }
-_BLOCKS = re.compile(r"(?:(?:model\.|language_model\.|transformer\.|gpt_neox\.)*)(?:layers|h)\.(\d+)(.*)")
+_BLOCKS = re.compile(r"(?:(?:model\.|language_model\.|transformer\.|gpt_neox\.)*)(?:layers|h)\.(\d{1,9})(.*)")
 _EMBEDDINGS = ("embed", "hook_embed", "embed_tokens", "model.embed_tokens", "wte", "transformer.wte", "embed_in")
-_OURS = re.compile(r"(resid_pre|attn_out|mlp_in|mlp_out|resid_post)\.(\d+)")
+_OURS = re.compile(r"(resid_pre|attn_out|mlp_in|mlp_out|resid_post)\.(\d{1,9})")
 
 
 def to_mohole(name: str) -> str:
@@ -41,11 +41,11 @@ def to_mohole(name: str) -> str:
     """
     if name in _EMBEDDINGS:
         return "embed"
-    if (found := re.fullmatch(r"blocks\.(\d+)\.(.+)", name)) and found[2] in _TRANSFORMER_LENS:
+    if (found := re.fullmatch(r"blocks\.(\d{1,9})\.(.+)", name)) and found[2] in _TRANSFORMER_LENS:
         return f"{_TRANSFORMER_LENS[found[2]]}.{int(found[1])}"
     if (found := _BLOCKS.fullmatch(name)) and found[2] in _MODULES:
         return f"{_MODULES[found[2]]}.{int(found[1])}"
-    if found := re.fullmatch(r"(resid_pre|resid_post|mlp_out|attn_out)_layer_(\d+)", name):
+    if found := re.fullmatch(r"(resid_pre|resid_post|mlp_out|attn_out)_layer_(\d{1,9})", name):
         return f"{found[1]}.{int(found[2])}"
     return name
 
@@ -68,5 +68,5 @@ def layer_of(name: str) -> int | None:
     >>> layer_of("mlp_out.3"), layer_of("blocks.12.ln2.hook_normalized"), layer_of("embed")
     (3, 12, None)
     """
-    found = re.search(r"(?:^blocks\.|\.)(\d+)(?:\.|$)", name)
+    found = re.search(r"(?:^blocks\.|\.)(\d{1,9})(?:\.|$)", name)
     return int(found[1]) if found else None

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from mohole.config import BatchTopK, Gated, JumpReLU, ReLU, TopK
 from mohole.dictionary.files import AnyDictionary
+from mohole.dictionary.foreign import Settings, Weights, read_json_settings, read_weights
 from mohole.dictionary.formats import names
 from mohole.dictionary.formats.assemble import Parts, jumprelu, parts_of
-from mohole.dictionary.formats.foreign import Settings, Weights, read_json_settings, read_weights
 from mohole.dictionary.formats.imported import UNNAMED, Imported, Units
 from mohole.dictionary.formats.write import no_negative_thresholds, refuse, write_weights
 from mohole.dictionary.latents import Latents
@@ -31,6 +31,7 @@ from mohole.version import __version__
 NAME = "saelens"
 CONFIG, WEIGHTS, SCALER = "cfg.json", "sae_weights.safetensors", "activation_scaler.json"
 _FIRST_OF_THIS_CONFIG = "6.0.0"
+_VERSION_DIGITS = 20
 _ACTIVATIONS = {
     "standard": "relu", "topk": "topk", "jumprelu": "jumprelu", "gated": "gated", "transcoder": "relu",
     "skip_transcoder": "relu", "jumprelu_transcoder": "jumprelu", "jumprelu_skip_transcoder": "jumprelu",
@@ -96,7 +97,12 @@ def _in_version_6(config: Settings) -> Settings:
     """Earlier files are one flat table with other names and defaults."""
     values, metadata = dict(config.values), config.table("metadata")
     version = config.text("sae_lens_version", metadata.text("sae_lens_version", "0"))
-    if version.split(".")[0].isdecimal() and int(version.split(".")[0]) >= 6:
+    major = version.split(".")[0]
+    if len(major) > _VERSION_DIGITS:
+        raise (config if "sae_lens_version" in config else metadata).wrong(
+            "sae_lens_version", "no version is that long"
+        )
+    if major.isdecimal() and int(major) >= 6:
         return config
     for old, new in (("hook_point", "hook_name"), ("activation_fn_str", "activation_fn")):
         if old in values:

@@ -13,8 +13,8 @@ import re
 from pathlib import Path
 
 from mohole.config import ReLU, TopK
+from mohole.dictionary.foreign import Weights, read_weights
 from mohole.dictionary.formats.assemble import Parts
-from mohole.dictionary.formats.foreign import Weights, read_weights
 from mohole.dictionary.formats.imported import UNNAMED, Imported, Units
 from mohole.errors import ArtifactError
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from mohole.config import TopK
 from mohole.dictionary.files import AnyDictionary
+from mohole.dictionary.foreign import Settings, read_json_settings, read_weights
 from mohole.dictionary.formats import names
 from mohole.dictionary.formats.assemble import Parts
-from mohole.dictionary.formats.foreign import Settings, read_json_settings, read_weights
 from mohole.dictionary.formats.imported import UNNAMED, Imported, Units
 from mohole.dictionary.formats.write import refuse, write_weights
 from mohole.dictionary.sae import SparseAutoencoder

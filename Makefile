@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup check test docs demo bench clean
+.PHONY: setup check test tests docs demo bench clean
 
 setup: $(STAMP)
 
@@ -22,8 +22,12 @@ check: setup
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 
+# Types are checked while tests run: a minute of one core that waits for nothing.
+test: setup
+	@$(MAKE) --no-print-directory -j2 check tests
+
 # Two workers with one thread each: two threads on a busy core are slower than one. loadfile: what a file's tests share is made once.
-test: check
+tests: setup
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $${PYTEST_WORKERS:-2} --dist loadfile --no-loadscope-reorder
 
 docs: setup

@@ -6,7 +6,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.kernels import laws
 from tests.kernels.laws import SIZES, dense, draw
@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(not can_screen(), reason="screening needs numba 
 SCREENED = cast(ModuleType, SimpleNamespace(**(vars(cpu) | {"top_k": lambda *given: Screen().top_k(*given)})))
 
 
+@settings(max_examples=40)
 @given(k=st.integers(1, 50), levels=st.sampled_from([1, 2, 5, 40]), **SIZES)
 def test_screening_keeps_what_a_stable_sort_keeps(**drawn: Any) -> None:
     """Whole numbers: ties everywhere, and sums are exact."""

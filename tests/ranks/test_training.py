@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 from tests.ranks.processes import Found, Processes
@@ -28,10 +29,14 @@ def double(mesh: Mesh) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def alone() -> Iterator[dict[Any, Any]]:
-    """Of both, what one rank learns."""
+    """Of both, what one rank learns. Shapes are checked by other tests: here they would take most of the time."""
     share = objective.DENSE_SHARE
-    yield {work: work(Mesh()) for work in (single, double)}
-    objective.DENSE_SHARE = share
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield {work: work(Mesh()) for work in (single, double)}
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+        objective.DENSE_SHARE = share
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from mohole.train.weights import Sites, Units
 
 N_LATENTS, N_ROWS, N_STEPS = 50, 24, 8
 ONE, TWO, OTHER = Sites(("a",), (12,)), Sites(("a", "b"), (12, 7)), Sites(("m",), (9,))
-LAYERS = Sites(("m", "n"), (9, 9))
+EQUAL, LAYERS = Sites(("a", "b"), (12, 12)), Sites(("m", "n"), (9, 9))
 
 CASES: dict[str, tuple[dict[str, Any], Sites, Sites]] = {
     "topk, AuxK": ({"nonlinearity": TopK(k=4), "auxk": 3, "dead_after_rows": 40, "clip_norm": 0.3}, ONE, ONE),
@@ -28,7 +28,7 @@ CASES: dict[str, tuple[dict[str, Any], Sites, Sites]] = {
     "cross-layer": (
         {"learns": CrossLayerOf(reads=("a", "b"), writes=("m", "n")), "nonlinearity": JumpReLU(bandwidth=0.5),
          "sparsity": Tanh(weight=0.5), "decoder": "free"},
-        TWO, LAYERS,
+        EQUAL, LAYERS,
     ),
     "resampled": (
         {"nonlinearity": TopK(k=2), "dead_after_rows": 30, "auxk": 0, "decay_share": 0.1,

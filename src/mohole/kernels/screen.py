@@ -12,6 +12,9 @@ Sixteen bits, not eight: on processors without VNNI (AVX2 alone), 8-bit products
 rounding leaves a hundred times as many candidates.
 """
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -19,6 +22,9 @@ from torch import Tensor
 
 from mohole.kernels import HAS_NUMBA
 from mohole.kernels.pairs import Pairs
+
+if TYPE_CHECKING:  # numba is loaded when it is needed
+    from mohole.kernels.cpu import Scratch
 
 _TILE_ROWS, _TILE_LATENTS = 256, 1024
 """Of what is multiplied and searched at a time: rows that stay in the second cache while latents pass by. With all 2048 rows of
@@ -49,75 +55,106 @@ class Screen:
         scratch: object = None,
     ) -> Pairs:  # fmt: skip
         """As `cpu.top_k`. Of float64, which is for checks, nothing is screened."""
-        from mohole.kernels import cpu, loops, screen_loops
+        from mohole.kernels import cpu, screen_loops
 
-        if rows.dtype != torch.float32:
-            return cpu.top_k(rows, W_enc, b_enc, k, scratch if isinstance(scratch, cpu.Scratch) else None)
         room = scratch if isinstance(scratch, cpu.Scratch) else cpu.Scratch()
-        n_rows, n_latents = len(rows), len(W_enc)
-        n_held = k + max(k // 4, 8)
+        if rows.dtype != torch.float32:
+            return cpu.top_k(rows, W_enc, b_enc, k, room)
+        n_rows, n_held = len(rows), k + max(k // 4, 8)
         x, w = _Whole.of(rows, screen_loops.ROWS, room, "rows"), _Whole.of(W_enc, screen_loops.LATENTS, room, "latents")
         slack = _slack(x, w, rows.shape[1], b_enc)[:n_rows]
-        bias = np.full(len(w.units), -np.inf, np.float32)  # of latents that only fill a group up
-        bias[:n_latents] = b_enc.numpy()
-        values = room("values", (n_rows, 3 * n_held + _SPARE), torch.float32).numpy()
-        latents = room("latents", (n_rows, 3 * n_held + _SPARE), torch.int32).numpy()
-        thresholds, counts = np.zeros(len(x.units), np.float32), np.zeros(n_rows, np.int64)
-        below = (-slack * (1.0 + 1e-6)).astype(np.float32)
-        row_width = x.packed[0].size // screen_loops.ROWS
-        packed, packed_latents = x.packed.reshape(-1), w.packed.reshape(-1)
-        tile = room("near", (_TILE_ROWS * _TILE_LATENTS,), torch.float32).numpy()
-        for first in range(0, len(w.units), _TILE_LATENTS):
-            width = min(_TILE_LATENTS, len(w.units) - first)
-            offset = bias[first : first + width]
-            for low in range(0, len(x.units), _TILE_ROWS):
-                n = min(_TILE_ROWS, len(x.units) - low)
-                here, near = slice(low, min(low + n, n_rows)), tile[: n * width].reshape(n, width)
-                own = packed[low * row_width : (low + n) * row_width], x.units[low : low + n]
-                cpu.over(n // screen_loops.ROWS, screen_loops.products, *own, packed_latents, w.units, first, near)
-                if first == 0:
-                    cpu.over(n, loops.first_thresholds, near, offset, n_held, thresholds[low : low + n])
-                    thresholds[here] = np.where(thresholds[here] > 0, thresholds[here], below[here])
-                state = thresholds[here], values[here], latents[here], counts[here]
-                cpu.over(here.stop - low, loops.absorb_top, near, offset, first, n_held, *state)
-        cpu.over(n_rows, loops.finish_top, n_held, values, latents, counts)
-        starts = np.concatenate([[0], counts.cumsum()])
-        near_values, candidates = np.empty(starts[-1], np.float32), np.empty(starts[-1], np.int32)
-        cpu.over(n_rows, loops.pack, values, latents, starts, near_values, candidates)
-        pairs = Pairs(torch.from_numpy(starts), torch.from_numpy(candidates), torch.from_numpy(near_values))
-        one_source = torch.zeros(n_latents, dtype=torch.uint8)
-        exact = cpu.dots(pairs, rows[None], one_source, W_enc) + b_enc[pairs.latents.long()]
+        kept = _Kept.of(n_rows, n_held, room)
+        near = _candidates(x, w, b_enc, slack, kept, n_held, room)
+        exact = (
+            cpu.dots(near, rows[None], torch.zeros(len(W_enc), dtype=torch.uint8), W_enc) + b_enc[near.latents.long()]
+        )
         is_certain = np.zeros(n_rows, np.bool_)
         cpu.over(
-            n_rows, screen_loops.certify, starts, candidates, near_values, exact.numpy(), slack, k, n_held, latents,
-            values, counts, is_certain,
+            n_rows, screen_loops.certify, near.row_starts.numpy(), near.latents.numpy(), near.values.numpy(), exact.numpy(),
+            slack, k, n_held, kept.latents, kept.values, kept.counts, is_certain,
         )  # fmt: skip
         again = np.flatnonzero(~is_certain)
         self.n_rows, self.n_again = self.n_rows + n_rows, self.n_again + len(again)
         if len(again):
-            found = cpu.top_k(rows[torch.from_numpy(again)], W_enc, b_enc, k)
-            counts[again] = torch.diff(found.row_starts).numpy()
-            rows_again = found.rows.numpy()
-            places = np.arange(len(rows_again)) - found.row_starts.numpy()[rows_again]
-            values[again[rows_again], places] = found.values.numpy()
-            latents[again[rows_again], places] = found.latents.numpy()
-        starts = np.concatenate([[0], counts.cumsum()])
-        kept_values, kept = np.empty(starts[-1], np.float32), np.empty(starts[-1], np.int32)
-        cpu.over(n_rows, loops.pack, values, latents, starts, kept_values, kept)
-        return Pairs(torch.from_numpy(starts), torch.from_numpy(kept), torch.from_numpy(kept_values))
+            kept.replace(again, cpu.top_k(rows[torch.from_numpy(again)], W_enc, b_enc, k))
+        return kept.pairs()
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """What is kept of each row while it is searched: the first `counts` entries of its values and latents."""
+
+    values: np.ndarray
+    latents: np.ndarray
+    counts: np.ndarray
+
+    @classmethod
+    def of(cls, n_rows: int, n_held: int, room: "Scratch") -> "_Kept":
+        shape = n_rows, 3 * n_held + _SPARE
+        values, latents = room("values", shape, torch.float32), room("latents", shape, torch.int32)
+        return cls(values.numpy(), latents.numpy(), np.zeros(n_rows, np.int64))
+
+    def replace(self, rows: np.ndarray, pairs: Pairs) -> None:
+        """Other pairs for some rows."""
+        starts, own = pairs.row_starts.numpy(), pairs.rows.numpy()
+        places = np.arange(len(own)) - starts[own]
+        self.counts[rows] = np.diff(starts)
+        self.values[rows[own], places] = pairs.values.numpy()
+        self.latents[rows[own], places] = pairs.latents.numpy()
+
+    def pairs(self) -> Pairs:
+        """In compressed rows, in memory of their own."""
+        from mohole.kernels import cpu, loops
+
+        starts = np.concatenate([[0], self.counts.cumsum()])
+        values, latents = np.empty(starts[-1], np.float32), np.empty(starts[-1], np.int32)
+        cpu.over(len(self.counts), loops.pack, self.values, self.latents, starts, values, latents)
+        return Pairs(torch.from_numpy(starts), torch.from_numpy(latents), torch.from_numpy(values))
+
+
+def _candidates(
+    x: "_Whole", w: "_Whole", b_enc: Tensor, slack: np.ndarray, kept: _Kept, n_held: int, room: "Scratch"
+) -> Pairs:
+    """Each row's n_held largest near values, or all above -slack where those are fewer."""
+    from mohole.kernels import cpu, loops, screen_loops
+
+    n_rows = len(slack)
+    bias = np.full(len(w.units), -np.inf, np.float32)  # of latents that only fill a group up
+    bias[: len(b_enc)] = b_enc.numpy()
+    thresholds, below = np.zeros(len(x.units), np.float32), (-slack * (1.0 + 1e-6)).astype(np.float32)
+    row_width = x.packed[0].size // screen_loops.ROWS
+    packed, packed_latents = x.packed.reshape(-1), w.packed.reshape(-1)
+    tile = room("near", (_TILE_ROWS * _TILE_LATENTS,), torch.float32).numpy()
+    for first in range(0, len(w.units), _TILE_LATENTS):
+        width = min(_TILE_LATENTS, len(w.units) - first)
+        offset = bias[first : first + width]
+        for low in range(0, len(x.units), _TILE_ROWS):
+            n = min(_TILE_ROWS, len(x.units) - low)
+            here, near = slice(low, min(low + n, n_rows)), tile[: n * width].reshape(n, width)
+            own = packed[low * row_width : (low + n) * row_width], x.units[low : low + n]
+            cpu.over(n // screen_loops.ROWS, screen_loops.products, *own, packed_latents, w.units, first, near)
+            if first == 0:
+                cpu.over(n, loops.first_thresholds, near, offset, n_held, thresholds[low : low + n])
+                thresholds[here] = np.where(thresholds[here] > 0, thresholds[here], below[here])
+            state = thresholds[here], kept.values[here], kept.latents[here], kept.counts[here]
+            cpu.over(here.stop - low, loops.absorb_top, near, offset, first, n_held, *state)
+    cpu.over(n_rows, loops.finish_top, n_held, kept.values, kept.latents, kept.counts)
+    return kept.pairs()
+
+
+@dataclass(frozen=True)
 class _Whole:
     """The rows of a matrix as whole numbers times a unit of each, with their lengths, and those of what rounding missed."""
 
-    def __init__(self, packed: np.ndarray, units: np.ndarray, lengths: np.ndarray, errors: np.ndarray) -> None:
-        self.packed, self.units, self.lengths, self.errors = packed, units, lengths, errors
+    packed: np.ndarray
+    units: np.ndarray
+    lengths: np.ndarray
+    errors: np.ndarray
 
     @classmethod
-    def of(cls, matrix: Float[Tensor, "n D"], group: int, room: object, name: str) -> "_Whole":
+    def of(cls, matrix: Float[Tensor, "n D"], group: int, room: "Scratch", name: str) -> "_Whole":
         from mohole.kernels import cpu, screen_loops
 
-        assert isinstance(room, cpu.Scratch)
         n_groups, d = -(-len(matrix) // group), matrix.shape[1]
         n_parts = -(-d // screen_loops.STEP) * screen_loops.STEP // screen_loops.LANES
         shape = n_groups, n_parts, group, screen_loops.LANES

@@ -8,12 +8,15 @@ STAMP := $(VENV)/.installed
 
 setup: $(STAMP)
 
-# torch first and alone, in the version of constraints.txt: a CPU build that is in .venv already is kept.
+# torch first and alone, in the version of constraints.txt: a CPU build that is in .venv already is kept. pip compiles file by file on one
+# core, a quarter of the whole time; compileall uses all. What is no Python (templates) it leaves alone, and complains, as pip does.
+PIP := --quiet --disable-pip-version-check --no-compile
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mohole needs Python 3.11 or newer; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install $(PIP) --constraint constraints.txt torch
+	$(BIN)/python -m pip install $(PIP) --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib >/dev/null 2>&1 || true
 	@touch $@
 
 check: setup

@@ -20,7 +20,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 torch.set_num_threads(1)
-hypothesis.settings.register_profile("mohole", deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("mohole", max_examples=50, deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("mohole")
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -315,11 +315,11 @@ def test_json_that_cannot_be_written_is_named(tmp_path: Path, small_files: Calla
     assert caught.value.filename == str(tmp_path / "facts.json")
 
 
-def begun(path: Path, *, worth: tuple[str, ...] = ("steps/*.json",), **config: object) -> Path:
+def begun(path: Path, *, replace: bool = False, worth: tuple[str, ...] = ("steps/*.json",), **config: object) -> Path:
     """A block that is interrupted when it has made a step worth keeping. Returns its folder."""
 
     def interrupted() -> None:
-        with artifact.create(path, inputs(**config), resume=True, worth=worth) as draft:
+        with artifact.create(path, inputs(**config), replace=replace, resume=True, worth=worth) as draft:
             (draft / "steps").mkdir()
             (draft / "steps" / "1.json").write_text("an hour")
             raise KeyboardInterrupt
@@ -383,22 +383,8 @@ def test_a_mark_of_an_older_version_still_says_whose_the_draft_is(tmp_path: Path
 
 def test_reopening_does_not_cost_an_unfinished_one(tmp_path: Path) -> None:
     with_bulk(tmp_path / "x", "0123")
-    draft = begun_beside(tmp_path / "x")
+    draft = begun(tmp_path / "x", replace=True, worth=("steps/*",), k=9)
     with pytest.raises(ArtifactError, match=r"\.x\.partial: begun and not finished; give the settings .* or delete it"):
         artifact.reopen(tmp_path / "x")
     assert (draft / "steps" / "1.json").exists()
     assert artifact.open_artifact(tmp_path / "x").kind == "thing"
-
-
-def begun_beside(path: Path) -> Path:
-    """As `begun`, in the place of a finished one."""
-
-    def interrupted() -> None:
-        with artifact.create(path, inputs(k=9), replace=True, resume=True, worth=("steps/*",)) as draft:
-            (draft / "steps").mkdir()
-            (draft / "steps" / "1.json").write_text("an hour")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    return path.parent / f".{path.name}.partial"

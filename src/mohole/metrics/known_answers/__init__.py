@@ -1,0 +1,12 @@
+"""Numbers that are known in advance, asked of our definitions before they are believed. No model, no files.
+
+Each check builds rows, codes, predictions or scores whose number follows from how they were made, and asks for it.
+"""
+
+from mohole.metrics.known_answers import detected, fired, predicted, rebuilt
+from mohole.metrics.known_answers.answer import Answer, Asked, Check, ask, refuses
+
+CHECKS: tuple[Check, ...] = (*rebuilt.CHECKS, *fired.CHECKS, *predicted.CHECKS, *detected.CHECKS)
+"""Within a file the slow ones come last: a mutant is caught by the first that is wrong."""
+
+__all__ = ["CHECKS", "Answer", "Asked", "Check", "ask", "refuses"]

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
+from mohole.config.given import Given
 from mohole.config.sweep import Sweep, check_members, member_tables
 from mohole.config.tables import Count, Flag, Listed, Name, Number, Share, Table
 from mohole.config.train import (
@@ -35,7 +36,7 @@ from mohole.config.train import (
 from mohole.errors import ConfigError
 
 __all__ = [
-    "L0", "L1", "BatchTopK", "Catalogue", "Corpus", "DatasetCorpus", "Evaluate", "Gated", "Harvest", "JumpReLU", "Label",
+    "L0", "L1", "BatchTopK", "Catalogue", "Corpus", "DatasetCorpus", "Evaluate", "Gated", "Given", "Harvest", "JumpReLU", "Label",
     "Machine", "Model", "Nonlinearity", "PlantedCorpus", "ReLU", "Recipe", "Report", "Shuffle", "Sparsity", "Steer", "Sweep",
     "Table", "Tanh", "TextCorpus", "TopK", "Train", "Windows", "members", "n_bytes", "parse", "read_recipe", "settings",
 ]  # fmt: skip
@@ -277,7 +278,11 @@ class Recipe(Table):
     corpus: Corpus = PlantedCorpus()
     windows: Windows = Windows()
     harvest: Harvest = Harvest()
+    rows_of: Name | None = None
+    """The folder of another run, whose text and rows are used. None: this one makes its own, as [corpus] and [harvest] say."""
     shuffle: Shuffle = Shuffle()
+    dictionary: tuple[Given, ...] = ()
+    """Dictionaries that are there already, of any library; each stands where one would be trained. They say the hookpoints."""
     train: Train = Train()
     sweep: Sweep = Sweep()
     evaluate: Evaluate = Evaluate()
@@ -381,7 +386,22 @@ def parse(tables: dict[str, Any]) -> Recipe:
         raise ConfigError(_one_line(error, tables)) from None
     if members(recipe):
         check_members(members(recipe))
-    return recipe
+    return _at_given_places(recipe)
+
+
+def _at_given_places(recipe: Recipe) -> Recipe:
+    """Dictionaries that are given say where rows are needed; nobody should have to say it twice."""
+    places = tuple(given.hookpoint for given in recipe.dictionary)
+    named = recipe.harvest.hookpoints
+    if not places or places == named:
+        return recipe
+    if "hookpoints" in recipe.harvest.model_fields_set:
+        raise ConfigError(
+            f"harvest.hookpoints: {', '.join(named)}, and the dictionaries that are given are of {', '.join(places)}; "
+            "leave it out"
+        )
+    harvest = recipe.harvest.model_copy(update={"hookpoints": places})
+    return recipe.model_copy(update={"harvest": harvest})
 
 
 def members(recipe: Recipe) -> dict[str, Train]:

@@ -82,6 +82,11 @@ def test_importing_mohole_and_asking_for_help_load_no_heavy_library() -> None:
         assert verb in out
 
 
+def test_help_shows_every_word_of_itself(mohole: Mohole) -> None:
+    """Brackets are markup to the library that prints it: a table's name would vanish."""
+    assert "[sweep] or [[train.dictionary]]" in " ".join(mohole("sweep", "--help")[1].replace("│", " ").split())
+
+
 def test_every_lazy_name_is_there() -> None:
     import mohole as package
 
@@ -127,7 +132,7 @@ def test_bad_input_is_one_line_and_makes_nothing(
 
 def test_a_missing_recipe_and_a_missing_artifact_are_named(mohole: Mohole, recipe: Path, tmp_path: Path) -> None:
     assert "no such recipe" in one_line(mohole("run", tmp_path / "nowhere.toml")[2])
-    assert "no artifact there; `mohole run RECIPE`" in one_line(mohole("train", recipe)[2])
+    assert "no artifact there; `mohole harvest RECIPE` makes it" in one_line(mohole("train", recipe)[2])
     assert "no such folder" in one_line(mohole("show", tmp_path / "nowhere")[2])
     assert "no artifact in it" in one_line(mohole("show", tmp_path)[2])
 

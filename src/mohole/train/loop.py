@@ -161,9 +161,8 @@ def _steps(
     last_checkpoint = time.monotonic()
     with (
         Recorder(out / RECORD_FILE, seal) as record,
-        track(f"train {source.name}", settings.steps * n_rows, "rows") as tracker,
+        track(f"train {source.name}", settings.steps * n_rows, "rows", done=trainer.n_steps * n_rows) as tracker,
     ):
-        tracker.advance(trainer.n_steps * n_rows)
         for step in range(trainer.n_steps, settings.steps):
             rows, targets = source.rows(step * n_rows, n_rows)
             watch.waited()

@@ -42,7 +42,9 @@ class Tracker:
         self._note = note or self._note
         now = time.monotonic()
         self._n_reports += 1
-        if self._n_reports == 1:  # the first part is slow where kernels are compiled for it: it says little of the others
+        if (
+            self._n_reports == 1
+        ):  # the first part is slow where kernels are compiled for it: it says little of the others
             self._mark, self._before_mark = now, self.done
         if now - self._start < QUIET_SECONDS or self._is_silent:
             return
@@ -70,8 +72,9 @@ class Tracker:
             console=Console(stderr=True),
             transient=True,
         )
-        self._bar = progress, progress.add_task(
-            self.label, total=self.total, completed=self._before, note="", rate="", share=""
+        self._bar = (
+            progress,
+            progress.add_task(self.label, total=self.total, completed=self._before, note="", rate="", share=""),
         )
         progress.start()
         return self._bar

@@ -144,6 +144,12 @@ def test_every_setting_is_listed_with_its_default_and_can_be_given_back() -> Non
             assert json.dumps(list(value) if isinstance(value, tuple) else value) == default, key
 
 
+def test_a_key_that_some_kinds_have_says_which() -> None:
+    said = {(key, meaning.partition(":")[0]) for key, _, meaning in settings()["train"]}
+    assert {("nonlinearity.k", "topk"), ("nonlinearity.k", "batchtopk"), ("learns.skip", "transcoder")} <= said
+    assert ("sparsity.warmup_steps", "Steps over which the weight rises from zero.") in said  # all kinds have it
+
+
 def test_every_setting_says_what_it_means() -> None:
     silent = [f"{table}.{key}" for table, rows in settings().items() for key, _, meaning in rows if not meaning]
     assert silent == []

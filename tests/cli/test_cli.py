@@ -229,7 +229,9 @@ def test_settings_are_listed_whole_or_by_table(mohole: Mohole) -> None:
     assert status == 0
     assert "held_out" in out
     assert "n_latents" not in out
-    assert "no such table; a recipe has" in one_line(mohole("show", "settings", "trian")[2])
+    assert "n_documents" in mohole("show", "settings", "corpus")[1]
+    assert "no such table; did you mean train?" in one_line(mohole("show", "settings", "trian")[2])
+    assert "no such table; a recipe has run, seed, machine" in one_line(mohole("show", "settings", "zzz")[2])
 
 
 def test_a_second_word_that_is_no_latent_is_named(mohole: Mohole, tmp_path: Path) -> None:

@@ -354,8 +354,15 @@ def _keys(kind: type[Table], prefix: str) -> Iterator[tuple[str, str, str]]:
                 kinds = " | ".join(str(kind.model_fields["kind"].default) for kind in inner)
                 default = "none" if field.default is None else json.dumps(field.default.kind)
                 yield f"{prefix}{name}.kind", default, f"{kinds}. {_sentence(field)}"
-            keys = [key for kind in inner for key in _keys(kind, f"{prefix}{name}.")]
-            yield from dict.fromkeys(keys)
+            kinds_of: dict[tuple[str, str, str], list[str]] = {}
+            for each in inner:
+                for row in _keys(each, f"{prefix}{name}."):
+                    kinds_of.setdefault(row, []).append(
+                        str(each.model_fields["kind"].default) if len(inner) > 1 else ""
+                    )
+            for (key, default, meaning), kinds_with in kinds_of.items():
+                of = "" if len(kinds_with) == len(inner) else f"{', '.join(kinds_with)}: "
+                yield key, default, of + meaning
         elif name != "kind":
             yield f"{prefix}{name}", _as_toml(field), _sentence(field)
 

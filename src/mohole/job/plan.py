@@ -19,7 +19,7 @@ from mohole.config import DatasetCorpus, Given, PlantedCorpus, Recipe, TextCorpu
 from mohole.config.train import CrosscoderOf, CrossLayerOf, Learns, Sae, TranscoderOf
 from mohole.corpus.parts import PROGRESS
 from mohole.corpus.sources import display_name, identity
-from mohole.errors import ConfigError, StageError
+from mohole.errors import ArtifactError, ConfigError, StageError
 from mohole.model.hookpoints import parse_hookpoint
 from mohole.model.source import find_model, fingerprint
 from mohole.store.listing import COMMITS
@@ -154,6 +154,20 @@ class Plan:
             Store.open(stage.out).check_sizes()
         return True
 
+    def check_parents(self, stage: Stage) -> None:
+        """What a stage is made from must be there.
+
+        Raises:
+            ArtifactError: something is not; says which verb makes it.
+        """
+        for path in stage.parents.values():
+            maker = next((each.verb for each in self.stages if each.out == path), None)
+            if maker is not None and not path.exists():
+                verb = "harvest" if maker == "corpus" else maker
+                raise ArtifactError(
+                    f"{path}: no artifact there; `mohole {verb} RECIPE` makes it, `mohole run RECIPE` all that is missing"
+                )
+
     def check_model(self, stage: Stage) -> None:
         """A stage that runs the model must run the one whose tokens and activations it works on.
 
@@ -251,7 +265,7 @@ def learned(recipe: Recipe) -> Learns:
         canonical = _canonical(name, recipe)
         if canonical not in harvested:
             raise ConfigError(
-                f"train.learns: {canonical} is not harvested; harvest.hookpoints has {', '.join(harvested)}"
+                f"train.learns: {canonical} is not harvested; add it to harvest.hookpoints, which has {', '.join(harvested)}"
             )
         return canonical
 
@@ -363,7 +377,8 @@ def _steered_hookpoint(recipe: Recipe, hookpoints: tuple[str, ...]) -> str:
     name = str(parse_hookpoint(clamp.hookpoint, model=recipe.model.path))
     if name not in hookpoints:
         raise ConfigError(
-            f"steer.clamp.hookpoint: {name} is not harvested; harvest.hookpoints has {', '.join(hookpoints)}"
+            f"steer.clamp.hookpoint: {name} is not harvested; add it to harvest.hookpoints, which has {', '.join(hookpoints)}, "
+            "or steer with a latent of one of those"
         )
     return name
 

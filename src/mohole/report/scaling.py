@@ -78,8 +78,12 @@ def scaling_text(studies: Sequence[Study]) -> RenderableType:
         for head in _HEADS:
             laws.add_column(head, justify="right" if head in ("points", "residual") else "left")
         for law in study.laws:
-            laws.add_row(*_law_line(law))
+            name, where, constants, *numbers = _law_line(law)
+            laws.add_row(name, where, constants.replace("; ", "\n"), *numbers)
         parts.append(laws)
+        forms = dict.fromkeys(law.form for law in study.laws)
+        parts += [Text(f"{form.name}: fvu = {form.formula}", "dim") for form in forms]
+        parts.append(Text("n latents, k active latents, D rows trained on", "dim"))
         if study.needs:
             needs = plain_table("What a target takes")
             for head in _NEED_HEADS:
@@ -139,7 +143,7 @@ def _study(
 
 
 def _law_line(law: Law) -> list[str]:
-    constants = ", ".join(f"{name} {_with_interval(found)}" for name, found in law.constants().items())
+    constants = "; ".join(f"{name} {_with_interval(found)}" for name, found in law.constants().items())
     return [law.form.name, visible(law.where), constants, str(len(law.points)), f"{law.sigma:.2%}"]
 
 

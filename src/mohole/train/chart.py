@@ -34,7 +34,7 @@ figure > svg { width: 100%; height: auto; } svg text { font-size: 12px; fill: va
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; } .legend svg { width: 28px; height: 10px; margin-right: .4rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; margin: 1rem 0; }
 th, td { text-align: right; padding: .2rem .7rem; border-bottom: 1px solid var(--line); }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child, .words { text-align: left; }
 """ + "".join(f".c{n} {{ stroke: var(--c{n}); fill: var(--c{n}); }}\n" for n in range(_COLOURS))
 
 
@@ -181,8 +181,13 @@ def write_page(
     """
     digest = b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:"
-    cells = "".join(f"<tr>{''.join(f'<td>{escape(visible(cell))}</td>' for cell in line)}</tr>" for line in lines)
-    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
+    classes = [' class="words"' if any(map(_is_prose, column)) else "" for column in zip(*lines, strict=True)]
+    classes = classes or [""] * len(heads)
+    cells = "".join(
+        f"<tr>{''.join(f'<td{css}>{escape(visible(cell))}</td>' for cell, css in zip(line, classes, strict=True))}</tr>"
+        for line in lines
+    )
+    head = "".join(f"<th{css}>{escape(name)}</th>" for name, css in zip(heads, classes, strict=True))
     text = "".join(f'<p class="note">{escape(visible(note))}</p>' for note in notes)
     swatches = (
         f'<span><svg viewBox="0 0 28 10">{_swatch(n)}</svg>{escape(visible(x))}</span>' for n, x in enumerate(legend)
@@ -198,6 +203,11 @@ def write_page(
         f'<body><h1>{escape(visible(title))}</h1>{text}{named}<div class="{kind}">{"".join(map(_element, plots))}</div>'
         f"<table><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table></body></html>\n",
     )
+
+
+def _is_prose(cell: str) -> bool:
+    """Words are read from the left; numbers, with a unit behind them or none, are compared from the right."""
+    return cell[:1].isalpha()
 
 
 def _element(figure: Figure) -> str:

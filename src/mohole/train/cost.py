@@ -197,4 +197,4 @@ class Watch:
         peak = f"peak memory {peak_bytes(self._device) / _GIB:.1f} GiB"
         waiting, measuring = self._waits / whole, self._measures / whole
         shares = f"{waiting:.0%} of the time waiting for rows, {measuring:.0%} measuring"
-        return f"{products:.1f} products a step ({rates}), {shares}, {peak}"
+        return f"a step took {products:.1f} products of rows and encoder ({rates}), {shares}, {peak}"

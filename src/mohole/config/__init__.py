@@ -345,6 +345,7 @@ def settings() -> dict[str, list[tuple[str, str, str]]]:
         for kind in kinds:
             tag = kind.model_fields.get("kind")
             title = f"{name}, kind = {_as_toml(tag)}" if tag and len(kinds) > 1 else name
+            title = f"[{name}]" if get_origin(field.annotation) is tuple else title  # one of several, as TOML writes it
             tables[title] = list(_keys(kind, ""))
     return tables
 

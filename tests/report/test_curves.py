@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mohole.drawing import Axis
 from mohole.errors import ArtifactError, ConfigError
 from mohole.record import write_json
 from mohole.report.curves import draw, read_trainings, write_curves
 from mohole.report.place import place_of_plots
 from mohole.tensors import write_tensors
-from mohole.train.axis import Axis
 
 SVG = "{http://www.w3.org/2000/svg}"
 

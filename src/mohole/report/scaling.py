@@ -9,10 +9,10 @@ import numpy as np
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from mohole.drawing import Figure, Series, Sheet, plot, write_page
 from mohole.errors import StageError
 from mohole.report.place import check_place
 from mohole.report.terminal import plain_table
-from mohole.train.chart import Figure, Series, plot, write_page
 from mohole.train.compute import Budget, ComputeFrontier
 from mohole.train.laws import ROWS, SPARSITY, WIDTH
 from mohole.train.scaling import FAR, Estimate, Law, Need, Point, best_points, fit_all, frontier, need, points_of
@@ -119,7 +119,7 @@ def write_scaling(out: Path, studies: Sequence[Study]) -> None:
         *(note for study in studies for note in study.notes),
     ]
     lines = [[study.place, *_law_line(law)] for study in studies for law in study.laws]
-    write_page(out, "Scaling of dictionaries", notes, plots, ("place", *_HEADS), lines)
+    write_page(out, "Scaling of dictionaries", notes, plots, [Sheet(("place", *_HEADS), lines)])
 
 
 def _study(

@@ -274,7 +274,7 @@ class Train(Table):
     those of the copies, and everything else stays float32. For GPUs, whose matrix units take 16 bits; no faster on a CPU."""
     tune: Flag = False
     """Before the first step the tiles in which codes are found are timed, once on each machine, and the choice is remembered in
-    the user's cache (XDG_CACHE_HOME or ~/.cache, mohole/tiles.json). What is learned is the same to the bit. CPUs gain nothing."""
+    the user's cache (XDG_CACHE_HOME or ~/.cache, mohole/tiles.json). What is learned is the same to the bit. No gain on CPUs."""
     device: str = "cpu"
     """`cpu`, or `cuda` or `cuda:1`: where weights, moments and batches are. A GPU runs Triton's kernels with the extra `gpu`."""
     log_every: Count = 10

@@ -39,10 +39,12 @@ class Tile:
 _WIDE = Tile(rows=128, latents=256, columns=64, warps=8, stages=3)
 _WIDE_BYTES = 144 << 10
 """Of shared memory that the wide tile takes; devices whose multiprocessors have less get the small one."""
+_HALVES = Tile(rows=128, latents=128, columns=64, warps=8, stages=3)
+"""Of what is screened: bounds take more registers, and the wide tile would spill 5.4 KB a thread, this one 0.1."""
 _SMALL = Tile(rows=128, latents=128, columns=32, warps=8, stages=3)
 _EXACT = Tile(rows=64, latents=128, columns=32, warps=8, stages=2)
 """Of float32, which has no matrix units."""
-_OTHERS = ((128, 128, 8), (64, 256, 8), (64, 128, 4), (32, 128, 4))
+_OTHERS = ((128, 128, 8), (128, 256, 8), (64, 256, 8), (64, 128, 8))
 """Rows, latents and warps of tiles that `tuning` tries beside those: smaller ones spill less, and waste less of odd shapes."""
 _PARTS = 8
 """Parts of the latents that are searched side by side, at least: so programs that run at once share rows, which the L2 cache
@@ -455,8 +457,9 @@ def _usual_tile(dtype: torch.dtype, device: torch.device) -> Tile:
         return _EXACT
     if device.type == "cuda":
         facts = torch.cuda.get_device_properties(device)
-        return _SMALL if facts.shared_memory_per_multiprocessor < _WIDE_BYTES else _WIDE
-    return _WIDE
+        if facts.shared_memory_per_multiprocessor < _WIDE_BYTES:
+            return _SMALL
+    return _HALVES if dtype == torch.float16 else _WIDE
 
 
 def _tile(dtype: torch.dtype, device: torch.device, scratch: Scratch) -> Tile:

@@ -160,6 +160,14 @@ def test_bad_numbers_do_what_they_do_without_screening(gpu: ModuleType, where: s
     torch.testing.assert_close(dense(found, 160), dense(expected, 160), rtol=1e-5, atol=1e-5, equal_nan=True)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered in multiply")  # numpy's, of the interpreter
+def test_a_latent_too_long_for_a_bound_is_a_candidate(gpu: ModuleType) -> None:
+    """Its length is no float32 number, and times a row of length zero nothing at all; its code is its bias."""
+    _, W_enc, b_enc = some()
+    W_enc[7], b_enc[7] = 2e38, 5.0
+    same(torch.zeros(2, 40), W_enc, b_enc, 4)
+
+
 @pytest.mark.parametrize("outlier", [1.0, 50.0, 1e5])
 def test_no_pre_activation_exceeds_its_bound(gpu: ModuleType, outlier: float) -> None:
     """With every latent a candidate all bounds are seen. An outlier of 1e5 leaves the other numbers with few bits."""
@@ -178,12 +186,28 @@ def test_no_pre_activation_exceeds_its_bound(gpu: ModuleType, outlier: float) ->
     assert (room < error + of_bias).all()  # a bound that is of use
 
 
+def test_bounds_hold_where_all_errors_point_one_way(gpu: ModuleType) -> None:
+    """Every number is rounded down, by nearly as much as can be, and the other side is along the error: no bound is further away
+    than what sums are allowed. Of rows, of latents, and of both."""
+    from mohole.kernels import gpu_screen
+
+    off, bias = 1.0 + 0.99 * 2.0**-11, torch.full((3,), 100.0)
+    rows, W_enc = torch.ones(3, 64), torch.ones(3, 64)
+    rows[1], rows[2], W_enc[1], W_enc[2] = off, -off, off, -off
+    found = gpu_screen._bounds(rows, W_enc, bias, 3, gpu.Scratch()).values[:, :3]
+    room = found - (rows.double() @ W_enc.double().T + bias.double())
+    missed = 64 * 0.99 * 2.0**-11
+    assert (room > 0).all()
+    along = torch.tensor([[True, True, False], [True, True, False], [False, False, True]])
+    assert (room[along] < 0.2 * missed).all()
+
+
 def test_halves_and_what_they_miss(gpu: ModuleType) -> None:
     """A row is its halves times its unit, but for an error as long as is claimed; units are powers of two."""
     from mohole.kernels.gpu_screen import _Halves
 
     matrix = draw(13, 300, seed=0) * 10.0 ** torch.arange(-6.0, 7.0)[:, None]
-    matrix[4], matrix[5, 7], matrix[6] = 0.0, torch.inf, 1e-25
+    matrix[4], matrix[5, 7], matrix[6], matrix[7] = 0.0, torch.inf, 1e-25, 1e17
     found = _Halves.of(matrix, gpu.Scratch(), "rows")
     near = found.halves.double() * found.units[:, None]
     missed = (matrix.double() - near).norm(dim=1)
@@ -192,7 +216,7 @@ def test_halves_and_what_they_miss(gpu: ModuleType) -> None:
     torch.testing.assert_close(found.lengths[good], matrix.norm(dim=1)[good])
     assert found.errors[5] == torch.inf
     assert (near[5] == 0).all()
-    ordinary = good & (matrix.norm(dim=1) > 1e-20)
+    ordinary = good & (matrix.norm(dim=1) > 1e-20) & (matrix.norm(dim=1) < 1e15)
     assert (missed[ordinary] < 2**-11 * matrix.double().norm(dim=1)[ordinary]).all()
     assert (found.units[ordinary].log2() % 1 == 0).all()
 

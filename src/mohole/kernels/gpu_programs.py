@@ -214,7 +214,7 @@ def round_rows(
 ):  # fmt: skip
     """Rows as 16-bit floats times a unit of each, a power of two; their lengths, and those of what rounding missed.
 
-    Rows of next to nothing become zeros. So do those with numbers that are too large or none: their error has no bound.
+    Rows of next to nothing become zeros, and so do those with numbers that are too large or none: all of them is missed.
     """
     row = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
     is_row = row < n_rows
@@ -227,8 +227,7 @@ def round_rows(
         values = tl.load(matrix + at + first, mask=here, other=0.0)
         largest = tl.maximum(largest, tl.max(tl.abs(values), 1))
         square += tl.sum(values.to(tl.float64) * values.to(tl.float64), 1)
-    is_good = (largest <= _LARGEST) & (square < float("inf"))  # not of NaN
-    is_kept = is_good & (largest >= _SMALLEST)
+    is_kept = (largest >= _SMALLEST) & (largest <= _LARGEST) & (square < float("inf"))  # no NaN either
     exponent = tl.where(is_kept, largest, 1.0).to(tl.int32, bitcast=True) >> 23
     unit = ((exponent - _HALF_EXPONENT) << 23).to(tl.float32, bitcast=True)
     inverse = ((254 - exponent + _HALF_EXPONENT) << 23).to(tl.float32, bitcast=True)
@@ -240,10 +239,9 @@ def round_rows(
         tl.store(halves + at + first, half, mask=here)
         error = (values - half.to(tl.float32) * unit[:, None]).to(tl.float64)
         missed += tl.sum(error * error, 1)
-    error = tl.where(is_good, tl.sqrt(tl.where(is_kept, missed, square)), float("inf"))
     tl.store(units + row, tl.where(is_kept, unit, 0.0), mask=is_row)
-    tl.store(lengths + row, tl.where(is_good, tl.sqrt(square), 0.0).to(tl.float32), mask=is_row)
-    tl.store(errors + row, error.to(tl.float32), mask=is_row)
+    tl.store(lengths + row, tl.sqrt(square).to(tl.float32), mask=is_row)
+    tl.store(errors + row, tl.sqrt(tl.where(is_kept, missed, square)).to(tl.float32), mask=is_row)
 
 
 @triton.jit

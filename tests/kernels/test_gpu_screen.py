@@ -160,12 +160,16 @@ def test_bad_numbers_do_what_they_do_without_screening(gpu: ModuleType, where: s
     torch.testing.assert_close(dense(found, 160), dense(expected, 160), rtol=1e-5, atol=1e-5, equal_nan=True)
 
 
-@pytest.mark.filterwarnings("ignore:invalid value encountered in multiply")  # numpy's, of the interpreter
+@pytest.mark.filterwarnings(
+    "ignore:invalid value encountered", "ignore:overflow encountered in cast"
+)  # the interpreter's numpy
 def test_a_latent_too_long_for_a_bound_is_a_candidate(gpu: ModuleType) -> None:
     """Its length is no float32 number, and times a row of length zero nothing at all; its code is its bias."""
     _, W_enc, b_enc = some()
     W_enc[7], b_enc[7] = 2e38, 5.0
-    same(torch.zeros(2, 40), W_enc, b_enc, 4)
+    found = screened(gpu).top_k(torch.zeros(2, 40), W_enc, b_enc, 4)
+    assert torch.equal(dense(found, 160), dense(plain.top_k(torch.zeros(2, 40), W_enc, b_enc, 4), 160))
+    assert 7 in found.latents
 
 
 @pytest.mark.parametrize("outlier", [1.0, 50.0, 1e5])

@@ -235,7 +235,7 @@ def round_rows(
     for first in range(0, width, BLOCK_D):
         here = is_row[:, None] & (column < width - first)[None, :]
         values = tl.load(matrix + at + first, mask=here, other=0.0)
-        half = tl.where(is_kept[:, None], values * inverse[:, None], 0.0).to(tl.float16)
+        half = (tl.where(is_kept[:, None], values, 0.0) * inverse[:, None]).to(tl.float16)
         tl.store(halves + at + first, half, mask=here)
         error = (values - half.to(tl.float32) * unit[:, None]).to(tl.float64)
         missed += tl.sum(error * error, 1)

@@ -13,7 +13,7 @@ from mohole.device import training_device
 from mohole.dictionary import SparseAutoencoder
 from mohole.dictionary.files import save
 from mohole.errors import ArtifactError, ConfigError, NumericsError
-from mohole.kernels.screen import can_screen
+from mohole.kernels.choice import why_not_screened
 from mohole.progress import tell, track
 from mohole.record import Recorder, Seal, cut_back, read_record, write_json
 from mohole.sinks import Sink
@@ -77,10 +77,8 @@ def train(
             are not those that were written before the checkpoint.
     """
     device = training_device(settings.device)
-    if settings.screening and not can_screen():
-        raise ConfigError(
-            "train.screening: needs numba and an x86 processor with AVX2, which is not here; leave it off"
-        )
+    if settings.screening and (missing := why_not_screened(device)) is not None:
+        raise ConfigError(f"train.screening: needs {missing}, which is not here; leave it off")
     source = Source.of(settings.learns, streams, device)
     reads, writes = source.sites()
     check_memory(settings, reads, writes)
@@ -89,6 +87,8 @@ def train(
     _check_sample(rows, reads)
     _check_sample(targets, writes)
     trainer = Trainer.start(settings, rows, targets, reads, writes, seed=seed)
+    if settings.tune:
+        tell(trainer.tune(rows))
     checkpoints = Checkpoints(out)
     try:
         seal, n_worse = _go_on(trainer, checkpoints, out)

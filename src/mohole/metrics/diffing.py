@@ -37,13 +37,13 @@ class LatentScaling:
         beta = sum_t f_tj <d_j, y_t> / (|d_j|^2 sum_t f_tj^2)
 
     with y the model's error and this latent's own part (`error`), or the other latents' part (`rest`, with the constant). d_j is
-    the longer of the latent's two rows: the same whichever model is named first.
+    the longer of the latent's two rows (their mean where they are equally long): the same whichever model is named first.
     """
 
     def __init__(self, decoders: tuple[Float[Tensor, "latent d"], Float[Tensor, "latent d"]]) -> None:
         one, other = (decoder.double() for decoder in decoders)
         longer = (row_norms(one) - row_norms(other))[:, None]
-        self._direction = torch.where(longer > 0, one, torch.where(longer < 0, other, one + other))
+        self._direction = torch.where(longer > 0, one, torch.where(longer < 0, other, (one + other) / 2))
         self._own = torch.stack([(self._direction * decoder).sum(1) for decoder in (one, other)])
         self._size = self._direction.square().sum(1)
         self.squares: Tensor = torch.zeros(len(one), dtype=torch.float64)

@@ -52,7 +52,7 @@ class LongestApart:
             documents = np.concatenate([self._documents, documents])
         norms, errors = target.double().square().sum(1), (target.double() - output.double()).square().sum(1)
         order = torch.from_numpy(np.lexsort((documents, errors.numpy(), norms.numpy())))
-        rest, apart = order[: len(order) - self.n_longest], order[max(0, len(order) - self.n_longest) :]
+        rest, apart = order.tensor_split([max(0, len(order) - self.n_longest)])
         rest = rest.sort().values  # as they came: documents in a row are summed together
         self.rest.add(target[rest], output[rest], documents[rest.numpy()], place=place)
         self._target, self._output = target[apart].double(), output[apart].double()

@@ -136,7 +136,7 @@ def shared(
     return Matching(mine[close], theirs[close], by_decoder.cosine[agrees][close])
 
 
-def stability(decoders: Sequence[Float[Tensor, "?latent d"]], *, block: int = 1024) -> list[Float[Tensor, "?latent"]]:
+def stability(decoders: Sequence[Float[Tensor, "_ d"]], *, block: int = 1024) -> list[Float[Tensor, " _"]]:
     """Of each dictionary's latents: the mean over the other dictionaries of the largest cosine there. 1 is found every time.
 
     Compare with `expected_max_cosine`: in few dimensions unstable latents are no strangers either.

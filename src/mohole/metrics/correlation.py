@@ -59,9 +59,7 @@ class CodeCorrelation:
     def between(self, one: Int64, other: Int64) -> Float64:
         """Correlation of these pairs [pair]. NaN where either latent is constant over the rows: dead, or always the same."""
         products = np.asarray(self.products[one, other]).ravel() if len(one) else np.zeros(0)
-        covariance = products / self.n_rows - self.one.sums[one] * self.other.sums[other] / self.n_rows**2
-        deviations = self.one.deviation(self.n_rows)[one] * self.other.deviation(self.n_rows)[other]
-        return np.asarray(np.clip(covariance / deviations, -1.0, 1.0))
+        return self._correlation(products, one, other)
 
     def best(self) -> tuple[Float64, Int64]:
         """Each of the first dictionary's latents: its largest correlation with one that fires together with it, and which.
@@ -69,9 +67,15 @@ class CodeCorrelation:
         NaN and -1 where there is none. Of equal ones the first.
         """
         pairs = self.products.tocoo()
-        correlation = self.between(pairs.row, pairs.col)
+        row, column = pairs.row.astype(np.int64), pairs.col.astype(np.int64)
+        correlation = self._correlation(pairs.data, row, column)
         value, which = np.full(len(self.one.sums), np.nan), np.full(len(self.one.sums), -1, dtype=np.int64)
-        order = np.lexsort((-pairs.col, correlation, pairs.row))  # the last of a row is its largest
+        order = np.lexsort((-column, correlation, row))  # the last of a row is its largest
         order = order[~np.isnan(correlation[order])]
-        value[pairs.row[order]], which[pairs.row[order]] = correlation[order], pairs.col[order]
+        value[row[order]], which[row[order]] = correlation[order], column[order]
         return value, which
+
+    def _correlation(self, products: Float64, one: Int64, other: Int64) -> Float64:
+        covariance = products / self.n_rows - self.one.sums[one] * self.other.sums[other] / self.n_rows**2
+        deviations = self.one.deviation(self.n_rows)[one] * self.other.deviation(self.n_rows)[other]
+        return np.asarray(np.clip(covariance / deviations, -1.0, 1.0))

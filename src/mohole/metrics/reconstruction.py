@@ -57,6 +57,10 @@ class Reconstruction:
         return self._table()[0]
 
     @property
+    def has_rows(self) -> bool:
+        return bool(self._parts)
+
+    @property
     def n_rows(self) -> int:
         return int(self._sum("n").sum())
 

@@ -51,8 +51,10 @@ def _numbers(name: str, found: object, true: tuple[float, ...]) -> Iterator[Answ
 
 
 def what_a_penalty_shrank_is_in_the_error(d: Definitions) -> Iterator[Answer]:
-    """Of five latents of the second model one is in both, one half as strong in the first, one absent there; one row was shrunk
-    to nothing, one to a half, though the first model has both in full: nu 1, 1/2, 0, 1, 1. Exchanged, one over it."""
+    """Five latents in both models, half as strong in the first, absent there, and in both but with rows shrunk to 0 and 1/2.
+
+    nu of the error is 1, 1/2, 0, 1, 1: it does not ask how long a row is. With the models exchanged it is one over that.
+    """
     codes, decoder = _codes(), 2 * torch.eye(_L, 7, dtype=torch.float64)
     strength, kept = (
         torch.tensor(numbers, dtype=torch.float64)[:, None]
@@ -68,8 +70,11 @@ def what_a_penalty_shrank_is_in_the_error(d: Definitions) -> Iterator[Answer]:
 
 
 def what_went_to_another_latent_is_in_the_rest(d: Definitions) -> Iterator[Answer]:
-    """Where latent 0 fires, latent 1 adds the same direction in both models, and latent 2 a third of it in the first: its rest
-    has 1 + 1/3 in the first and 1 in the second. Exchanged, one over it. A latent that never fires has no nu."""
+    """Other latents make a latent's direction with 4/3 of its strength in the first model, with 1 in the second: nu 4/3.
+
+    Latent 1 fires with latent 0 and adds its direction in both models, latent 2 adds a third of it in the first. With the models
+    exchanged it is 3/4. A latent that never fires has none.
+    """
     direction = torch.zeros(7, dtype=torch.float64)
     direction[0] = 2.0
     other = torch.stack([direction, 0.5 * direction, 0 * direction, direction.roll(1)])

@@ -17,22 +17,20 @@ class _FirstSideTwice(CodeCorrelation):
     Seen in: sae_vis #45.
     """
 
-    def between(self, one: Int64, other: Int64) -> Array:
-        products = np.asarray(self.products[one, other]).ravel()
+    def _correlation(self, products: Array, one: Int64, other: Int64) -> Array:
         covariance = products / self.n_rows - self.one.sums[one] * self.one.sums[other] / self.n_rows**2
         return np.asarray(
             covariance / (self.one.deviation(self.n_rows)[one] * self.other.deviation(self.n_rows)[other])
         )
 
 
-class _NotCentred(CodeCorrelation):
+class _CosineOfColumns(CodeCorrelation):
     """A cosine of columns is called a correlation.
 
     Seen in: similarity of activations, as of neighbours in dashboards.
     """
 
-    def between(self, one: Int64, other: Int64) -> Array:
-        products = np.asarray(self.products[one, other]).ravel()
+    def _correlation(self, products: Array, one: Int64, other: Int64) -> Array:
         return np.asarray(products / np.sqrt(self.one.squares[one] * self.other.squares[other]))
 
 
@@ -42,8 +40,8 @@ class _ConstantIsZero(CodeCorrelation):
     Seen in: denominators with an epsilon.
     """
 
-    def between(self, one: Int64, other: Int64) -> Array:
-        return np.nan_to_num(super().between(one, other))
+    def _correlation(self, products: Array, one: Int64, other: Int64) -> Array:
+        return np.nan_to_num(super()._correlation(products, one, other))
 
 
 class _RowsThatFire(CodeCorrelation):
@@ -82,7 +80,7 @@ class _Strongest(CodeCorrelation):
 
 MUTANTS: tuple[Mutant, ...] = (
     mutant("code_correlation", _FirstSideTwice),
-    mutant("code_correlation", _NotCentred),
+    mutant("code_correlation", _CosineOfColumns),
     mutant("code_correlation", _ConstantIsZero),
     mutant("code_correlation", _RowsThatFire),
     mutant("code_correlation", _LastBatch),

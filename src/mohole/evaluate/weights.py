@@ -17,7 +17,7 @@ from mohole.metrics import (
     row_norms,
 )
 
-_MOST = 1024
+_MOST = 512
 """Latents whose nearest neighbour is looked for, evenly over all: the cost grows with the dictionary, not with its square."""
 
 

@@ -9,10 +9,27 @@ from torch import Tensor
 
 from mohole.metrics.binary import Area, BestCut, Confusion, auroc, auroc_by_document, best_cut, confusion
 from mohole.metrics.bootstrap import document_weights, interval
+from mohole.metrics.centred import CentredRows, MeanRow
+from mohole.metrics.correlation import CodeCorrelation
+from mohole.metrics.diffing import LatentScaling, relative_norm
 from mohole.metrics.firing import Firing
+from mohole.metrics.geometry import best_cosine, cosine_with, nearest_other, paired_cosine, row_norms
 from mohole.metrics.language import ce_recovered, kl_nats, scored_pairs, token_nats
+from mohole.metrics.longest import LongestApart
+from mohole.metrics.matching import (
+    Matching,
+    Mmcs,
+    expected_max_cosine,
+    hungarian,
+    mmcs,
+    mutual_nearest,
+    shared,
+    stability,
+)
 from mohole.metrics.measure import wilson
 from mohole.metrics.reconstruction import Reconstruction
+from mohole.metrics.sparsity import DocumentFiring, l1_by_row
+from mohole.metrics.splitting import CoFiring, Coverage, children_by_cosine
 
 Array = NDArray[np.float64]
 
@@ -37,6 +54,28 @@ class Definitions:
     document_weights: Callable[..., Array] = document_weights
     interval: Callable[[Array], tuple[float | None, float | None]] = interval
     wilson: Callable[[int, int], tuple[float, float]] = wilson
+    mean_row: type[MeanRow] = MeanRow
+    centred: type[CentredRows] = CentredRows
+    longest_apart: type[LongestApart] = LongestApart
+    l1_by_row: Callable[..., Array] = l1_by_row
+    document_firing: type[DocumentFiring] = DocumentFiring
+    row_norms: Callable[[Tensor], Tensor] = row_norms
+    paired_cosine: Callable[[Tensor, Tensor], Tensor] = paired_cosine
+    cosine_with: Callable[[Tensor, Tensor], Tensor] = cosine_with
+    best_cosine: Callable[..., tuple[Tensor, Tensor]] = best_cosine
+    nearest_other: Callable[..., tuple[Tensor, Tensor]] = nearest_other
+    expected_max_cosine: Callable[[int, int], float] = expected_max_cosine
+    mmcs: Callable[..., Mmcs] = mmcs
+    hungarian: Callable[[Tensor, Tensor], Matching] = hungarian
+    mutual_nearest: Callable[..., Matching] = mutual_nearest
+    shared: Callable[..., Matching] = shared
+    stability: Callable[..., list[Tensor]] = stability
+    children_by_cosine: Callable[..., NDArray[np.int64]] = children_by_cosine
+    co_firing: type[CoFiring] = CoFiring
+    coverage: type[Coverage] = Coverage
+    code_correlation: type[CodeCorrelation] = CodeCorrelation
+    relative_norm: Callable[[Tensor, Tensor], Tensor] = relative_norm
+    latent_scaling: type[LatentScaling] = LatentScaling
 
 
 OURS = Definitions()

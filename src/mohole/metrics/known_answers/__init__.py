@@ -3,10 +3,25 @@
 Each check builds rows, codes, predictions or scores whose number follows from how they were made, and asks for it.
 """
 
-from mohole.metrics.known_answers import detected, fired, predicted, rebuilt
+from mohole.metrics.known_answers import (
+    centred,
+    correlated,
+    detected,
+    diffed,
+    directed,
+    fired,
+    matched,
+    predicted,
+    rebuilt,
+    split,
+    summed,
+)
 from mohole.metrics.known_answers.answer import Answer, Asked, Check, ask, refuses
 
-CHECKS: tuple[Check, ...] = (*rebuilt.CHECKS, *fired.CHECKS, *predicted.CHECKS, *detected.CHECKS)
+CHECKS: tuple[Check, ...] = (
+    *rebuilt.CHECKS, *fired.CHECKS, *predicted.CHECKS, *detected.CHECKS, *centred.CHECKS, *summed.CHECKS, *directed.CHECKS,
+    *matched.CHECKS, *split.CHECKS, *correlated.CHECKS, *diffed.CHECKS,
+)  # fmt: skip
 """Within a file the slow ones come last: a mutant is caught by the first that is wrong."""
 
 __all__ = ["CHECKS", "Answer", "Asked", "Check", "ask", "refuses"]

@@ -10,7 +10,9 @@ from mohole import config
 from mohole.corpus import Corpus
 from mohole.dictionary import SparseAutoencoder
 from mohole.errors import HookpointError, NumericsError
-from mohole.evaluate.splice import choose_windows, measure_splice, replacing, text_mask
+from mohole.evaluate.passages import choose_windows, text_mask
+from mohole.evaluate.splice import splice as in_model
+from mohole.evaluate.standin import replacing
 from mohole.metrics import Measure
 from mohole.model import LanguageModel
 
@@ -20,9 +22,14 @@ SETTINGS = config.Evaluate()
 
 
 @pytest.fixture(scope="module")
-def mean(own_text: Corpus, model: LanguageModel, harvested: Callable) -> np.ndarray:
-    store = harvested(own_text)
-    return store.take(HOOKPOINT, store.tokens).astype(np.float64).mean(0)
+def mean(own_text: Corpus, model: LanguageModel) -> torch.Tensor:
+    """Of every row that is replaced, by hand: windows of two tokens or more of held-out documents."""
+    rows = []
+    for start, length in zip(own_text.windows.start, own_text.windows.length, strict=True):
+        if length > 1 and own_text.held_out[own_text.document_of(np.array([start]))[0]]:
+            ids = torch.tensor([[0, *own_text.tokens[start : start + length].tolist()]])
+            rows.append(model.read(ids, [HOOKPOINT])[HOOKPOINT][0, 1:])
+    return torch.cat(rows).double().mean(0).float()
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +40,8 @@ def lossy(identity: SparseAutoencoder) -> SparseAutoencoder:
     )
 
 
-def splice(
-    model: LanguageModel, dictionary: SparseAutoencoder, corpus: Corpus, mean: np.ndarray, **settings: int
-) -> dict[str, Measure]:
-    measures = measure_splice(model, dictionary, corpus, mean, config.Evaluate(**settings), seed=0)
-    return {measure.name: measure for measure in measures}
+def splice(model: LanguageModel, dictionary: SparseAutoencoder, corpus: Corpus, **settings: int) -> dict[str, Measure]:
+    return in_model(model, [dictionary], corpus, config.Evaluate(**settings), seed=0)
 
 
 def by_hand(
@@ -67,12 +71,12 @@ def by_hand(
 
 
 def test_every_number_agrees_with_running_the_model_by_hand(
-    model: LanguageModel, lossy: SparseAutoencoder, own_text: Corpus, mean: np.ndarray
+    model: LanguageModel, lossy: SparseAutoencoder, own_text: Corpus, mean: torch.Tensor
 ) -> None:
-    measures = splice(model, lossy, own_text, mean)
+    measures = splice(model, lossy, own_text)
     clean, log_p = by_hand(model, own_text, None)
     replaced, log_q = by_hand(model, own_text, lambda rows: lossy.decode(lossy.encode(rows)))
-    by_mean, _ = by_hand(model, own_text, lambda rows: torch.from_numpy(mean).float().expand_as(rows))
+    by_mean, _ = by_hand(model, own_text, lambda rows: mean.expand_as(rows))
     by_zero, _ = by_hand(model, own_text, torch.zeros_like)
     assert measures["ce_clean"].n == len(clean)
     expected = {
@@ -92,28 +96,32 @@ def test_every_number_agrees_with_running_the_model_by_hand(
 
 
 def test_a_perfect_dictionary_costs_nothing(
-    model: LanguageModel, identity: SparseAutoencoder, own_text: Corpus, mean: np.ndarray
+    model: LanguageModel, identity: SparseAutoencoder, own_text: Corpus, mean: torch.Tensor
 ) -> None:
-    measures = splice(model, identity, own_text, mean)
+    measures = splice(model, identity, own_text)
     assert measures["excess_ce"].value == pytest.approx(0.0, abs=1e-7)
     assert measures["kl"].value == pytest.approx(0.0, abs=1e-7)
     assert measures["ce_recovered"].value == pytest.approx(1.0, abs=1e-6)
 
 
 def test_a_dictionary_that_says_the_mean_or_zero_recovers_nothing_of_it(
-    model: LanguageModel, identity: SparseAutoencoder, own_text: Corpus, mean: np.ndarray
+    model: LanguageModel, identity: SparseAutoencoder, own_text: Corpus, mean: torch.Tensor
 ) -> None:
     silent = torch.zeros(2 * D, D)
-    for centre, name in ((torch.from_numpy(mean).float(), "ce_recovered"), (torch.zeros(D), "ce_recovered_zero")):
+    for centre, name in ((mean, "ce_recovered"), (torch.zeros(D), "ce_recovered_zero")):
         dictionary = SparseAutoencoder(HOOKPOINT, config.TopK(k=2), silent, torch.zeros(2 * D), identity.W_dec, centre)
-        assert splice(model, dictionary, own_text, mean)[name].value == pytest.approx(0.0, abs=1e-6)
+        assert splice(model, dictionary, own_text)[name].value == pytest.approx(0.0, abs=1e-6)
 
 
 def test_batches_and_padding_change_nothing(
-    model: LanguageModel, lossy: SparseAutoencoder, own_text: Corpus, mean: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    model: LanguageModel,
+    lossy: SparseAutoencoder,
+    own_text: Corpus,
+    mean: torch.Tensor,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = splice(model, lossy, own_text, mean)
-    small = splice(model, lossy, own_text, mean, batch_tokens=1)
+    whole = splice(model, lossy, own_text)
+    small = splice(model, lossy, own_text, batch_tokens=1)
     window_tokens = Corpus.window_tokens
 
     def poisoned(self: Corpus, windows: np.ndarray, bos_id: int | None) -> np.ndarray:
@@ -123,7 +131,7 @@ def test_batches_and_padding_change_nothing(
         return batch
 
     monkeypatch.setattr(Corpus, "window_tokens", poisoned)
-    with_other_padding = splice(model, lossy, own_text, mean)
+    with_other_padding = splice(model, lossy, own_text)
     for name, measure in whole.items():
         assert small[name].value == pytest.approx(measure.value, rel=1e-5, abs=1e-7), name
         assert small[name].low == pytest.approx(measure.low, rel=1e-4, abs=1e-6), name
@@ -156,12 +164,12 @@ def test_an_ablation_that_does_no_harm_leaves_recovered_undefined(
     model: LanguageModel,
     identity: SparseAutoencoder,
     own_text: Corpus,
-    mean: np.ndarray,
+    mean: torch.Tensor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     head = model.hf.lm_head.weight
     monkeypatch.setattr(head, "data", torch.zeros_like(head))  # every token equally likely, whatever the activation
-    measures = splice(model, identity, own_text, mean)
+    measures = splice(model, identity, own_text)
     assert measures["ce_clean"].value == pytest.approx(np.log(len(model.tokenizer)), rel=1e-6)
     assert measures["ce_recovered"].value is None
     assert measures["ce_recovered"].low is None
@@ -169,10 +177,10 @@ def test_an_ablation_that_does_no_harm_leaves_recovered_undefined(
 
 
 def test_a_hookpoint_the_model_lacks_and_a_nan_are_named(
-    model: LanguageModel, identity: SparseAutoencoder, own_text: Corpus, mean: np.ndarray
+    model: LanguageModel, identity: SparseAutoencoder, own_text: Corpus, mean: torch.Tensor
 ) -> None:
     parts = (identity.nonlinearity, identity.W_enc, identity.b_enc, identity.W_dec)
     with pytest.raises(HookpointError, match=r"resid_post\.9"):
-        splice(model, SparseAutoencoder("resid_post.9", *parts, identity.b_dec), own_text, mean)
+        splice(model, SparseAutoencoder("resid_post.9", *parts, identity.b_dec), own_text)
     with pytest.raises(NumericsError, match=r"resid_post\.0"):
-        splice(model, SparseAutoencoder(HOOKPOINT, *parts, torch.full((D,), torch.nan)), own_text, mean)
+        splice(model, SparseAutoencoder(HOOKPOINT, *parts, torch.full((D,), torch.nan)), own_text)

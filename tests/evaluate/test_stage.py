@@ -73,8 +73,10 @@ def test_row_measures_agree_with_the_definitions(
 def test_every_measure_says_what_it_is(done: Path) -> None:
     evaluation = read_evaluation(done)
     assert set(evaluation.measures) == {
-        "fvu", "r2_uncentred", "mse", "cosine", "relative_bias", "l0", "dead", "dense", "ce_clean", "ce_replaced", "ce_mean",
-        "ce_zero", "excess_ce", "ce_recovered", "ce_recovered_zero", "kl",
+        "fvu", "r2_uncentred", "mse", "cosine", "relative_bias", "l0", "dead", "dense", "ce_clean", "ce_replaced", "excess_ce",
+        "kl", "ce_mean", "ce_recovered", "kl_mean", "kl_recovered", "ce_zero", "ce_recovered_zero", "kl_zero",
+        "kl_recovered_zero", "ce_position_mean", "ce_recovered_position_mean", "kl_position_mean",
+        "kl_recovered_position_mean", "ce_resample", "ce_recovered_resample", "kl_resample", "kl_recovered_resample",
     }  # fmt: skip
     for name, measure in evaluation.measures.items():
         assert measure.name == name

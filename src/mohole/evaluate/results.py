@@ -41,6 +41,11 @@ class Evaluation:
     """How well a dictionary stands in for the activation."""
 
     hookpoint: str
+    """Where it stands, for people: `resid_post.3`, `mlp_in.3 -> mlp_out.3`."""
+    kind: str
+    """What it is: `sae`, `transcoder`, `crosscoder`, `cross_layer_transcoder`."""
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
     n_latents: int
     measures: dict[str, Measure]
     tasks: tuple[TaskResult, ...]

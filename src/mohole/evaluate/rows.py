@@ -1,18 +1,20 @@
 """Which rows are looked at, and how well a dictionary rebuilds them: FVU and its kin, L0, dead latents, densities."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mohole.corpus import Corpus, within_budget
-from mohole.dictionary import Dictionary, SparseCodes
+from mohole.dictionary import SparseCodes
 from mohole.errors import StageError
+from mohole.evaluate.standin import StandIn
 from mohole.keys import Use
 from mohole.metrics import (
-    DensityHistogram,
     DocumentSums,
     Firing,
     Masks,
@@ -71,39 +73,63 @@ class RowQuality:
     """What the held-out rows say."""
 
     measures: tuple[Measure, ...]
-    density: DensityHistogram
-    mean: Float64
-    """The mean row, for mean ablation."""
+    firing: Firing
 
 
-def measure_rows(store: Store, rows: Rows, dictionary: Dictionary, *, seed: int) -> RowQuality:
+def take(store: Store, hookpoints: Sequence[str], tokens: Int64, place: str) -> dict[str, Float[Tensor, "row d"]]:
+    """Stored rows of these tokens at each hookpoint.
+
+    Raises:
+        NumericsError: one is not finite.
+    """
+    rows = {name: torch.from_numpy(store.take(name, tokens)) for name in dict.fromkeys(hookpoints)}
+    for name, values in rows.items():
+        require_finite(values, f"{name}: stored rows, {place},")
+    return rows
+
+
+def measure_rows(store: Store, rows: Rows, spliced: StandIn, *, seed: int) -> RowQuality:
     """Encode and decode the rows once, and measure.
 
     Raises:
         NumericsError: a row or its reconstruction is not finite.
     """
-    hookpoint = dictionary.hookpoint
-    rebuilt, firing, active = Reconstruction(), Firing(dictionary.n_latents), DocumentSums(("rows", "active"))
-    with track(f"evaluate {hookpoint}: rows", len(rows), "rows") as tracker:
-        for part in chunks(len(rows), dictionary.n_latents):
-            target = torch.from_numpy(store.take(hookpoint, rows.tokens[part]))
-            require_finite(target, f"{hookpoint}: stored rows, from row {part.start} of the held-out ones,")
-            codes = dictionary.encode(target)
-            rebuilt.add(target, dictionary.decode(codes), rows.documents[part], place=f"{hookpoint}: reconstruction")
-            firing.add(codes.latents, codes.values, codes.n_rows)
-            active.add(rows.documents[part], _active(codes))
-            tracker.advance(len(target))
-    return RowQuality(
-        (*_rebuilt_measures(rebuilt, seed), *_firing_measures(firing, active, seed)), firing.histogram(), rebuilt.mean
-    )
+    several = spliced.writes if len(spliced.writes) > 1 else ()
+    whole, parts = Reconstruction(), {name: Reconstruction() for name in several}
+    firing, active = Firing(spliced.n_latents), DocumentSums(("rows", "active"))
+    with track(f"evaluate {spliced.name}: rows", len(rows), "rows") as tracker:
+        for part in chunks(len(rows), spliced.n_latents):
+            documents, where = rows.documents[part], f"from row {part.start} of the held-out ones"
+            stored = take(store, (*spliced.reads, *spliced.writes), rows.tokens[part], where)
+            outputs, codes = spliced.rebuild(stored)
+            outputs = {name: output.cpu() for name, output in outputs.items()}
+            whole.add(*_columns(stored, outputs), documents, place=f"{', '.join(spliced.writes)}: reconstruction")
+            for name, own in parts.items():
+                own.add(stored[name], outputs[name], documents, place=f"{name}: reconstruction")
+            firing.add(codes.latents.cpu(), codes.values.cpu(), codes.n_rows)
+            active.add(documents, _active(codes))
+            tracker.advance(len(documents))
+    named = [measure for name, own in parts.items() for measure in _rebuilt_measures(own, seed, f"/{name}")]
+    return RowQuality((*_rebuilt_measures(whole, seed), *named, *_firing_measures(firing, active, seed)), firing)
+
+
+def _columns(stored: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """What is rebuilt and what it is rebuilt as, all hookpoints' columns side by side."""
+    if len(outputs) == 1:
+        ((name, output),) = outputs.items()
+        return stored[name], output
+    return torch.cat([stored[name] for name in outputs], 1), torch.cat(list(outputs.values()), 1)
 
 
 def _active(codes: SparseCodes) -> Float64:
-    fired = torch.bincount(codes.rows[codes.values != 0], minlength=codes.n_rows)
+    fired = torch.bincount(codes.rows[codes.values != 0], minlength=codes.n_rows).cpu()
     return np.stack([np.ones(codes.n_rows), fired.numpy().astype(np.float64)], axis=1)
 
 
-def _rebuilt_measures(sums: Reconstruction, seed: int) -> Iterator[Measure]:
+def _rebuilt_measures(sums: Reconstruction, seed: int, of: str = "") -> Iterator[Measure]:
+    """Args:
+    of: behind each name, where it is of one hookpoint of several.
+    """
     centre = "the mean row over all counted rows"
     for name, statistic, unit, baseline, definition in (
         ("fvu", sums.fvu, "share of variance", centre, "sum |x - x^|^2 / sum |x - mean(x)|^2; 0 is perfect"),
@@ -116,7 +142,7 @@ def _rebuilt_measures(sums: Reconstruction, seed: int) -> Iterator[Measure]:
             statistic,
             sums.documents,
             seed=seed,
-            name=name,
+            name=name + of,
             unit=unit,
             n=sums.n_rows,
             n_of="rows",

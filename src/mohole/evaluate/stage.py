@@ -39,11 +39,12 @@ from pathlib import Path
 
 from mohole.config import Evaluate
 from mohole.corpus import Corpus, Task
-from mohole.dictionary import SparseAutoencoder
+from mohole.dictionary import AnyDictionary, SparseAutoencoder
 from mohole.evaluate.recovery import measure_recovery
 from mohole.evaluate.results import EVALUATION_FILE, RECOVERY_FILE, Evaluation, TaskResult
 from mohole.evaluate.rows import choose_rows, measure_rows
 from mohole.evaluate.splice import measure_splice
+from mohole.evaluate.standin import stand_in
 from mohole.evaluate.tasks import measure_tasks
 from mohole.metrics import Measure
 from mohole.model import LanguageModel
@@ -58,7 +59,7 @@ _DEAD_SHARE = 0.1
 def evaluate(
     out: Path,
     model: LanguageModel,
-    dictionary: SparseAutoencoder,
+    dictionary: AnyDictionary,
     corpus: Corpus,
     store: Store,
     settings: Evaluate,
@@ -69,28 +70,32 @@ def evaluate(
     """Write the evaluation's files into `out`. Every number comes from held-out documents.
 
     Args:
-        store: rows of the dictionary's hookpoint over `corpus`, in any order.
+        store: rows of every hookpoint that the dictionary reads or writes, over `corpus`, in any order.
         tasks: what the model must still be able to do. None: no task accuracies.
 
     Raises:
         StageError: no held-out rows, or a task that cannot be run.
         NumericsError: a NaN or an infinity, with its place.
     """
+    spliced = stand_in(dictionary, model)
     rows = choose_rows(corpus, store, held_out=True, max_rows=settings.max_rows, seed=seed)
-    quality = measure_rows(store, rows, dictionary, seed=seed)
-    spliced = measure_splice(model, dictionary, corpus, quality.mean, settings, seed=seed)
-    measures = {measure.name: measure for measure in (*quality.measures, *spliced)}
-    done = measure_tasks(model, dictionary, tasks, settings, has_bos=corpus.has_bos)
+    quality = measure_rows(store, rows, spliced, seed=seed)
+    in_model = measure_splice(model, [spliced], corpus, settings, seed=seed)
+    measures = {measure.name: measure for measure in (*quality.measures, *in_model)}
+    done = measure_tasks(model, spliced, tasks, settings, has_bos=corpus.has_bos)
     evaluation = Evaluation(
-        hookpoint=dictionary.hookpoint,
+        hookpoint=spliced.name,
+        kind=spliced.kind,
+        reads=spliced.reads,
+        writes=spliced.writes,
         n_latents=dictionary.n_latents,
         measures=measures,
         tasks=done,
-        density=quality.density,
+        density=quality.firing.histogram(),
         warnings=tuple(warnings_about(measures, done, dictionary.n_latents)),
     )
     write_json(out / EVALUATION_FILE, asdict(evaluation))
-    if settings.recovery and corpus.labels:
+    if settings.recovery and corpus.labels and isinstance(dictionary, SparseAutoencoder):
         recovery = measure_recovery(store, rows, dictionary, corpus, settings, seed=seed)
         write_json(out / RECOVERY_FILE, asdict(recovery))
 

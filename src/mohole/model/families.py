@@ -119,7 +119,7 @@ class Anatomy:
     logit_softcap: float | None
 
     def project(self, layer: int, z: Tensor) -> Tensor:
-        """What a layer's attention adds to the stream when its heads give `z`: projection, norm where there is one, multiplier."""
+        """What a layer's attention adds to the stream when its heads give `z`: projection, any norm, multiplier."""
         for module in self.after_heads[layer]:
             z = module(z)
         scale = self.sites[f"attn_out.{layer}"].scale

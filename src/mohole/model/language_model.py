@@ -159,6 +159,15 @@ class LanguageModel:
         return logits
 
     @torch.no_grad()
+    def logits_and_rows(
+        self, tokens: Tokens, hookpoints: Sequence[str]
+    ) -> tuple[Float[Tensor, "batch position vocab"], dict[str, Float[Tensor, "batch position d"]]]:
+        """Both of one untouched pass: next-token logits, and rows keyed by the names as given."""
+        names = {given: self.canonical(given) for given in hookpoints}
+        result = self._run(tokens, reads=list(dict.fromkeys(names.values())))
+        return result.output.logits, {given: result.rows[name] for given, name in names.items()}
+
+    @torch.no_grad()
     def unembed(self, rows: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows vocab"]:
         """Vocabulary logits of residual-stream rows: final norm where there is one, unembedding, logit scale and soft cap.
 

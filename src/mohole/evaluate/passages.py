@@ -70,14 +70,15 @@ def choose_windows(corpus: Corpus, max_documents: int, max_tokens: int, seed: in
     return numbers[:n_chosen]
 
 
-def held_out_passages(model: LanguageModel, corpus: Corpus, settings: Evaluate, seed: int) -> list[Passage]:
-    """The text on which dictionaries are measured in the model.
+def held_out_passages(model: LanguageModel, corpus: Corpus, settings: Evaluate, seed: int) -> tuple[list[Passage], int]:
+    """The text on which dictionaries are measured in the model; and its tokens, with those that are never replaced.
 
     Raises:
         StageError: no pair of tokens in the held-out documents.
     """
     chosen = choose_windows(corpus, settings.max_documents, settings.max_tokens, seed)
-    return require_pairs(list(passages(model, corpus, chosen, settings.batch_tokens)))
+    found = require_pairs(list(passages(model, corpus, chosen, settings.batch_tokens)))
+    return found, int(corpus.windows.length[chosen].sum())
 
 
 def passages(model: LanguageModel, corpus: Corpus, chosen: Int64, batch_tokens: int) -> Iterator[Passage]:

@@ -58,7 +58,7 @@ def measure_splice(
 ) -> tuple[Measure, ...]:
     """As `splice`, of dictionaries made ready."""
     places = require_apart(stand_ins)
-    passages = held_out_passages(model, corpus, settings, seed)
+    passages, n_tokens = held_out_passages(model, corpus, settings, seed)
     title = f"evaluate {'; '.join(each.name for each in stand_ins)}: splice"
     with track(title, sum(passage.n_tokens for passage in passages), "tokens") as tracker:
         backdrop = Backdrop(model, places, passages, seed)
@@ -66,7 +66,24 @@ def measure_splice(
         for passage in passages:
             add_losses(sums, passage, _losses(model, stand_ins, backdrop, places, passage), ", ".join(places))
             tracker.advance(passage.n_tokens)
-    return tuple(_measures(sums, masks_at(places), seed))
+    return (*_measures(sums, masks_at(places), seed), _dropped(passages, n_tokens, places))
+
+
+def _dropped(passages: Sequence[Passage], n_tokens: int, places: Sequence[str]) -> Measure:
+    n_replaced = sum(len(passage.replaced_tokens) for passage in passages)
+    return Measure(
+        name="dropped",
+        value=1.0 - n_replaced / n_tokens,
+        unit="share of tokens",
+        low=None,
+        high=None,
+        n=n_tokens,
+        n_of="tokens",
+        n_documents=len(np.unique(np.concatenate([passage.replaced_documents for passage in passages]))),
+        masks=Masks(replaced=masks_at(places).replaced),
+        baseline="",
+        definition="tokens of the measured text that are never replaced: special tokens, and windows without a pair to score",
+    )
 
 
 def columns_of(ablations: Sequence[Ablation]) -> tuple[str, ...]:

@@ -56,6 +56,27 @@ class StandIn:
         """Hookpoints whose rows it must have from the untouched run."""
         return self.reads if isinstance(self.dictionary, Crosscoder) else ()
 
+    @property
+    def width_in(self) -> int:
+        """Columns of all that it reads."""
+        return sum(_widths(self.dictionary)[: len(self.reads)])
+
+    @property
+    def width_out(self) -> int:
+        """Columns of all that it writes."""
+        return sum(_widths(self.dictionary)[len(self.reads) :])
+
+    def direction(self, latent: int) -> Float[Tensor, " d"]:
+        """What one unit of a latent adds to all that it writes, side by side."""
+        if not isinstance(self.dictionary, CrossLayerTranscoder):
+            return self.dictionary.directions(torch.tensor([latent], device=self.device))[0]
+        for layer in self.dictionary.layers:
+            if latent < layer.n_latents:
+                wide: Tensor = layer.W_dec[latent]
+                return torch.cat([wide.new_zeros(self.width_out - len(wide)), wide])
+            latent -= layer.n_latents
+        raise IndexError(f"latent {latent}: beyond the last layer's")
+
     def rebuild(self, rows: Mapping[str, Rows]) -> tuple[dict[str, Rows], SparseCodes]:
         """What it says for each of `writes`, from rows of all of `reads`; and the codes, of all layers side by side."""
         own = {name: self._taken(rows[name]) for name in self.reads}

@@ -89,10 +89,10 @@ def model(tokenizer: Tokenizer) -> LanguageModel:
 
 @pytest.fixture(scope="session")
 def make_corpus(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Callable[..., Corpus]:
-    def make(texts: list[Document], context: int = 16) -> Corpus:
+    def make(texts: list[Document], context: int = 16, has_bos: bool = True) -> Corpus:
         place = tmp_path_factory.mktemp("corpus") / "corpus"
         with artifact.create(place, artifact.Inputs(kind="corpus", config={}, seed=0)) as out:
-            build_corpus(out, texts, tokenizer, context=context, has_bos=True, held_out=0.4, seed=0)
+            build_corpus(out, texts, tokenizer, context=context, has_bos=has_bos, held_out=0.4, seed=0)
         return Corpus.open(place)
 
     return make

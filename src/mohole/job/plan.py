@@ -266,10 +266,14 @@ def plan(recipe: Recipe) -> Plan:
         rows = run / "shuffled"
         stages.append(Stage("shuffle", "shuffled", rows, None, {}, {"activations": activations}))
     learns = learned(recipe)
-    if not isinstance(learns, Sae):  # no later stage reads these yet
+    if not isinstance(learns, Sae):  # it is measured; no catalogue reads it yet
         config = _dump(recipe, "train")
         config["train"]["learns"] = learns.model_dump(mode="json")
-        stages.append(Stage("train", "dictionary", run / learns.kind / "dictionary", None, config, {"rows": rows}))
+        dictionary = run / learns.kind / "dictionary"
+        stages.append(Stage("train", "dictionary", dictionary, None, config, {"rows": rows}))
+        sources = {"dictionary": dictionary, "rows": rows, "corpus": corpus}
+        out = run / learns.kind / "evaluation"
+        stages.append(Stage("evaluate", "evaluation", out, None, _dump(recipe, "evaluate"), sources, True))
         return Plan(recipe, tuple(stages))
     for hookpoint in hookpoints:
         stages += _stages_of_hookpoint(recipe, hookpoint, run / hookpoint, corpus, rows)

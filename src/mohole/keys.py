@@ -40,6 +40,9 @@ class Use(IntEnum):
     LIVE_ROWS = 17
     LATENT_READS = 18
     RESAMPLED_ROWS = 19
+    ABLATION_POOL = 20
+    ABLATION_ROWS = 21
+    DARK_MATTER_DOCUMENTS = 22
 
 
 def philox(first: UInt64, second: UInt64, key: int) -> tuple[UInt64, UInt64]:

@@ -167,7 +167,7 @@ def test_dictionary_learning_is_told_apart_by_its_class(tmp_path: Path) -> None:
 def test_gemma_scope_1(tmp_path: Path) -> None:
     tensors = {"W_enc": W_ENC.T, "b_enc": B_ENC, "W_dec": W_DEC, "b_dec": B_DEC, "threshold": THRESHOLD}
     codes = jump(some_rows() @ W_ENC.T + B_ENC, THRESHOLD)
-    for release, hookpoint in (("res", "resid_post.20"), ("mlp", "mlp_out.20"), ("att", "blocks.20.attn.hook_z")):
+    for release, hookpoint in (("res", "resid_post.20"), ("mlp", "mlp_out.20"), ("att", "z.20")):
         place = tmp_path / f"gemma-scope-2b-pt-{release}" / "layer_20" / "width_16k" / "average_l0_71"
         dictionary = agrees(
             import_dictionary(folder_of(place, {}, "", tensors, "params.npz")), codes, codes @ W_DEC + B_DEC

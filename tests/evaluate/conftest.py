@@ -89,10 +89,10 @@ def model(tokenizer: Tokenizer) -> LanguageModel:
 
 @pytest.fixture(scope="session")
 def make_corpus(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Callable[..., Corpus]:
-    def make(texts: list[Document], context: int = 16) -> Corpus:
+    def make(texts: list[Document], context: int = 16, has_bos: bool = True) -> Corpus:
         place = tmp_path_factory.mktemp("corpus") / "corpus"
         with artifact.create(place, artifact.Inputs(kind="corpus", config={}, seed=0)) as out:
-            build_corpus(out, texts, tokenizer, context=context, has_bos=True, held_out=0.4, seed=0)
+            build_corpus(out, texts, tokenizer, context=context, has_bos=has_bos, held_out=0.4, seed=0)
         return Corpus.open(place)
 
     return make
@@ -172,10 +172,10 @@ def identity() -> SparseAutoencoder:
 
 
 @pytest.fixture(scope="session")
-def harvested(tmp_path_factory: pytest.TempPathFactory, model: LanguageModel) -> Callable[[Corpus], Store]:
-    def make(corpus: Corpus) -> Store:
+def harvested_at(tmp_path_factory: pytest.TempPathFactory, model: LanguageModel) -> Callable[..., Store]:
+    def make(corpus: Corpus, hookpoints: tuple[str, ...]) -> Store:
         place = tmp_path_factory.mktemp("harvested") / "activations"
-        settings = config.Harvest(hookpoints=(HOOKPOINT,), dtype="float32")
+        settings = config.Harvest(hookpoints=hookpoints, dtype="float32")
         with (
             pytest.MonkeyPatch.context() as patch,
             artifact.create(place, artifact.Inputs(kind="activations", config={}, seed=0), bulk=BULK) as out,
@@ -186,6 +186,11 @@ def harvested(tmp_path_factory: pytest.TempPathFactory, model: LanguageModel) ->
         return Store.open(place)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def harvested(harvested_at: Callable[..., Store]) -> Callable[[Corpus], Store]:
+    return lambda corpus: harvested_at(corpus, (HOOKPOINT,))
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """The loss that a training follows is the loss that evaluate measures, on less text; asking changes nothing."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
@@ -11,9 +9,9 @@ from mohole.corpus import Corpus
 from mohole.dictionary import SparseAutoencoder
 from mohole.errors import HookpointError
 from mohole.evaluate.held_out import HeldOutLoss
-from mohole.evaluate.splice import choose_windows, measure_splice
+from mohole.evaluate.passages import choose_windows
+from mohole.evaluate.splice import ablating, splice
 from mohole.model import LanguageModel
-from mohole.store import Store
 
 HOOKPOINT = "resid_post.0"
 
@@ -29,24 +27,14 @@ def keeping(identity: SparseAutoencoder, k: int) -> SparseAutoencoder:
     )
 
 
-def held_out_mean(corpus: Corpus, store: Store, windows: np.ndarray) -> np.ndarray:
-    spans = zip(corpus.windows.start[windows], corpus.windows.length[windows], strict=True)
-    tokens = np.concatenate([np.arange(start, start + length) for start, length in spans])
-    return store.take(HOOKPOINT, tokens).astype(np.float64).mean(0)
-
-
 def test_it_is_what_evaluate_measures_on_the_same_text(
-    model: LanguageModel, identity: SparseAutoencoder, own_text: Corpus, harvested: Callable[[Corpus], Store]
+    model: LanguageModel, identity: SparseAutoencoder, own_text: Corpus
 ) -> None:
-    store = harvested(own_text)
     for max_tokens in (10_000, 150):
         loss = held_out_loss(model, own_text, max_tokens)
-        windows = choose_windows(own_text, own_text.n_documents, max_tokens, 0)
-        mean = held_out_mean(own_text, store, windows)
         settings = config.Evaluate(max_documents=own_text.n_documents, max_tokens=max_tokens)
         for k in (6, 20):
-            measures = measure_splice(model, keeping(identity, k), own_text, mean, settings, seed=0)
-            expected = {measure.name: measure for measure in measures}
+            expected = splice(model, [keeping(identity, k)], own_text, settings, seed=0)
             found = loss(keeping(identity, k))
             assert set(found) == {"ce_recovered", "ce_recovered_zero", "excess_ce"}
             for name, value in found.items():
@@ -84,7 +72,8 @@ def test_an_ablation_that_does_no_harm_recovers_nothing_that_could_be_told(
     model: LanguageModel, identity: SparseAutoencoder, own_text: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "mohole.evaluate.held_out.ablations", lambda mean: {"mean": lambda rows: rows, "zero": torch.zeros_like}
+        "mohole.evaluate.held_out.ablating",
+        lambda backdrop, ablation, *rest: [] if ablation == "mean" else ablating(backdrop, ablation, *rest),
     )
     found = held_out_loss(model, own_text)(keeping(identity, 6))
     assert found["ce_recovered"] is None

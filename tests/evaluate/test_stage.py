@@ -14,8 +14,8 @@ from mohole.corpus import Corpus, Task
 from mohole.dictionary import SparseAutoencoder
 from mohole.errors import ArtifactError, NumericsError
 from mohole.evaluate import evaluate, read_evaluation, read_recovery
+from mohole.evaluate.guards import numbers_out_of_range
 from mohole.evaluate.results import TaskResult
-from mohole.evaluate.stage import warnings_about
 from mohole.metrics import fvu
 from mohole.model import LanguageModel
 from mohole.record import plain
@@ -96,16 +96,21 @@ def test_every_measure_says_what_it_is(done: Path) -> None:
     assert set(evaluation.measures) == {
         "fvu", "r2_uncentred", "mse", "mse_per_dimension", "cosine", "length_ratio", "relative_bias", "cosine_centred",
         "fvu_by_dimension", "fvu_by_row_legacy", "fvu_trimmed", "l0", "l1", "l1_by_length", "firing_consistency", "dead", "dense",
-        *WEIGHTS, "ce_clean", "ce_replaced", "ce_mean", "ce_zero", "excess_ce", "ce_recovered", "ce_recovered_zero", "kl",
+        *WEIGHTS, "ce_clean", "ce_replaced", "excess_ce",
+        "kl", "ce_mean", "ce_recovered", "kl_mean", "kl_recovered", "ce_zero", "ce_recovered_zero", "kl_zero",
+        "kl_recovered_zero", "ce_position_mean", "ce_recovered_position_mean", "kl_position_mean",
+        "kl_recovered_position_mean", "ce_resample", "ce_recovered_resample", "kl_resample", "kl_recovered_resample",
+        "dropped", "error_norm_r2", "error_r2", "fvu_nonlinear", "outlier_variance",
     }  # fmt: skip
     for name, measure in evaluation.measures.items():
         assert measure.name == name
         assert measure.unit
         assert measure.definition
         assert measure.n > 0
-        assert (measure.masks.counted, measure.masks.scored).count("none") == (2 if name in WEIGHTS else 1)
+        n_masks = sum(mask != "none" for mask in (measure.masks.counted, measure.masks.scored))
+        assert n_masks == (name != "dropped" and name not in WEIGHTS)
         assert (measure.value is None) == bool(measure.undefined)
-        if measure.value is not None and name not in ("dead", "dense", *WEIGHTS):
+        if measure.value is not None and name not in ("dead", "dense", "dropped", "outlier_variance", *WEIGHTS):
             assert measure.low is not None
             assert measure.high is not None
             assert measure.low <= measure.value <= measure.high
@@ -138,10 +143,11 @@ def test_a_bad_row_stops_the_stage_with_its_place(
     model: LanguageModel,
     lossy: SparseAutoencoder,
     world: Corpus,
+    store: Store,
     make_store: Callable[..., Store],
     folder: Path,
 ) -> None:
-    rows = np.random.default_rng(0).normal(size=(world.n_tokens, 32))
+    rows = store.take(HOOKPOINT, store.tokens)
     rows[world.document_starts[np.flatnonzero(world.held_out)[3]]] = bad
     with pytest.raises(NumericsError, match=r"resid_post\.0: stored rows.*NaN or infinity in row"):
         evaluate(folder, model, lossy, world, make_store(world, rows), config.Evaluate(), seed=0)
@@ -163,27 +169,40 @@ def test_a_damaged_or_missing_result_is_named(done: Path, folder: Path) -> None:
 def test_numbers_that_should_not_be_are_warned_about(done: Path) -> None:
     measures = read_evaluation(done).measures
 
-    def about(tasks: tuple[TaskResult, ...] = (), **values: float | None) -> list[str]:
-        good = {"fvu": 0.01, "ce_recovered": 0.99, "ce_recovered_zero": 0.99, "dead": 0.0} | values
+    def about(tasks: tuple[TaskResult, ...] = (), **values: float | None) -> list[tuple[str, str]]:
+        names = (
+            "ce_recovered",
+            "ce_recovered_zero",
+            "ce_recovered_position_mean",
+            "ce_recovered_resample",
+            "relative_bias",
+        )
+        good = dict.fromkeys(names, 0.99) | {"fvu": 0.01, "dead": 0.0, "dense": 0.0, "dropped": 0.0} | values
         changed = {
             name: replace(measures[name], value=value, undefined="it does no harm") for name, value in good.items()
         }
-        return list(warnings_about(measures | changed, tasks, 64))
+        return [(each.name, each.sentence) for each in numbers_out_of_range(measures | changed, tasks, 64)]
 
     assert about() == []
-    for name, value, text in (
-        ("fvu", 1.2, "worse than predicting the mean"),
-        ("fvu", 0.95, "hardly better"),
-        ("ce_recovered", 1.03, "above 1"),
-        ("ce_recovered", -0.1, "more harm than the ablation"),
-        ("ce_recovered_zero", None, "undefined: it does no harm"),
-        ("dead", 7.0, "7 of 64 latents"),
+    for name, value, guard, text in (
+        ("fvu", 1.2, "fvu_above_one", "worse than predicting the mean"),
+        ("fvu", 0.95, "fvu_near_one", "hardly better"),
+        ("fvu", None, "fvu_undefined", "undefined"),
+        ("ce_recovered", 1.03, "recovered_above_one", "against mean ablation is 1.030, above 1"),
+        ("ce_recovered_resample", -0.1, "recovered_below_zero", "more harm than the ablation"),
+        ("ce_recovered_zero", None, "recovered_undefined", "against zero ablation is undefined: it does no harm"),
+        ("dead", 7.0, "dead", "7 of 64 latents"),
+        ("dense", 4.0, "dense", "4 of 64 latents"),
+        ("relative_bias", 20.0, "biased", "20 times as long"),
+        ("dropped", 0.2, "dropped", "20% of the text's tokens"),
     ):
-        (sentence,) = about(**{name: value})
+        ((found, sentence),) = about(**{name: value})
+        assert found == guard
         assert text in sentence
     lost = TaskResult("addition", 100, 1.0, 0.96, 1.0, 0.97, 0.9, 0.99)
     kept = TaskResult("facts", 100, 1.0, 0.96, 1.0, 0.99, 0.9, 0.99)
-    (sentence,) = about((lost, kept))
+    ((name, sentence),) = about((lost, kept))
+    assert name == "task_lost"
     assert "Task addition: accuracy falls from 1.000 to 0.970" in sentence
 
 
@@ -192,4 +211,4 @@ def test_a_dictionary_of_another_model_is_seen(
 ) -> None:
     wrong = replace(identity, b_dec=torch.full((32,), 20.0), nonlinearity=config.TopK(k=1))
     evaluate(folder, model, wrong, world, store, config.Evaluate(max_documents=5, recovery=False), seed=0)
-    assert "worse than predicting the mean row" in " ".join(read_evaluation(folder).warnings)
+    assert "worse than predicting the mean row" in " ".join(each.sentence for each in read_evaluation(folder).warnings)

@@ -1,4 +1,4 @@
-"""Jobs that learn something else than sparse autoencoders: to the dictionary and no further, and a second call does nothing."""
+"""Jobs that learn something else than sparse autoencoders: to its evaluation and no further, and a second call does nothing."""
 
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from tests.job.test_job import small
 from mohole.config import Recipe
 from mohole.dictionary import Crosscoder, CrossLayerTranscoder, Transcoder, load_dictionary
 from mohole.errors import ConfigError, StageError
+from mohole.evaluate import read_evaluation
 from mohole.job import run, run_verb
 from mohole.record import read_record
 
@@ -36,11 +37,16 @@ def recipe(folder: Path, **train: Any) -> Recipe:
 def test_every_kind_is_learned_from_the_same_rows(tmp_path: Path) -> None:
     for kind, learns in KINDS.items():
         settings = recipe(tmp_path / "run", learns=learns)
-        assert run(settings)[-1] == "train"
+        assert run(settings)[-2:] == ["train", "evaluate"]
         assert run(settings) == []
         found = load_dictionary(tmp_path / "run" / kind / "dictionary")
         assert isinstance(found, Transcoder | Crosscoder | CrossLayerTranscoder)
         assert found.n_latents == (128 if kind == "cross_layer_transcoder" else 64)
+        evaluation = read_evaluation(tmp_path / "run" / kind / "evaluation")
+        assert evaluation.kind == kind
+        assert evaluation.measures["fvu"].value < 1
+        assert 0 < evaluation.measures["kl"].value < evaluation.measures["kl_zero"].value
+        assert ("fvu/mlp_out.1" in evaluation.measures) == (kind != "transcoder")
         record = read_record(tmp_path / "run" / kind / "dictionary" / "record.jsonl")
         assert record[-1]["fvu"] < 0.7 * record[0]["fvu"]
     transcoder = load_dictionary(tmp_path / "run" / "transcoder" / "dictionary")
@@ -57,8 +63,8 @@ def test_what_cannot_be_learned_is_refused_before_anything_is_made(tmp_path: Pat
         run(recipe(tmp_path / "run", learns=KINDS["transcoder"], live_rows=4096))
     with pytest.raises(ConfigError, match=r"writes: 1 hookpoints, and reads has 2; a layer has one of each"):
         recipe(tmp_path / "run", learns=KINDS["cross_layer_transcoder"] | {"writes": ["mlp_out.0"]})
-    with pytest.raises(StageError, match=r"evaluate: not for a transcoder yet"):
-        run_verb(recipe(tmp_path / "run", learns=KINDS["transcoder"]), "evaluate")
+    with pytest.raises(StageError, match=r"catalogue: not for a transcoder yet"):
+        run_verb(recipe(tmp_path / "run", learns=KINDS["transcoder"]), "catalogue")
     assert not (tmp_path / "run").exists()
 
 

@@ -33,7 +33,7 @@ def direction(model: LanguageModel, size: float = 1.0) -> Tensor:
 def test_the_self_test_passes(tiny: Tiny, family: str) -> None:
     measured = measure(tiny(family))
     assert measured.first_failure() is None
-    assert len(measured.checks) == 3 * tiny(family).n_layers + 2
+    assert len(measured.checks) == 5 * tiny(family).n_layers + 2
 
 
 def test_at_least_fifteen_families_are_in_the_table() -> None:

@@ -12,7 +12,7 @@ from mohole.model import all_hookpoints, parse_hookpoint
 def test_every_name_is_read_back_as_itself(n_layers: int) -> None:
     points = all_hookpoints(n_layers)
     assert [parse_hookpoint(str(point), n_layers=n_layers) for point in points] == points
-    assert len({str(point) for point in points}) == 1 + 5 * n_layers
+    assert len({str(point) for point in points}) == 1 + 6 * n_layers
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,8 @@ def test_every_name_is_read_back_as_itself(n_layers: int) -> None:
         ("blocks.0.hook_resid_pre", "resid_pre.0"),
         ("blocks.2.hook_attn_out", "attn_out.2"),
         ("blocks.11.hook_mlp_out", "mlp_out.11"),
+        ("blocks.4.attn.hook_z", "z.4"),
+        ("z.4.11", "z.4.11"),
     ],
 )
 def test_transformer_lens_names_are_translated(given_name: str, meant: str) -> None:
@@ -42,7 +44,10 @@ def test_transformer_lens_names_are_translated(given_name: str, meant: str) -> N
         ("resid_post.1.2", "needs a layer counted from 0"),
         ("embed.0", "embed has no layer"),
         ("blocks.3.hook_mlp_in", "before the norm"),
-        ("blocks.3.attn.hook_z", "no such hookpoint"),
+        ("blocks.3.attn.hook_q", "no such hookpoint in mohole"),
+        ("z.3.x", "needs a layer counted from 0, as in z.0"),
+        ("attn_out.3.1", "needs a layer counted from 0"),
+        ("z.12.0", "z.12.0: gpt2 has 12 layers (0-11)"),
         ("blocks.3.hook_resid_mid", "no such hookpoint in mohole"),
         ("", "no such hookpoint"),
     ],

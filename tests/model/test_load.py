@@ -68,7 +68,7 @@ def test_a_saved_model_is_loaded_again_the_same(saved: tuple[LanguageModel, Path
     )
     assert (loaded.context, loaded.bos_id, loaded.special_ids) == (64, 0, {0, 1})
     assert loaded.self_test is not None
-    assert loaded.hookpoints()[:3] == ["embed", "resid_pre.0", "attn_out.0"]
+    assert loaded.hookpoints()[:3] == ["embed", "resid_pre.0", "z.0"]
     assert load_model(str(folder), dtype="bfloat16").logits(tokens).dtype == torch.bfloat16
 
 

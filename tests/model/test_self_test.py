@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mohole.errors import ModelError
+from mohole.errors import HookpointError, ModelError
 from mohole.model import LanguageModel, new_model
 from mohole.model.families import BLOOM, FALCON, FAMILIES, GPT2, GRANITE, LLAMA, NEOX, OPT, SANDWICH, Layout
 from mohole.model.hooks import Site
@@ -136,3 +136,34 @@ def test_a_missing_module_names_itself(tiny: Tiny) -> None:
     with pytest.raises(ModelError, match=r"feed_forward: LlamaDecoderLayer has no such module"):
         LanguageModel(tiny("llama").hf, replace(LLAMA, mlp_out="feed_forward"), name="wrong")
     assert isinstance(tiny("llama")._anatomy.sites["mlp_out.0"], Site)
+
+
+NO_Z = [
+    ("a projection of another kind", "llama", replace(LLAMA, z="mlp.down_proj"), "attn_out.0 fails with error 1 "),
+    ("what the heads are made of", "llama", replace(LLAMA, z="self_attn.q_proj"), "attn_out.0 fails with error"),
+    (
+        "after the projection and its norm",
+        "gemma2",
+        replace(SANDWICH, z="self_attn.v_proj"),
+        "attn_out.0 fails with error",
+    ),
+    ("a module that is not there", "llama", replace(LLAMA, z="self_attn.dense"), "layer 0 has no self_attn.dense"),
+    ("no such place", "gpt2", replace(GPT2, z=None), "no module of it takes the heads' outputs"),
+]
+
+
+@pytest.mark.parametrize(("name", "layout", "reason"), [case[1:] for case in NO_Z], ids=[case[0] for case in NO_Z])
+def test_a_model_whose_z_cannot_be_proved_is_kept_without_it(
+    tiny: Tiny, name: str, layout: Layout, reason: str
+) -> None:
+    model = LanguageModel(tiny(name).hf, layout, name="some")
+    prove_hookpoints(model)
+    assert model.heads is None
+    assert not [hookpoint for hookpoint in model.hookpoints() if hookpoint.startswith("z")]
+    for hookpoint in ("z.0", "z.0.1", "blocks.0.attn.hook_z"):
+        with pytest.raises(
+            HookpointError, match=f"the {model.family} family offers no z: .*attn_out.0 is what"
+        ) as caught:
+            model.read(torch.tensor([[1, 2]]), [hookpoint])
+        assert reason in str(caught.value)
+    model.read(torch.tensor([[1, 2]]), ["attn_out.0"])

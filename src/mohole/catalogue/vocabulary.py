@@ -11,7 +11,10 @@ from torch import Tensor
 from mohole.dictionary import Dictionary
 
 _BATCH_LATENTS = 256
-_OFF_STREAM = "mlp_in"  # rows here are what the MLP reads, not what is added to the stream
+_OFF_STREAM = (
+    "mlp_in.",
+    "z.",
+)  # rows here are what the MLP or the output projection reads, not what is added to the stream
 
 
 @runtime_checkable
@@ -44,7 +47,7 @@ def promoted_and_suppressed(
 
     Only entries in `seen` (the corpus's own tokens) take part: unused entries and byte fallbacks have arbitrary directions and
     otherwise head the lists. Logits are centred on the mean over `seen`, since a softmax ignores what all entries share.
-    Places that cannot be filled have id -1: a small vocabulary, or a hookpoint outside the stream (`mlp_in`).
+    Places that cannot be filled have id -1: a small vocabulary, or a hookpoint outside the stream (`mlp_in`, `z`).
     """
     ids = np.full((dictionary.n_latents, 2 * n), -1, dtype=np.int32)
     logits = np.zeros((dictionary.n_latents, 2 * n), dtype=np.float32)

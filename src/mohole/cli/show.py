@@ -17,6 +17,7 @@ from mohole.visible import visible
 _MEANINGS = {
     "embed": "what a token's identity adds to the residual stream",
     "resid_pre": "the residual stream entering the layer",
+    "z": "the outputs of its heads side by side, before they are mixed; z.L.H is head H's",
     "attn_out": "what the layer's attention adds to it",
     "mlp_in": "what the layer's MLP reads, after its norm",
     "mlp_out": "what the layer's MLP adds to it",
@@ -29,14 +30,19 @@ def show_hookpoints(model: str) -> None:
     from mohole.model import load_model
 
     loaded = load_model(model)
+    heads = "" if loaded.heads is None else f", {loaded.heads.n} heads of {loaded.heads.width}"
     table = Table(
-        title=Text(visible(f"{loaded.name}: {loaded.family}, {loaded.n_layers} layers, d_model {loaded.d_model}")),
+        title=Text(
+            visible(f"{loaded.name}: {loaded.family}, {loaded.n_layers} layers, d_model {loaded.d_model}{heads}")
+        ),
         title_justify="left",
     )
     table.add_column("hookpoint")
     table.add_column("layers")
     table.add_column("what it is")
     for kind, meaning in _MEANINGS.items():
+        if kind == "z" and loaded.heads is None:
+            continue
         name, layers = (kind, "") if kind == "embed" else (f"{kind}.L", f"0-{loaded.n_layers - 1}")
         table.add_row(name, layers, meaning)
     Console().print(table)

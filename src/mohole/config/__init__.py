@@ -189,6 +189,8 @@ class Evaluate(Table):
     """Prompts of each task, the first ones."""
     max_rows: Count = 200_000
     """Held-out rows for FVU, L0, densities and recovery, drawn as whole documents by keyed hash."""
+    dark_matter_rows: Count = 20_000
+    """Held-out rows for what is unexplained: by class of token, and by a linear map fitted on half of their documents."""
     recovery: Flag = True
     """Score latents against the corpus's truth, where it has any."""
     selection_rows: Count = 60_000

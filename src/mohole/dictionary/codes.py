@@ -33,6 +33,10 @@ class SparseCodes:
         """Active latents of each row; their mean is L0."""
         return torch.diff(self.row_starts)
 
+    def cpu(self) -> "SparseCodes":
+        """The same codes in main memory."""
+        return SparseCodes(self.row_starts.cpu(), self.latents.cpu(), self.values.cpu(), self.n_latents)
+
     def dense(self) -> Float[Tensor, "row latent"]:
         """As a matrix. For small dictionaries and tests: memory is rows x latents."""
         dense = self.values.new_zeros(self.n_rows, self.n_latents)

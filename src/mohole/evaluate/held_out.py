@@ -3,43 +3,32 @@
 The text, the model's own loss on it and both ablations are run once; each look at a dictionary is one more pass of the model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mohole.corpus import Corpus
-from mohole.dictionary import Dictionary
+from mohole.dictionary import SparseAutoencoder
 from mohole.errors import HookpointError
-from mohole.evaluate.splice import (
-    MASKS,
-    Passage,
-    ablations,
-    add_losses,
-    choose_windows,
-    definitions,
-    passages,
-    rebuild,
-    require_pairs,
-)
+from mohole.evaluate.ablations import Ablation, Backdrop
+from mohole.evaluate.passages import SCORED, Passage, choose_windows, masks_at, passages, require_pairs
+from mohole.evaluate.splice import ablating, add_losses, clean_run, definitions, predictions
+from mohole.evaluate.standin import stand_in, together
 from mohole.metrics import DocumentSums, token_nats
-from mohole.model import LanguageModel
-
-Float64 = NDArray[np.float64]
+from mohole.model import Edit, LanguageModel
 
 _FOLLOWED = ("ce_recovered", "ce_recovered_zero", "excess_ce")
-_COLUMNS = ("pairs", "clean", "replaced", "mean", "zero")
+_ABLATIONS: tuple[Ablation, ...] = ("mean", "zero")
+_COLUMNS = ("pairs", "clean", "replaced", *_ABLATIONS)
 
 
 class HeldOutLoss:
     """What the model loses on some held-out windows with a dictionary in the place of its activation.
 
-    The windows are the first of those that `evaluate` measures on. The mean row of the ablation is that of the replaced
-    positions themselves.
+    The windows are the first of those that `evaluate` measures on.
     """
 
     def __init__(
@@ -48,15 +37,17 @@ class HeldOutLoss:
         """Raises: StageError: no pair of tokens in the held-out windows."""
         self._model, self._hookpoint = model, model.canonical(hookpoint)
         chosen = choose_windows(corpus, corpus.n_documents, max_tokens, seed)
-        self._passages = list(passages(model, corpus, chosen, batch_tokens))
+        self._passages = require_pairs(list(passages(model, corpus, chosen, batch_tokens)))
         self._fixed: list[dict[str, Float[Tensor, " _"]]] = []
-        changes = {"clean": None, **(ablations(self._mean_row()) if self._passages else {})}
+        backdrop = Backdrop(model, [self._hookpoint], self._passages, seed)
         for passage in self._passages:
-            self._fixed.append({name: self._nats(passage, change) for name, change in changes.items()})
+            own = {"clean": token_nats(clean_run(model, [], passage)[0], passage.targets)}
+            for ablation in _ABLATIONS:
+                own[ablation] = self._nats(passage, ablating(backdrop, ablation, [self._hookpoint], passage))
+            self._fixed.append(own)
         self._n_tokens = sum(passage.n_tokens for passage in self._passages)
-        require_pairs(self._sums([fixed["clean"] for fixed in self._fixed]))
 
-    def __call__(self, dictionary: Dictionary) -> dict[str, float | None]:
+    def __call__(self, dictionary: SparseAutoencoder) -> dict[str, float | None]:
         """CE recovered against both ablations, and the excess in nats. None where the ablation does no harm.
 
         Raises:
@@ -64,8 +55,8 @@ class HeldOutLoss:
         """
         if dictionary.hookpoint != self._hookpoint:
             raise HookpointError(f"{dictionary.hookpoint}: the loss of {self._hookpoint} is measured here")
-        change = rebuild(dictionary)
-        sums = self._sums([self._nats(passage, change) for passage in self._passages])
+        own = [stand_in(dictionary, self._model)]
+        sums = self._sums([self._nats(passage, together(own, passage.is_text, {})) for passage in self._passages])
         return {name: value for name, value in _values(sums).items() if name in _FOLLOWED}
 
     def stamp(self) -> Mapping[str, Any]:
@@ -78,8 +69,8 @@ class HeldOutLoss:
             "n_pairs": int(sums.total("pairs")),
             "n_tokens": self._n_tokens,
             "n_documents": len(sums.documents),
-            "replaced": MASKS.replaced,
-            "scored": MASKS.scored,
+            "replaced": masks_at([self._hookpoint]).replaced,
+            "scored": SCORED,
             "mean_row": "of the replaced positions",
             **unchanged,
             "measures": {
@@ -88,15 +79,8 @@ class HeldOutLoss:
             },
         }
 
-    def _mean_row(self) -> Float64:
-        total, n_rows = torch.zeros(self._model.d_model, dtype=torch.float64), 0
-        for passage in self._passages:
-            rows = self._model.read(passage.tokens, [self._hookpoint])[self._hookpoint].cpu()[passage.is_text]
-            total, n_rows = total + rows.double().sum(0), n_rows + len(rows)
-        return np.asarray((total / n_rows).numpy())
-
-    def _nats(self, passage: Passage, change: Any) -> Float[Tensor, " pair"]:
-        return token_nats(passage.predictions(self._model, self._hookpoint, change), passage.targets)
+    def _nats(self, passage: Passage, edits: Sequence[Edit]) -> Float[Tensor, " pair"]:
+        return token_nats(predictions(self._model, passage, edits), passage.targets)
 
     def _sums(self, replaced: list[Float[Tensor, " _"]]) -> DocumentSums:
         sums = DocumentSums(_COLUMNS)

@@ -37,16 +37,62 @@ class TaskResult:
 
 
 @dataclass(frozen=True, slots=True)
+class ErrorClass:
+    """What is unexplained of one class of tokens. Classes do not overlap, so shares add up to 1."""
+
+    name: str
+    n: int
+    share_of_rows: float
+    share_of_error: Measure
+    fvu: Measure
+
+
+@dataclass(frozen=True, slots=True)
+class DenseLatent:
+    """A latent that fires in more than a tenth of the rows."""
+
+    latent: int
+    density: float
+    mean_cosine: float | None
+    """Cosine of its decoder row with the mean row: near 1 or -1 it carries the mean, which is a bias's work. None: no length."""
+
+
+@dataclass(frozen=True, slots=True)
+class DarkMatter:
+    """What the dictionary leaves unexplained, class by class, and what it explains by latents that nearly always fire."""
+
+    n_rows: int
+    classes: tuple[ErrorClass, ...]
+    dense: tuple[DenseLatent, ...]
+    """The densest, at most 50."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caution:
+    """A number that should not be what it is."""
+
+    name: str
+    """Which guard saw it; stays the same from release to release."""
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """How well a dictionary stands in for the activation."""
 
     hookpoint: str
+    """Where it stands, for people: `resid_post.3`, `mlp_in.3 -> mlp_out.3`."""
+    kind: str
+    """What it is: `sae`, `transcoder`, `crosscoder`, `cross_layer_transcoder`."""
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
     n_latents: int
     measures: dict[str, Measure]
     tasks: tuple[TaskResult, ...]
     density: DensityHistogram
-    warnings: tuple[str, ...]
-    """Whole sentences about numbers that should not be what they are. Empty is good."""
+    dark_matter: DarkMatter
+    warnings: tuple[Caution, ...]
+    """Numbers that should not be what they are. Empty is good."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ class Row:
 
 
 class RowSums:
-    """All sums over the rows of one hookpoint. The mean row and the number of rows are known before the first is added."""
+    """All sums over the rows that a dictionary rebuilds. Their mean and their number are known before the first is added."""
 
     def __init__(self, mean: Float64, n_rows: int, norms: Float[Tensor, " latent"]) -> None:
         self.rebuilt = LongestApart(-(-n_rows // _LONGEST))
@@ -73,22 +73,7 @@ class RowSums:
             (self.sizes.documents, whole.n_rows, _sizes(self.sizes)),
             (places.documents, whole.n_rows, _places(places)),
         ):
-            for row in rows:
-                yield measured(
-                    row.statistic,
-                    documents,
-                    seed=seed,
-                    name=row.name,
-                    unit=row.unit,
-                    n=n,
-                    n_of="rows",
-                    masks=Masks(counted=COUNTED),
-                    baseline=row.baseline,
-                    definition=row.definition,
-                    undefined="no latent fired"
-                    if row.name == "firing_consistency"
-                    else "the counted rows have no variance",
-                )
+            yield from (_measured(row, documents, n, seed) for row in rows)
         yield from self._counts()
 
     def _counts(self) -> Iterator[Measure]:
@@ -111,6 +96,27 @@ class RowSums:
                 baseline="",
                 definition=definition,
             )
+
+
+def rebuilt_measures(sums: Reconstruction, seed: int, of: str) -> Iterator[Measure]:
+    """The numbers of one hookpoint of several; `of` goes behind each name."""
+    return (_measured(row, sums.documents, sums.n_rows, seed, of) for row in _rebuilt(sums))
+
+
+def _measured(row: Row, documents: Int64, n: int, seed: int, of: str = "") -> Measure:
+    return measured(
+        row.statistic,
+        documents,
+        seed=seed,
+        name=row.name + of,
+        unit=row.unit,
+        n=n,
+        n_of="rows",
+        masks=Masks(counted=COUNTED),
+        baseline=row.baseline,
+        definition=row.definition,
+        undefined="no latent fired" if row.name == "firing_consistency" else "the counted rows have no variance",
+    )
 
 
 def _rebuilt(sums: Reconstruction) -> tuple[Row, ...]:

@@ -1,18 +1,20 @@
 """Which rows are looked at, and their way through a dictionary into sums. What the sums say is in row_measures.py."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mohole.corpus import Corpus, within_budget
-from mohole.dictionary import Dictionary
 from mohole.errors import StageError
-from mohole.evaluate.row_measures import RowSums
+from mohole.evaluate.row_measures import RowSums, rebuilt_measures
+from mohole.evaluate.standin import StandIn
 from mohole.keys import Use
-from mohole.metrics import DensityHistogram, MeanRow, Measure, require_finite, row_norms
+from mohole.metrics import Firing, MeanRow, Measure, Reconstruction, require_finite
 from mohole.progress import track
 from mohole.store import Store
 
@@ -63,35 +65,63 @@ class RowQuality:
     """What the held-out rows say."""
 
     measures: tuple[Measure, ...]
-    density: DensityHistogram
+    firing: Firing
     mean: Float64
-    """The mean row, for mean ablation."""
+    """The mean of what is to be rebuilt, the columns of all hookpoints side by side."""
 
 
-def measure_rows(store: Store, rows: Rows, dictionary: Dictionary, *, seed: int) -> RowQuality:
+def take(store: Store, hookpoints: Sequence[str], tokens: Int64, place: str) -> dict[str, Float[Tensor, "row d"]]:
+    """Stored rows of these tokens at each hookpoint.
+
+    Raises:
+        NumericsError: one is not finite.
+    """
+    rows = {name: torch.from_numpy(store.take(name, tokens)) for name in dict.fromkeys(hookpoints)}
+    for name, values in rows.items():
+        require_finite(values, f"{name}: stored rows, {place},")
+    return rows
+
+
+def measure_rows(store: Store, rows: Rows, spliced: StandIn, *, seed: int) -> RowQuality:
     """Read the rows for their mean, then encode and decode them once, and measure.
 
     Raises:
         NumericsError: a row or its reconstruction is not finite.
     """
-    hookpoint = dictionary.hookpoint
-    mean = mean_row(store, rows, hookpoint)
-    norms = row_norms(dictionary.directions(torch.arange(dictionary.n_latents)))
-    sums = RowSums(mean, len(rows), norms)
-    with track(f"evaluate {hookpoint}: rows", len(rows), "rows") as tracker:
-        for part in chunks(len(rows), dictionary.n_latents):
-            target = torch.from_numpy(store.take(hookpoint, rows.tokens[part]))
-            require_finite(target, f"{hookpoint}: stored rows, from row {part.start} of the held-out ones,")
-            codes = dictionary.encode(target)
-            output = dictionary.decode(codes)
-            sums.add(target, output, codes, rows.documents[part], place=f"{hookpoint}: reconstruction")
-            tracker.advance(len(target))
-    return RowQuality(tuple(sums.measures(seed)), sums.firing.histogram(), mean)
+    mean = np.concatenate([mean_row(store, rows, name) for name in spliced.writes])
+    sums = RowSums(mean, len(rows), spliced.direction_norms.cpu())
+    parts = {name: Reconstruction() for name in spliced.writes} if len(spliced.writes) > 1 else {}
+    with track(f"evaluate {spliced.name}: rows", len(rows), "rows") as tracker:
+        for part in chunks(len(rows), spliced.n_latents):
+            documents, where = rows.documents[part], f"from row {part.start} of the held-out ones"
+            stored = take(store, (*spliced.reads, *spliced.writes), rows.tokens[part], where)
+            outputs, codes = spliced.rebuild(stored)
+            outputs = {name: output.cpu() for name, output in outputs.items()}
+            place = f"{', '.join(spliced.writes)}: reconstruction"
+            sums.add(*_columns(stored, outputs), codes.cpu(), documents, place=place)
+            for name, own in parts.items():
+                own.add(stored[name], outputs[name], documents, place=f"{name}: reconstruction")
+            tracker.advance(len(documents))
+    named = [measure for name, own in parts.items() for measure in rebuilt_measures(own, seed, f"/{name}")]
+    return RowQuality((*sums.measures(seed), *named), sums.firing, mean)
 
 
 def mean_row(store: Store, rows: Rows, hookpoint: str) -> Float64:
-    """The mean of the stored rows. A pass of its own: what is divided by a distance from it cannot be mended afterwards."""
+    """The mean of the stored rows. A pass of its own: what is divided by a distance from it cannot be mended afterwards.
+
+    Raises:
+        NumericsError: a row is not finite.
+    """
     mean = MeanRow(store.d_model(hookpoint))
     for start in range(0, len(rows), _READ_ROWS):
-        mean.add(torch.from_numpy(store.take(hookpoint, rows.tokens[start : start + _READ_ROWS])))
+        where = f"from row {start} of the held-out ones"
+        mean.add(take(store, (hookpoint,), rows.tokens[start : start + _READ_ROWS], where)[hookpoint])
     return mean.value
+
+
+def _columns(stored: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """What is rebuilt and what it is rebuilt as, all hookpoints' columns side by side."""
+    if len(outputs) == 1:
+        ((name, output),) = outputs.items()
+        return stored[name], output
+    return torch.cat([stored[name] for name in outputs], 1), torch.cat(list(outputs.values()), 1)

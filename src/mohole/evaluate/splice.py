@@ -1,168 +1,140 @@
-"""What the model loses when the reconstruction stands in for the activation: CE, KL, and ablations to compare with.
+"""What the model loses when reconstructions stand in for its activations: CE, KL, and ablations to compare with.
 
-Windows run alone, padded on the right, as in harvest. BOS and special tokens are never replaced; a prediction is scored
-where both its source and its target are text, so every scored prediction has a replaced source.
+One dictionary or many, of any kind, all in place in the same pass. The untouched run is made once for every batch; the
+reconstruction and each ablation replace the same positions of the same hookpoints, and the same predictions are scored.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
 from mohole.config import Evaluate
-from mohole.corpus import Corpus, Windows, batches, keyed_order
-from mohole.dictionary import Dictionary
-from mohole.errors import StageError
-from mohole.keys import Use
-from mohole.metrics import DocumentSums, Masks, Measure, ce_recovered, kl_nats, measured, scored_pairs, token_nats
+from mohole.corpus import Corpus
+from mohole.dictionary import AnyDictionary
+from mohole.evaluate.ablations import ABLATIONS, Ablation, Backdrop
+from mohole.evaluate.passages import SCORED, Passage, held_out_passages, masks_at
+from mohole.evaluate.standin import StandIn, replacing, require_apart, stand_in, together
+from mohole.metrics import DocumentSums, Masks, Measure, ce_recovered, kl_nats, kl_recovered, measured, token_nats
 from mohole.metrics.measure import Statistic, ratio
 from mohole.model import Edit, LanguageModel
 from mohole.progress import track
 
-Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
-Change = Callable[[Float[Tensor, "row d"]], Float[Tensor, "row d"]]
 
-MASKS = Masks(
-    replaced="every token of the text; not BOS, not padding, not special tokens; the same in ablations",
-    scored="pairs (token, next token) inside a window, both of them text; not BOS, not padding",
-)
-_COLUMNS = ("pairs", "clean", "replaced", "mean", "zero", "kl")
-_LOGITS = 1 << 25  # logits held at once per pass: 128 MB in float32
+Means = Callable[[str], Statistic]
+
+BASELINES: Mapping[Ablation, str] = {
+    "mean": "mean ablation",
+    "zero": "zero ablation",
+    "position_mean": "position-mean ablation",
+    "resample": "resample ablation",
+}
+_NO_OTHER = "the measured text is of one document, so there is no other to draw rows from"
+_NO_HARM = "the ablation does the model no harm, so there is nothing to recover"
+
+
+def splice(
+    model: LanguageModel, dictionaries: Sequence[AnyDictionary], corpus: Corpus, settings: Evaluate, *, seed: int
+) -> dict[str, Measure]:
+    """What the model loses on held-out documents with all these dictionaries in place at once, by name of the measure.
+
+    Raises:
+        StageError: no pair of tokens in the held-out documents, or two dictionaries write one place.
+        HookpointError: the model has no such place, or rows of another width there.
+        NumericsError: a loss is not finite.
+    """
+    stand_ins = [stand_in(dictionary, model) for dictionary in dictionaries]
+    return {measure.name: measure for measure in measure_splice(model, stand_ins, corpus, settings, seed=seed)}
 
 
 def measure_splice(
-    model: LanguageModel, dictionary: Dictionary, corpus: Corpus, mean: Float64, settings: Evaluate, *, seed: int
+    model: LanguageModel, stand_ins: Sequence[StandIn], corpus: Corpus, settings: Evaluate, *, seed: int
 ) -> tuple[Measure, ...]:
-    """CE clean, replaced and ablated, KL, excess, recovered, over held-out documents.
-
-    Args:
-        mean: the row that mean ablation puts everywhere.
-
-    Raises:
-        StageError: no pair of tokens in the held-out documents.
-        NumericsError: a loss is not finite.
-    """
-    chosen = choose_windows(corpus, settings.max_documents, settings.max_tokens, seed)
-    sums = DocumentSums(_COLUMNS)
-    changes = {"replaced": rebuild(dictionary), **ablations(mean)}
-    n_tokens = int(corpus.windows.length[chosen].sum())
-    with track(f"evaluate {dictionary.hookpoint}: splice", n_tokens, "tokens") as tracker:
-        for passage in passages(model, corpus, chosen, settings.batch_tokens):
-            columns = _losses(model, dictionary.hookpoint, passage, changes)
-            add_losses(sums, passage, columns, dictionary.hookpoint)
+    """As `splice`, of dictionaries made ready."""
+    places = require_apart(stand_ins)
+    passages, n_tokens = held_out_passages(model, corpus, settings, seed)
+    title = f"evaluate {'; '.join(each.name for each in stand_ins)}: splice"
+    with track(title, sum(passage.n_tokens for passage in passages), "tokens") as tracker:
+        backdrop = Backdrop(model, places, passages, seed)
+        sums = DocumentSums(columns_of(backdrop.available))
+        for passage in passages:
+            add_losses(sums, passage, _losses(model, stand_ins, backdrop, places, passage), ", ".join(places))
             tracker.advance(passage.n_tokens)
-    require_pairs(sums)
-    return tuple(_measures(sums, seed))
+    return (*_measures(sums, masks_at(places), seed), _dropped(passages, n_tokens, places))
 
 
-def choose_windows(corpus: Corpus, max_documents: int, max_tokens: int, seed: int) -> Int64:
-    """Windows (by number) of held-out documents in keyed order, until there are enough documents or tokens."""
-    held_out = np.flatnonzero(corpus.held_out)
-    ordered = held_out[keyed_order(held_out, seed=seed, use=Use.MEASURED_DOCUMENTS)][:max_documents]
-    document = corpus.document_of(corpus.windows.start)
-    first, last = np.searchsorted(document, ordered), np.searchsorted(document, ordered, side="right")
-    numbers = np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)])
-    n_chosen = max(1, int((np.cumsum(corpus.windows.length[numbers]) <= max_tokens).sum()))
-    return numbers[:n_chosen]
+def _dropped(passages: Sequence[Passage], n_tokens: int, places: Sequence[str]) -> Measure:
+    n_replaced = sum(len(passage.replaced_tokens) for passage in passages)
+    return Measure(
+        name="dropped",
+        value=1.0 - n_replaced / n_tokens,
+        unit="share of tokens",
+        low=None,
+        high=None,
+        n=n_tokens,
+        n_of="tokens",
+        n_documents=len(np.unique(np.concatenate([passage.replaced_documents for passage in passages]))),
+        masks=Masks(replaced=masks_at(places).replaced),
+        baseline="",
+        definition="tokens of the measured text that are never replaced: special tokens, and windows without a pair to score",
+    )
 
 
-def rebuild(dictionary: Dictionary) -> Change:
-    """Rows into their reconstruction, wherever the model computes them."""
-    return lambda rows: dictionary.decode(dictionary.encode(rows.float().cpu())).to(rows)
-
-
-def replacing(hookpoint: str, replaced: Bool[Tensor, "batch position"], change: Change) -> Edit:
-    """An edit that changes the rows at the positions to be replaced, and no others."""
-
-    def edit(rows: Tensor, _first_position: int) -> Tensor:
-        mask = replaced.to(rows.device)
-        if bool(mask.any()):
-            rows[mask] = change(rows[mask])
-        return rows
-
-    return Edit(hookpoint, edit)
-
-
-@dataclass(frozen=True)
-class Passage:
-    """Some windows as one batch for the model."""
-
-    tokens: Int[Tensor, "batch position"]
-    is_text: Bool[Tensor, "batch position"]
-    """Positions to be replaced."""
-    scored: Bool[Tensor, "batch position_less_one"]
-    targets: Int[Tensor, " pair"]
-    documents: Int64
-    """The document of each scored pair."""
-    n_tokens: int
-
-    def predictions(self, model: LanguageModel, hookpoint: str, change: Change | None) -> Float[Tensor, "pair vocab"]:
-        """Logits of the scored pairs, with the rows at `hookpoint` changed; None: the model untouched."""
-        edits = [] if change is None else [replacing(hookpoint, self.is_text, change)]
-        return model.logits(self.tokens, edits).cpu()[:, :-1][self.scored]
-
-
-def passages(model: LanguageModel, corpus: Corpus, chosen: Int64, batch_tokens: int) -> Iterator[Passage]:
-    """These windows (by number) in batches of like length; those without a pair to score are left out."""
-    windows = Windows(corpus.windows.start[chosen], corpus.windows.length[chosen])
-    room = max(corpus.context, min(batch_tokens, _LOGITS // model.vocab_size))
-    for batch in batches(windows, room):
-        tokens = torch.from_numpy(corpus.window_tokens(chosen[batch], model.bos_id if corpus.has_bos else None))
-        is_text = text_mask(tokens, windows.length[batch], int(corpus.has_bos), model.special_ids)
-        scored = scored_pairs(is_text)
-        targets = tokens[:, 1:][scored]
-        if len(targets) == 0:
-            continue
-        documents = corpus.document_of(windows.start[batch])[scored.nonzero()[:, 0].numpy()]
-        yield Passage(tokens, is_text, scored, targets, documents, int(windows.length[batch].sum()))
-
-
-def ablations(mean: Float64) -> dict[str, Change]:
-    """What the reconstruction is held against: every row the mean row, or zero."""
-    average = torch.from_numpy(mean).float()
-    return {"mean": lambda rows: average.to(rows).expand_as(rows), "zero": torch.zeros_like}
+def columns_of(ablations: Sequence[Ablation]) -> tuple[str, ...]:
+    """What is summed over pairs: nats of the clean and of each changed model, and KL from clean."""
+    return ("pairs", "clean", "replaced", "kl", *ablations, *(f"kl_{ablation}" for ablation in ablations))
 
 
 def _losses(
-    model: LanguageModel, hookpoint: str, passage: Passage, changes: Mapping[str, Change]
+    model: LanguageModel, stand_ins: Sequence[StandIn], backdrop: Backdrop, places: Sequence[str], passage: Passage
 ) -> dict[str, Float[Tensor, " pair"]]:
-    clean = passage.predictions(model, hookpoint, None)
+    clean, rows = clean_run(model, stand_ins, passage)
     found = {"clean": token_nats(clean, passage.targets)}
-    for name, change in changes.items():
-        logits = passage.predictions(model, hookpoint, change)
-        found[name] = token_nats(logits, passage.targets)
-        if name == "replaced":
-            found["kl"] = kl_nats(clean, logits)
+    changes = {"": together(stand_ins, passage.is_text, rows)}
+    for ablation in backdrop.available:
+        changes[ablation] = ablating(backdrop, ablation, places, passage)
+    for name, edits in changes.items():
+        logits = predictions(model, passage, edits)
+        found[name or "replaced"] = token_nats(logits, passage.targets)
+        found[f"kl_{name}" if name else "kl"] = kl_nats(clean, logits)
     return found
 
 
-def add_losses(
-    sums: DocumentSums, passage: Passage, losses: Mapping[str, Float[Tensor, " pair"]], hookpoint: str
-) -> None:
+def clean_run(
+    model: LanguageModel, stand_ins: Sequence[StandIn], passage: Passage
+) -> tuple[Float[Tensor, "pair vocab"], dict[str, Float[Tensor, "batch position d"]]]:
+    """Logits of the scored pairs, the model untouched, and the rows that stand-ins need of this run."""
+    logits, rows = model.logits_and_rows(passage.tokens, [name for each in stand_ins for name in each.needs_clean])
+    return logits.cpu()[:, :-1][passage.scored], rows
+
+
+def predictions(model: LanguageModel, passage: Passage, edits: Sequence[Edit]) -> Float[Tensor, "pair vocab"]:
+    """Logits of the scored pairs."""
+    return model.logits(passage.tokens, edits).cpu()[:, :-1][passage.scored]
+
+
+def ablating(backdrop: Backdrop, ablation: Ablation, places: Sequence[str], passage: Passage) -> list[Edit]:
+    """The ablation at every place that a stand-in writes, at the same positions."""
+    return [
+        replacing(place, passage.is_text, partial(_put, backdrop.rows(ablation, place, passage))) for place in places
+    ]
+
+
+def _put(rows: Tensor, found: Tensor) -> Tensor:
+    return rows
+
+
+def add_losses(sums: DocumentSums, passage: Passage, losses: Mapping[str, Float[Tensor, " pair"]], where: str) -> None:
     """Add nats of scored pairs, by column."""
     columns = {"pairs": torch.ones(len(passage.targets), dtype=torch.float64), **losses}
     values = torch.stack([columns[name] for name in sums.columns], dim=1).numpy()
-    sums.add(passage.documents, values, place=f"{hookpoint}: nats of {', '.join(sums.columns[1:])}")
-
-
-def require_pairs(sums: DocumentSums) -> None:
-    """Raises: StageError: nothing was scored."""
-    if len(sums.documents) == 0:
-        raise StageError("evaluate: held-out documents hold no two tokens in a row; give longer text")
-
-
-def text_mask(
-    tokens: Tensor, lengths: Int64, first: int, special_ids: frozenset[int]
-) -> Bool[Tensor, "batch position"]:
-    """Which positions of a padded batch are text: after BOS, before padding, and no special token."""
-    position = torch.arange(tokens.shape[1])[None]
-    inside = (position >= first) & (position < first + torch.from_numpy(lengths)[:, None])
-    return inside & ~torch.isin(tokens, torch.tensor(sorted(special_ids), dtype=tokens.dtype))
+    sums.add(passage.documents, values, place=f"{where}: nats of {', '.join(sums.columns[1:])}")
 
 
 @dataclass(frozen=True)
@@ -174,10 +146,11 @@ class Definition:
     unit: str
     baseline: str
     definition: str
+    undefined: str = _NO_HARM
 
 
 def definitions(sums: DocumentSums) -> Iterator[Definition]:
-    """Every number that these sums have the columns for."""
+    """Every number that these sums have the columns for, and those that an ablation without columns leaves undefined."""
     pairs = sums.column("pairs")
 
     def mean(column: str) -> Statistic:
@@ -186,29 +159,69 @@ def definitions(sums: DocumentSums) -> Iterator[Definition]:
     def excess(weights: Float64) -> Float64:
         return ratio(weights @ (sums.column("replaced") - sums.column("clean")), weights @ pairs)
 
-    def recovered(ablation: str) -> Statistic:
-        return lambda weights: ce_recovered(mean("clean")(weights), mean("replaced")(weights), mean(ablation)(weights))
-
-    nats, share = "nats per token", "share of the ablation's damage"
+    nats = "nats per token"
     untouched = "the model untouched"
-    recovering = "(CE ablated - CE replaced) / (CE ablated - CE clean); saturates, so read the excess in nats beside it"
     yield Definition("ce_clean", mean("clean"), nats, "", "mean of -ln p(next token), the model untouched")
     yield Definition(
         "ce_replaced", mean("replaced"), nats, "", "the same with the reconstruction in place of the activation"
     )
-    yield Definition(
-        "ce_mean", mean("mean"), nats, "", "the same with the mean held-out row at every replaced position"
-    )
-    yield Definition("ce_zero", mean("zero"), nats, "", "the same with zeros at every replaced position")
     yield Definition("excess_ce", excess, nats, untouched, "CE replaced - CE clean")
-    yield Definition("ce_recovered", recovered("mean"), share, "mean ablation", recovering)
-    yield Definition("ce_recovered_zero", recovered("zero"), share, "zero ablation", recovering)
     if "kl" in sums.columns:
         over = "mean of KL(clean || replaced) over the next token's distribution"
         yield Definition("kl", mean("kl"), nats, untouched, over)
+    has_kl = "kl" in sums.columns
+    for ablation in ABLATIONS:
+        if ablation in sums.columns:
+            yield from _against(sums, ablation, mean)
+        elif has_kl:
+            yield from _undefined(ablation)
 
 
-def _measures(sums: DocumentSums, seed: int) -> Iterator[Measure]:
+def suffix(ablation: Ablation) -> str:
+    """Of a measure's name: none for mean ablation, which was there first."""
+    return "" if ablation == "mean" else f"_{ablation}"
+
+
+_RECOVERED = "(CE ablated - CE replaced) / (CE ablated - CE clean); saturates, so read the excess in nats beside it"
+_KL_RECOVERED = "1 - KL(clean || replaced) / KL(clean || ablated)"
+_SHARE = "share of the ablation's damage"
+_PUT: Mapping[Ablation, str] = {
+    "mean": "the mean of all replaced rows at every replaced position",
+    "zero": "zeros at every replaced position",
+    "position_mean": "the mean of the rows at the same place of their window, where 16 documents reach it, else of all",
+    "resample": "a row of another document at every replaced position, drawn by key",
+}
+
+
+def _against(sums: DocumentSums, ablation: Ablation, mean: Means) -> Iterator[Definition]:
+    def recovered(weights: Float64) -> Float64:
+        return ce_recovered(mean("clean")(weights), mean("replaced")(weights), mean(ablation)(weights))
+
+    put, end, baseline = _PUT[ablation], suffix(ablation), BASELINES[ablation]
+    yield Definition(f"ce_{ablation}", mean(ablation), "nats per token", "", f"mean of -ln p(next token) with {put}")
+    yield Definition(f"ce_recovered{end}", recovered, _SHARE, baseline, _RECOVERED)
+    if "kl" in sums.columns:
+
+        def kept(weights: Float64) -> Float64:
+            return kl_recovered(mean("kl")(weights), mean(f"kl_{ablation}")(weights))
+
+        over = f"mean of KL(clean || ablated) with {put}"
+        yield Definition(f"kl_{ablation}", mean(f"kl_{ablation}"), "nats per token", "the model untouched", over)
+        yield Definition(f"kl_recovered{end}", kept, _SHARE, baseline, _KL_RECOVERED)
+
+
+def _undefined(ablation: Ablation) -> Iterator[Definition]:
+    end, baseline = suffix(ablation), BASELINES[ablation]
+    for name, unit, definition in (
+        (f"ce_{ablation}", "nats per token", f"mean of -ln p(next token) with {_PUT[ablation]}"),
+        (f"ce_recovered{end}", _SHARE, _RECOVERED),
+        (f"kl_{ablation}", "nats per token", f"mean of KL(clean || ablated) with {_PUT[ablation]}"),
+        (f"kl_recovered{end}", _SHARE, _KL_RECOVERED),
+    ):
+        yield Definition(name, lambda weights: np.full(len(weights), np.nan), unit, baseline, definition, _NO_OTHER)
+
+
+def _measures(sums: DocumentSums, masks: Masks, seed: int) -> Iterator[Measure]:
     for each in definitions(sums):
         yield measured(
             each.statistic,
@@ -218,8 +231,8 @@ def _measures(sums: DocumentSums, seed: int) -> Iterator[Measure]:
             unit=each.unit,
             n=int(sums.total("pairs")),
             n_of="pairs of tokens",
-            masks=MASKS if each.name != "ce_clean" else Masks(scored=MASKS.scored),
+            masks=masks if each.name != "ce_clean" else Masks(scored=SCORED),
             baseline=each.baseline,
             definition=each.definition,
-            undefined="the ablation does the model no harm, so there is nothing to recover",
+            undefined=each.undefined,
         )

@@ -2,19 +2,26 @@
 
 `evaluation.json`, read back by `read_evaluation`:
 
-    hookpoint, n_latents
+    hookpoint, kind, reads, writes, n_latents
     measures       {name: {value, unit, low, high, n, n_of, n_documents, masks: {replaced, counted, scored},
                     baseline, definition, undefined}} with the names
                     fvu, r2_uncentred, mse, mse_per_dimension, cosine, length_ratio, relative_bias, cosine_centred,
                     fvu_by_dimension, fvu_by_row_legacy, fvu_trimmed, l0, l1, l1_by_length, firing_consistency,
-                    dead, dense                                                        (rows of the store)
+                    dead, dense                                                        (rows of the store;
+                                                            and fvu/HOOKPOINT, ..., where several are written)
                     decoder_norm, encoder_decoder_cosine, nearest_decoder_cosine,
-                    mean_direction_cosine                                              (weights)
-                    ce_clean, ce_replaced, ce_mean, ce_zero, excess_ce,
-                    ce_recovered, ce_recovered_zero, kl                                (through the model)
+                    mean_direction_cosine                                              (weights of an autoencoder)
+                    ce_clean, ce_replaced, excess_ce, kl, dropped                      (through the model)
+                    ce_A, kl_A for the ablations A: mean, zero, position_mean, resample
+                    ce_recovered, kl_recovered (mean), ce_recovered_A, kl_recovered_A (the others)
+                    error_norm_r2, error_r2, fvu_nonlinear, outlier_variance           (dark_matter_rows of the store)
     tasks          [{name, n, clean, clean_low, clean_high, replaced, replaced_low, replaced_high}]
     density        {edges: log10 of density, counts, zero, n_rows}
-    warnings       [sentence]
+    dark_matter    {n_rows, classes: [{name, n, share_of_rows, share_of_error, fvu}], dense: [{latent, density, mean_cosine}]}
+                    where share_of_error and fvu are measures
+    warnings       [{name, sentence}]: fvu_above_one, fvu_near_one, fvu_undefined, recovered_above_one, recovered_below_zero,
+                    recovered_undefined, dead, dense, biased, dropped, task_lost, few_rows, mean_leakage,
+                    codes_depend_on_batch, better_elsewhere, better_scaled, better_otherwise
 
 `recovery.json`, only where the corpus has truth, read back by `read_recovery`:
 
@@ -37,33 +44,31 @@
 What each field means is said at the classes in results.py. null stands for an undefined number, never for a NaN.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from mohole.config import Evaluate
 from mohole.corpus import Corpus, Task
-from mohole.dictionary import SparseAutoencoder
+from mohole.dictionary import AnyDictionary, SparseAutoencoder
+from mohole.evaluate.dark_matter import measure_dark_matter
+from mohole.evaluate.guards import numbers_out_of_range, probe, require_rows_of, unexplained
 from mohole.evaluate.recovery import measure_recovery
-from mohole.evaluate.results import EVALUATION_FILE, RECOVERY_FILE, Evaluation, TaskResult
+from mohole.evaluate.results import EVALUATION_FILE, RECOVERY_FILE, Evaluation
 from mohole.evaluate.rows import choose_rows, measure_rows
 from mohole.evaluate.splice import measure_splice
+from mohole.evaluate.standin import stand_in
 from mohole.evaluate.tasks import measure_tasks
 from mohole.evaluate.weights import measure_weights
-from mohole.metrics import Measure
 from mohole.model import LanguageModel
 from mohole.record import write_json
 from mohole.store import Store
-
-_WORST_FVU = 0.9
-_TASK_DROP = 0.02
-_DEAD_SHARE = 0.1
 
 
 def evaluate(
     out: Path,
     model: LanguageModel,
-    dictionary: SparseAutoencoder,
+    dictionary: AnyDictionary,
     corpus: Corpus,
     store: Store,
     settings: Evaluate,
@@ -74,51 +79,42 @@ def evaluate(
     """Write the evaluation's files into `out`. Every number comes from held-out documents.
 
     Args:
-        store: rows of the dictionary's hookpoint over `corpus`, in any order.
+        store: rows of every hookpoint that the dictionary reads or writes, over `corpus`, in any order.
         tasks: what the model must still be able to do. None: no task accuracies.
 
     Raises:
-        StageError: no held-out rows, or a task that cannot be run.
+        StageError: no held-out rows, rows of another model, or a task that cannot be run.
         NumericsError: a NaN or an infinity, with its place.
     """
+    spliced = stand_in(dictionary, model)
     rows = choose_rows(corpus, store, held_out=True, max_rows=settings.max_rows, seed=seed)
-    quality = measure_rows(store, rows, dictionary, seed=seed)
-    spliced = measure_splice(model, dictionary, corpus, quality.mean, settings, seed=seed)
-    weights = measure_weights(dictionary, quality.mean)
-    measures = {measure.name: measure for measure in (*quality.measures, *weights, *spliced)}
-    done = measure_tasks(model, dictionary, tasks, settings, has_bos=corpus.has_bos)
+    require_rows_of(model, corpus, store, rows, spliced)
+    quality = measure_rows(store, rows, spliced, seed=seed)
+    in_model = measure_splice(model, [spliced], corpus, settings, seed=seed)
+    unseen, dark_matter = measure_dark_matter(
+        store, corpus, rows, spliced, quality.firing, settings.dark_matter_rows, seed=seed
+    )
+    weights = measure_weights(dictionary, quality.mean) if isinstance(dictionary, SparseAutoencoder) else ()
+    measures = {measure.name: measure for measure in (*quality.measures, *weights, *in_model, *unseen)}
+    done = measure_tasks(model, spliced, tasks, settings, has_bos=corpus.has_bos)
+    warnings = (
+        *numbers_out_of_range(measures, done, spliced.n_latents),
+        *unexplained(measures, dark_matter),
+        *probe(store, rows, spliced),
+    )
     evaluation = Evaluation(
-        hookpoint=dictionary.hookpoint,
-        n_latents=dictionary.n_latents,
+        hookpoint=spliced.name,
+        kind=spliced.kind,
+        reads=spliced.reads,
+        writes=spliced.writes,
+        n_latents=spliced.n_latents,
         measures=measures,
         tasks=done,
-        density=quality.density,
-        warnings=tuple(warnings_about(measures, done, dictionary.n_latents)),
+        density=quality.firing.histogram(),
+        dark_matter=dark_matter,
+        warnings=warnings,
     )
     write_json(out / EVALUATION_FILE, asdict(evaluation))
-    if settings.recovery and corpus.labels:
+    if settings.recovery and corpus.labels and isinstance(dictionary, SparseAutoencoder):
         recovery = measure_recovery(store, rows, dictionary, corpus, settings, seed=seed)
         write_json(out / RECOVERY_FILE, asdict(recovery))
-
-
-def warnings_about(measures: Mapping[str, Measure], tasks: Sequence[TaskResult], n_latents: int) -> Iterator[str]:
-    """Sentences about numbers that should not be what they are."""
-    fvu = measures["fvu"].value
-    if fvu is not None and fvu > 1:
-        yield f"FVU is {fvu:.3g}: worse than predicting the mean row. Is the dictionary for this model and hookpoint?"
-    elif fvu is not None and fvu > _WORST_FVU:
-        yield f"FVU is {fvu:.3g}: hardly better than predicting the mean row."
-    for name in ("ce_recovered", "ce_recovered_zero"):
-        value, baseline = measures[name].value, measures[name].baseline
-        if value is None:
-            yield f"CE recovered against {baseline} is undefined: {measures[name].undefined}."
-        elif value > 1.02:
-            yield f"CE recovered against {baseline} is {value:.3f}, above 1: the model predicts better with the reconstruction."
-        elif value < 0:
-            yield f"CE recovered against {baseline} is {value:.3f}: the reconstruction does more harm than the ablation."
-    dead = measures["dead"]
-    if dead.value is not None and dead.value > _DEAD_SHARE * n_latents:
-        yield f"{dead.value:.0f} of {n_latents} latents fired in none of {dead.n} held-out rows."
-    for task in tasks:
-        if task.change < -_TASK_DROP:
-            yield f"Task {task.name}: accuracy falls from {task.clean:.3f} to {task.replaced:.3f} under the reconstruction."

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from mohole.config import Evaluate
 from mohole.corpus import Task
-from mohole.dictionary import Dictionary
 from mohole.errors import StageError
+from mohole.evaluate.passages import text_mask
 from mohole.evaluate.results import TaskResult
-from mohole.evaluate.splice import rebuild, replacing, text_mask
+from mohole.evaluate.standin import StandIn, together
 from mohole.metrics import require_finite, wilson
 from mohole.model import LanguageModel
 from mohole.progress import track
@@ -28,7 +28,7 @@ class _Sequence:
 
 
 def measure_tasks(
-    model: LanguageModel, dictionary: Dictionary, tasks: Sequence[Task], settings: Evaluate, *, has_bos: bool
+    model: LanguageModel, spliced: StandIn, tasks: Sequence[Task], settings: Evaluate, *, has_bos: bool
 ) -> tuple[TaskResult, ...]:
     """Each task's accuracy, with and without the reconstruction. An answer is right when each of its tokens is the likeliest.
 
@@ -40,12 +40,12 @@ def measure_tasks(
     """
     results = []
     n_prompts = sum(min(len(task.prompts), settings.task_prompts) for task in tasks)
-    with track(f"evaluate {dictionary.hookpoint}: tasks", n_prompts, "prompts") as tracker:
+    with track(f"evaluate {spliced.name}: tasks", n_prompts, "prompts") as tracker:
         for task in tasks:
             sequences = _sequences(model, task, has_bos)[: settings.task_prompts]
             n_clean = n_replaced = 0
             for batch in _batches(sequences, settings.batch_tokens):
-                clean, replaced = _n_right(model, dictionary, batch, int(has_bos), task.name)
+                clean, replaced = _n_right(model, spliced, batch, int(has_bos), task.name)
                 n_clean, n_replaced = n_clean + clean, n_replaced + replaced
                 tracker.advance(len(batch))
             n = len(sequences)
@@ -88,9 +88,7 @@ def _batches(sequences: list[_Sequence], batch_tokens: int) -> list[list[_Sequen
     return result
 
 
-def _n_right(
-    model: LanguageModel, dictionary: Dictionary, batch: list[_Sequence], first: int, task: str
-) -> tuple[int, int]:
+def _n_right(model: LanguageModel, spliced: StandIn, batch: list[_Sequence], first: int, task: str) -> tuple[int, int]:
     lengths = np.array([len(sequence.tokens) for sequence in batch])
     tokens = torch.zeros(len(batch), int(lengths.max()), dtype=torch.int64)
     is_answer = torch.zeros_like(tokens, dtype=torch.bool)
@@ -98,12 +96,11 @@ def _n_right(
         length = len(sequence.tokens)
         tokens[row, :length] = torch.tensor(sequence.tokens)
         is_answer[row, length - sequence.n_answer : length] = True
-    edit = replacing(
-        dictionary.hookpoint, text_mask(tokens, lengths - first, first, model.special_ids), rebuild(dictionary)
-    )
+    logits, rows = model.logits_and_rows(tokens, spliced.needs_clean)
+    edits = together([spliced], text_mask(tokens, lengths - first, first, model.special_ids), rows)
     return (
-        _all_likeliest(model.logits(tokens), tokens, is_answer, task),
-        _all_likeliest(model.logits(tokens, [edit]), tokens, is_answer, f"{task}, replaced"),
+        _all_likeliest(logits, tokens, is_answer, task),
+        _all_likeliest(model.logits(tokens, edits), tokens, is_answer, f"{task}, replaced"),
     )
 
 

@@ -125,7 +125,7 @@ def _formats(
 ) -> dict[str, RowFormat]:
     """How each hookpoint's rows are stored. int8 looks at the first windows; what it found is kept for a second attempt."""
     if settings.dtype != "int8":
-        return {hookpoint: RowFormat(settings.dtype, model.d_model) for hookpoint in hookpoints}
+        return {hookpoint: RowFormat(settings.dtype, model.width(hookpoint)) for hookpoint in hookpoints}
     file = out / _SCALES_FILE
     if not file.is_file():
         n_windows = int(np.searchsorted(corpus.windows.start, _CALIBRATION_TOKENS)) or 1
@@ -134,4 +134,4 @@ def _formats(
             seen[hookpoint].append(values)
         write_json(file, {name: calibrated_scales(np.concatenate(parts)) for name, parts in seen.items()})
     scales = read_json(file, *hookpoints)
-    return {hookpoint: RowFormat("int8", model.d_model, tuple(scales[hookpoint])) for hookpoint in hookpoints}
+    return {name: RowFormat("int8", model.width(name), tuple(scales[name])) for name in hookpoints}

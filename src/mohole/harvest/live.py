@@ -42,7 +42,7 @@ class LiveStream:
         Raises:
             HookpointError: the model has no such hookpoint. StageError: fewer than two training rows.
         """
-        self.hookpoint, self.d_model = model.canonical(hookpoint), model.d_model
+        self.hookpoint, self.d_model = model.canonical(hookpoint), model.width(hookpoint)
         self._model, self._corpus, self._batch_tokens = model, corpus, batch_tokens
         self._seed, self._epoch = seed, epoch
         windows = corpus.windows

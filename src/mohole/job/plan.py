@@ -51,7 +51,7 @@ TEXT = "text"
 """The parent that is no artifact either: the text or dataset of a corpus of one's own."""
 
 # Raised for a stage whose code has changed what it writes for the same settings, so that old artifacts are not taken for new.
-_VERSIONS: dict[Verb, int] = dict.fromkeys(VERBS, 2) | {"train": 5}
+_VERSIONS: dict[Verb, int] = dict.fromkeys(VERBS, 2) | {"train": 5, "evaluate": 3}
 
 
 @dataclass(frozen=True)
@@ -315,10 +315,14 @@ def plan(recipe: Recipe) -> Plan:
         rows = run / "shuffled"
         stages.append(Stage("shuffle", "shuffled", rows, None, {}, {"activations": activations}))
     learns = learned(recipe)
-    if not isinstance(learns, Sae):  # no later stage reads these yet
+    if not isinstance(learns, Sae):  # it is measured; no catalogue reads it yet
         config = _dump(recipe, "train")
         config["train"]["learns"] = learns.model_dump(mode="json")
-        stages.append(Stage("train", "dictionary", run / learns.kind / "dictionary", None, config, {"rows": rows}))
+        dictionary = run / learns.kind / "dictionary"
+        stages.append(Stage("train", "dictionary", dictionary, None, config, {"rows": rows}))
+        sources = {"dictionary": dictionary, "rows": rows, "corpus": corpus}
+        out = run / learns.kind / "evaluation"
+        stages.append(Stage("evaluate", "evaluation", out, None, _dump(recipe, "evaluate"), sources, True))
         return Plan(recipe, tuple(stages))
     for hookpoint in hookpoints:
         stages += _stages_of_hookpoint(recipe, hookpoint, run / hookpoint, corpus, rows)

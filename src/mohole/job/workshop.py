@@ -11,7 +11,7 @@ from mohole.config import DatasetCorpus, PlantedCorpus, Recipe, TextCorpus, Trai
 from mohole.config.train import Sae
 from mohole.corpus import Corpus, Document, Task, build_corpus, read_documents
 from mohole.dictionary import SparseAutoencoder
-from mohole.dictionary.files import open_sae
+from mohole.dictionary.files import open_dictionary, open_sae
 from mohole.errors import ConfigError, StageError
 from mohole.job.plan import Stage, asks_the_model, given_at, learned, rows_run
 from mohole.job.rows import fill_shuffled, harvest_executor
@@ -77,9 +77,9 @@ class Workshop:
             case "evaluate":
                 from mohole.evaluate import evaluate
 
-                dictionary = open_sae(stage.parents["dictionary"])
+                measured = open_dictionary(stage.parents["dictionary"])
                 tasks = planted_tasks() if isinstance(recipe.corpus, PlantedCorpus) else ()
-                evaluate(out, self.model, dictionary, self.corpus, self.rows, recipe.evaluate, seed=seed, tasks=tasks)
+                evaluate(out, self.model, measured, self.corpus, self.rows, recipe.evaluate, seed=seed, tasks=tasks)
             case "catalogue":
                 from mohole.catalogue import build
 

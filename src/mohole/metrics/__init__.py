@@ -4,6 +4,7 @@ Training, evaluation and reports use these definitions and have none of their ow
 same rows give the same number however they are cut into batches.
 """
 
+from mohole.metrics.ablation import kl_recovered
 from mohole.metrics.binary import Area, BestCut, Confusion, auroc, auroc_by_document, best_cut, confusion
 from mohole.metrics.bootstrap import document_weights, interval
 from mohole.metrics.centred import CentredRows, MeanRow
@@ -65,6 +66,7 @@ __all__ = [
     "hungarian",
     "interval",
     "kl_nats",
+    "kl_recovered",
     "l1_by_row",
     "measured",
     "mmcs",

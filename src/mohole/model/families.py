@@ -3,8 +3,9 @@
 How to add a family: find its `modeling_<family>.py` in transformers, write down
 
   1. the path of the list of blocks, and of the modules between the last block and the vocabulary (`final`);
-  2. for attention and MLP, the module *inside the block* whose output is the vector that is added to the stream: after any
-     post-norm (Gemma 2, OLMo 2), before the residual itself is added (BLOOM's modules add it: use the projection inside);
+  2. the linear map that mixes the heads' outputs (what goes into it is `z`), and for attention and MLP the module *inside the
+     block* whose output is the vector that is added to the stream: after any post-norm (Gemma 2, OLMo 2), before the residual
+     itself is added (BLOOM's modules add it: use the projection inside);
   3. any multiplier that the block applies to that output (Granite), to the embedding, or to the logits;
 
 then add a row to FAMILIES and a tiny config to tests/model/conftest.py. The self-test, which runs on every load, refuses a
@@ -24,10 +25,11 @@ from mohole.model.hooks import Site
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Module paths of a family. Paths of `attn_out`, `mlp_in`, `mlp_out` are inside a block, the others inside the model."""
+    """Module paths of a family. Paths of `z`, `attn_out`, `mlp_in`, `mlp_out` are inside a block, the others inside the model."""
 
     blocks: str = "model.layers"
     final: tuple[str, ...] = ("model.norm",)  # from the last block to the unembedding; those that are None are skipped
+    z: str | None = "self_attn.o_proj"  # this module's input is the heads' outputs, side by side; None: nowhere
     attn_out: str = "self_attn"  # this module's output is added to the stream
     mlp_in: str = "mlp"  # this module's input is what the MLP reads
     mlp_out: str = "mlp"  # this module's output is added to the stream
@@ -42,21 +44,29 @@ LLAMA = Layout()
 SANDWICH = Layout(attn_out="post_attention_layernorm", mlp_out="post_feedforward_layernorm")  # norms after each branch
 GLM4 = Layout(attn_out="post_self_attn_layernorm", mlp_out="post_mlp_layernorm")
 GRANITE = Layout(branch_scale="residual_multiplier", embed_scale="embedding_multiplier", logit_divisor="logits_scaling")
-GPT2 = Layout(blocks="transformer.h", final=("transformer.ln_f",), attn_out="attn")
-NEOX = Layout(blocks="gpt_neox.layers", final=("gpt_neox.final_layer_norm",), attn_out="attention")
-FALCON = replace(GPT2, attn_out="self_attention")
+GPT2 = Layout(blocks="transformer.h", final=("transformer.ln_f",), z="attn.c_proj", attn_out="attn")
+GPTJ = replace(GPT2, z="attn.out_proj")
+NEOX = Layout(blocks="gpt_neox.layers", final=("gpt_neox.final_layer_norm",), z="attention.dense", attn_out="attention")
+FALCON = replace(GPT2, z="self_attention.dense", attn_out="self_attention")
 BLOOM = replace(
     GPT2,
+    z="self_attention.dense",
     attn_out="self_attention.dense",
     mlp_out="mlp.dense_4h_to_h",
     embed=("transformer.word_embeddings_layernorm",),
 )
 MPT = Layout(
-    blocks="transformer.blocks", final=("transformer.norm_f",), attn_out="attn", mlp_in="ffn", mlp_out="ffn.down_proj"
+    blocks="transformer.blocks",
+    final=("transformer.norm_f",),
+    z="attn.out_proj",
+    attn_out="attn",
+    mlp_in="ffn",
+    mlp_out="ffn.down_proj",
 )
 OPT = Layout(
     blocks="model.decoder.layers",
     final=("model.decoder.final_layer_norm", "model.decoder.project_out"),
+    z="self_attn.out_proj",
     mlp_in="fc1",
     mlp_out="fc2",
     embed=("model.decoder.embed_tokens", "model.decoder.project_in"),
@@ -66,8 +76,10 @@ FAMILIES: dict[str, Layout] = {
     **dict.fromkeys(["llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "olmo", "starcoder2", "stablelm"], LLAMA),
     **dict.fromkeys(["mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "gpt_oss"], LLAMA),
     **dict.fromkeys(["gemma2", "gemma3_text", "olmo2", "olmo3"], SANDWICH),
-    **dict.fromkeys(["gpt2", "gptj", "gpt_neo", "codegen", "gpt_bigcode"], GPT2),
-    "phi": replace(LLAMA, final=("model.final_layernorm",)),
+    **dict.fromkeys(["gpt2", "gpt_bigcode"], GPT2),
+    **dict.fromkeys(["gptj", "codegen"], GPTJ),
+    "gpt_neo": replace(GPT2, z="attn.attention.out_proj"),
+    "phi": replace(LLAMA, final=("model.final_layernorm",), z="self_attn.dense"),
     "cohere": replace(LLAMA, logit_multiplier="logit_scale"),
     "cohere2": replace(LLAMA, logit_multiplier="logit_scale"),
     "granite": GRANITE,
@@ -82,7 +94,7 @@ FAMILIES: dict[str, Layout] = {
     "bloom": BLOOM,
     "mpt": MPT,
     "opt": OPT,
-    "xglm": replace(LLAMA, final=("model.layer_norm",), mlp_in="fc1", mlp_out="fc2"),
+    "xglm": replace(LLAMA, final=("model.layer_norm",), z="self_attn.out_proj", mlp_in="fc1", mlp_out="fc2"),
 }
 
 
@@ -97,10 +109,21 @@ class Anatomy:
 
     n_layers: int
     sites: dict[str, Site]
+    heads: "Heads | str"
+    """Of every layer alike; or why there is no `z`."""
+    after_heads: tuple[tuple[nn.Module, ...], ...]
+    """For each layer the modules from `z` to `attn_out`: the projection, and the norm behind it where there is one."""
     final: tuple[nn.Module, ...]
     unembedding: nn.Module
     logit_scale: float
     logit_softcap: float | None
+
+    def project(self, layer: int, z: Tensor) -> Tensor:
+        """What a layer's attention adds to the stream when its heads give `z`: projection, any norm, multiplier."""
+        for module in self.after_heads[layer]:
+            z = module(z)
+        scale = self.sites[f"attn_out.{layer}"].scale
+        return z if scale == 1.0 else z * scale
 
     def unembed(self, rows: Tensor) -> Tensor:
         """What the model does to the stream leaving its last block: final norm, projection, logit scale and soft cap."""
@@ -112,6 +135,14 @@ class Anatomy:
         if self.logit_softcap is not None:
             logits = (logits / self.logit_softcap).tanh() * self.logit_softcap
         return logits
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """A layer's attention heads: how many there are, and how wide each one's output is."""
+
+    n: int
+    width: int
 
 
 def find_anatomy(hf: nn.Module, config: Any, layout: Layout) -> Anatomy:
@@ -130,17 +161,56 @@ def find_anatomy(hf: nn.Module, config: Any, layout: Layout) -> Anatomy:
         raise ModelError(f"{type(hf).__name__} has no output embedding (lm_head), so it predicts no next token")
     sites = {"embed": Site(embedding, "output", _number(config, layout.embed_scale))}
     for point in all_hookpoints(len(blocks)):
-        if point.layer is not None:
+        if point.layer is not None and point.kind != "z":
             sites[str(point)] = _block_site(blocks[point.layer], point, layout)
+    heads = _find_heads(list(blocks), config, layout)
+    after_heads = []
+    if isinstance(heads, Heads):
+        for layer, block in enumerate(blocks):
+            projection = _module(block, layout.z or "")
+            sites |= _head_sites(projection, layer, heads)
+            adds = sites[f"attn_out.{layer}"].module
+            is_inside = any(module is projection for module in adds.modules())
+            after_heads.append((projection,) if is_inside else (projection, adds))
     final = tuple(module for module in (_optional(hf, path) for path in layout.final) if module is not None)
     return Anatomy(
         n_layers=len(blocks),
         sites=sites,
+        heads=heads,
+        after_heads=tuple(after_heads),
         final=final,
         unembedding=unembedding,
         logit_scale=_number(config, layout.logit_multiplier) / _number(config, layout.logit_divisor),
         logit_softcap=getattr(config, "final_logit_softcapping", None),
     )
+
+
+def _find_heads(blocks: Sequence[nn.Module], config: Any, layout: Layout) -> Heads | str:
+    """The heads, or why `z` cannot be offered: a family is not refused for it."""
+    if layout.z is None:
+        return "no module of it takes the heads' outputs and nothing else"
+    n_heads = getattr(config, "num_attention_heads", None)
+    if not isinstance(n_heads, int) or n_heads < 1:
+        return f"its config gives no one number of heads ({n_heads!r})"
+    widths = set()
+    for layer, block in enumerate(blocks):
+        try:
+            projection = _module(block, layout.z)
+        except ModelError:
+            return f"layer {layer} has no {layout.z}"
+        widths.add(getattr(projection, "in_features", getattr(projection, "nx", None)))  # nn.Linear, GPT-2's Conv1D
+    width = widths.pop()
+    if widths or not isinstance(width, int) or width % n_heads:
+        return f"what its {layout.z} takes ({width} wide in layer 0) is not {n_heads} heads in every layer"
+    return Heads(n_heads, width // n_heads)
+
+
+def _head_sites(projection: nn.Module, layer: int, heads: Heads) -> dict[str, Site]:
+    parts = {
+        f"z.{layer}.{head}": Site(projection, "input", columns=slice(head * heads.width, (head + 1) * heads.width))
+        for head in range(heads.n)
+    }
+    return {f"z.{layer}": Site(projection, "input")} | parts
 
 
 def _block_site(block: nn.Module, point: Hookpoint, layout: Layout) -> Site:

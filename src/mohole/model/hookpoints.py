@@ -2,13 +2,15 @@
 
     embed           what a token's identity adds to the residual stream
     resid_pre.L     the residual stream entering layer L
+    z.L             the outputs of layer L's attention heads side by side, before the output projection mixes them
+    z.L.H           head H's part of it
     attn_out.L      the vector that layer L's attention adds to the stream (after post-norms and multipliers)
     mlp_in.L        what layer L's MLP reads (after its norm)
     mlp_out.L       the vector that layer L's MLP adds to the stream (after post-norms and multipliers)
     resid_post.L    the residual stream leaving layer L; the same vector as resid_pre.L+1
 
-TransformerLens names of the same places are accepted and translated. Its `hook_mlp_in` is another place (before the norm)
-and is refused.
+TransformerLens names of the same places are accepted and translated (its `hook_z` has an axis for heads). Its `hook_mlp_in` is
+another place (before the norm) and is refused.
 """
 
 import difflib
@@ -18,12 +20,20 @@ from typing import Literal, get_args
 
 from mohole.errors import HookpointError
 
-Kind = Literal["embed", "resid_pre", "attn_out", "mlp_in", "mlp_out", "resid_post"]
+Kind = Literal["embed", "resid_pre", "z", "attn_out", "mlp_in", "mlp_out", "resid_post"]
 
-LAYER_KINDS: tuple[Kind, ...] = ("resid_pre", "attn_out", "mlp_in", "mlp_out", "resid_post")  # in order of execution
+LAYER_KINDS: tuple[Kind, ...] = (
+    "resid_pre",
+    "z",
+    "attn_out",
+    "mlp_in",
+    "mlp_out",
+    "resid_post",
+)  # in order of execution
 _TRANSFORMER_LENS: dict[str, Kind] = {
     "hook_resid_pre": "resid_pre",
     "hook_resid_post": "resid_post",
+    "attn.hook_z": "z",
     "hook_attn_out": "attn_out",
     "hook_mlp_out": "mlp_out",
 }
@@ -35,13 +45,22 @@ class Hookpoint:
 
     kind: Kind
     layer: int | None = None
+    head: int | None = None
+    """One attention head of `z`, counted from 0."""
 
     def __str__(self) -> str:
-        return self.kind if self.layer is None else f"{self.kind}.{self.layer}"
+        return ".".join(str(part) for part in (self.kind, self.layer, self.head) if part is not None)
+
+    @property
+    def execution(self) -> tuple[int, int, int]:
+        """Sorts hookpoints in order of execution; a layer's `z` stands before its heads."""
+        if self.layer is None:
+            return (-1, 0, 0)
+        return (self.layer, LAYER_KINDS.index(self.kind), -1 if self.head is None else self.head)
 
 
 def all_hookpoints(n_layers: int) -> list[Hookpoint]:
-    """Every hookpoint of a model with `n_layers` layers, in order of execution."""
+    """Every hookpoint of a model with `n_layers` layers but single heads, in order of execution."""
     return [Hookpoint("embed")] + [Hookpoint(kind, layer) for layer in range(n_layers) for kind in LAYER_KINDS]
 
 
@@ -64,7 +83,7 @@ def parse_hookpoint(name: str, *, n_layers: int | None = None, model: str = "the
 def _read(name: str, model: str) -> Hookpoint:
     if name in ("embed", "hook_embed"):
         return Hookpoint("embed")
-    if match := re.fullmatch(r"blocks\.(\d+)\.(hook_\w+)", name):
+    if match := re.fullmatch(r"blocks\.(\d+)\.((?:attn\.)?hook_\w+)", name):
         if kind := _TRANSFORMER_LENS.get(match[2]):
             return Hookpoint(kind, int(match[1]))
         raise HookpointError(_unknown_transformer_lens(name, match[1], match[2], model))
@@ -72,6 +91,8 @@ def _read(name: str, model: str) -> Hookpoint:
     if kind_text in LAYER_KINDS:
         if re.fullmatch(r"\d+", layer_text):
             return Hookpoint(kind_text, int(layer_text))
+        if kind_text == "z" and (match := re.fullmatch(r"(\d+)\.(\d+)", layer_text)):
+            return Hookpoint(kind_text, int(match[1]), int(match[2]))
         raise HookpointError(
             f"{name}: {kind_text} needs a layer counted from 0, as in {kind_text}.0; {_list_them(model)}"
         )

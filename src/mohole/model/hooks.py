@@ -63,6 +63,8 @@ class Site:
     module: nn.Module
     side: Literal["input", "output"]
     scale: float = 1.0
+    columns: slice | None = None
+    """The part of each row that it is; None: all of it."""
 
 
 @dataclass(slots=True)
@@ -88,7 +90,8 @@ def run_hooked(
     first_position: int = 0,
     stop: bool = False,
 ) -> Pass:
-    """Run `forward` with hooks at `sites`, then remove them. Rows read at an edited hookpoint are the edited rows.
+    """Run `forward` with hooks at `sites`, then remove them. Rows read at an edited hookpoint are the edited rows, also where
+    what was edited is a part of what is read.
 
     `shape` is (batch, position) of this pass. With `stop`, the pass ends when every read is done and `output` is None.
 
@@ -99,7 +102,9 @@ def run_hooked(
     result = Pass(None, {}, [0] * len(edits))
     taps = [
         _Tap(name, sites[name], shape, list(enumerate(edits)), first_position, result, set(reads), stop)
-        for name in dict.fromkeys([*reads, *(edit.hookpoint for edit in edits)])
+        for name in dict.fromkeys(
+            [*(edit.hookpoint for edit in edits), *reads]
+        )  # edits see a module's rows before reads do
     ]
     with ExitStack() as installed:
         for tap in taps:
@@ -155,8 +160,9 @@ class _Tap:
 
     def visit(self, raw: Tensor) -> Tensor | None:
         """Edit and read the module's tensor; what it is to be replaced by, None to leave it."""
-        scale = self.site.scale
-        rows = _as_rows(raw, self.shape, self.name)
+        scale, columns = self.site.scale, self.site.columns
+        whole = _as_rows(raw, self.shape, self.name)
+        rows = whole if columns is None else whole[..., columns]
         rows = rows if scale == 1.0 else rows * scale
         edited = rows
         for index, edit in self.edits:
@@ -166,7 +172,13 @@ class _Tap:
             self.result.rows[self.name] = edited.clone()
             if self.stop and len(self.result.rows) == len(self.reads):
                 raise _Stop
-        return _as_raw(raw, rows, edited, scale) if self.edits else None
+        if not self.edits:
+            return None
+        if columns is None:
+            return _as_raw(raw, rows, edited, scale)
+        changed = whole.clone()
+        changed[..., columns] = _as_raw(whole[..., columns], rows, edited, scale)
+        return changed.reshape(raw.shape)
 
 
 def _tensor(value: object, module: nn.Module) -> Tensor:

@@ -1,6 +1,7 @@
 """A loaded language model whose hookpoints are read and written by name. Loading is load.py's, family facts are families.py's."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,8 @@ import xxhash
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mohole.errors import ModelError
-from mohole.model.families import Layout, find_anatomy
+from mohole.errors import HookpointError, ModelError
+from mohole.model.families import Heads, Layout, find_anatomy
 from mohole.model.generate import generate
 from mohole.model.hookpoints import all_hookpoints, parse_hookpoint
 from mohole.model.hooks import Edit, EditTally, Pass, run_hooked
@@ -93,12 +94,47 @@ class LanguageModel:
         return digest.hexdigest()
 
     def hookpoints(self) -> list[str]:
-        """Every hookpoint's name, in order of execution."""
-        return [str(point) for point in all_hookpoints(self.n_layers)]
+        """Every hookpoint's name but those of single heads (`z.L.H`), in order of execution."""
+        names = (str(point) for point in all_hookpoints(self.n_layers))
+        return [name for name in names if name in self._anatomy.sites]
+
+    @property
+    def heads(self) -> Heads | None:
+        """A layer's attention heads, where the model has `z`."""
+        heads = self._anatomy.heads
+        return heads if isinstance(heads, Heads) else None
 
     def canonical(self, hookpoint: str) -> str:
         """mohole's name of a hookpoint; HookpointError with the reason if this model has no such place."""
-        return str(parse_hookpoint(hookpoint, n_layers=self.n_layers, model=self.name))
+        point = parse_hookpoint(hookpoint, n_layers=self.n_layers, model=self.name)
+        heads = self._anatomy.heads
+        if point.kind == "z" and isinstance(heads, str):
+            raise HookpointError(
+                f"{hookpoint}: the {self.family} family offers no z: {heads}; attn_out.{point.layer} is what all heads add"
+            )
+        if point.head is not None and isinstance(heads, Heads) and point.head >= heads.n:
+            raise HookpointError(f"{hookpoint}: {self.name} has {heads.n} heads in a layer (0-{heads.n - 1})")
+        return str(point)
+
+    def width(self, hookpoint: str) -> int:
+        """Columns of a row at a hookpoint: those of the stream, but for `z`, which is as wide as its heads."""
+        point = parse_hookpoint(self.canonical(hookpoint))
+        if point.kind != "z" or self.heads is None:
+            return self.d_model
+        return self.heads.width if point.head is not None else self.heads.n * self.heads.width
+
+    def without_z(self, reason: str) -> None:
+        """Offer no `z` any more: the self-test could not prove it, and says why."""
+        self._anatomy = replace(
+            self._anatomy,
+            sites={name: site for name, site in self._anatomy.sites.items() if not name.startswith("z.")},
+            heads=reason,
+        )
+
+    @torch.no_grad()
+    def project(self, layer: int, z: Float[Tensor, "*rows heads"]) -> Float[Tensor, "*rows d"]:
+        """What a layer's attention adds to the stream (`attn_out`) when its heads give these rows."""
+        return self._anatomy.project(layer, z.to(device=self.device, dtype=self.dtype))
 
     @torch.no_grad()
     def read(
@@ -121,6 +157,15 @@ class LanguageModel:
         """Next-token logits at every position, with `edits` applied."""
         logits: Tensor = self._run(tokens, edits=edits, tally=tally).output.logits
         return logits
+
+    @torch.no_grad()
+    def logits_and_rows(
+        self, tokens: Tokens, hookpoints: Sequence[str]
+    ) -> tuple[Float[Tensor, "batch position vocab"], dict[str, Float[Tensor, "batch position d"]]]:
+        """Both of one untouched pass: next-token logits, and rows keyed by the names as given."""
+        names = {given: self.canonical(given) for given in hookpoints}
+        result = self._run(tokens, reads=list(dict.fromkeys(names.values())))
+        return result.output.logits, {given: result.rows[name] for given, name in names.items()}
 
     @torch.no_grad()
     def unembed(self, rows: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows vocab"]:

@@ -230,12 +230,14 @@ def _read_tokenizer(folder: Path) -> Tokenizer:
 def _with_layout(
     hf: nn.Module, *, name: str, tokenizer: Tokenizer | None, folder: Path | None, self_test: bool
 ) -> LanguageModel:
-    """The model with its family's layout; for a family not in the table, with the first layout that the self-test proves."""
+    """The model with its family's layout; for a family not in the table, with the first layout that the self-test proves: the
+    first with `z`, if there is one."""
     model_type = str(cast(Any, hf.config).model_type)
     known = model_type in FAMILIES
     if not known and not self_test:
         raise ModelError(f"{name}: the {model_type} family is not in mohole's table: load it with its self-test")
     refusal = ModelError("it has no blocks of attention and MLP where mohole looks for them (mohole/model/families.py)")
+    without_z: LanguageModel | None = None
     for layout in layouts_for(model_type):
         try:
             model = LanguageModel(hf, layout, name=name, tokenizer=tokenizer, folder=folder)
@@ -249,7 +251,11 @@ def _with_layout(
         except ModelError as error:
             refusal = error
         else:
-            return model
+            if known or model.heads is not None:
+                return model
+            without_z = without_z or model
+    if without_z is not None:
+        return without_z
     raise (
         refusal if known else ModelError(f"{name}: the {model_type} family fits no layout that mohole knows: {refusal}")
     )

@@ -8,6 +8,9 @@
    nothing else is added to it.
 3. mlp_in. An MLP treats positions alike, so copying position 0's input to another position must copy its output; each
    layer copies to a position of its own. (What is before the norm would pass as well: that is the layout's word.)
+4. z, where the family has it. Projected, as the model projects it, it is attn_out; and copied to another position it takes
+   position 0's attn_out along: nothing else goes into it. A model that fails here is kept, without z. (Which columns are whose
+   is the layout's word: heads side by side, each as wide as the others.)
 """
 
 from dataclasses import dataclass
@@ -17,6 +20,7 @@ import torch
 from torch import Tensor
 
 from mohole.errors import HookpointError, ModelError
+from mohole.model.hookpoints import Kind
 from mohole.model.hooks import Edit
 
 if TYPE_CHECKING:
@@ -37,6 +41,9 @@ class Check:
     limit: float
     cosine: float = 1.0
     norm_ratio: float = 1.0
+
+    is_z: bool = False
+    """It is about the heads' outputs, which a model may do without."""
 
     @property
     def passed(self) -> bool:
@@ -62,6 +69,9 @@ def prove_hookpoints(model: "LanguageModel") -> SelfTest:
     """
     try:
         measured = measure(model)
+        if failure := next((check for check in measured.checks if not check.passed and check.is_z), None):
+            model.without_z(f"{failure.what} fails with error {failure.error:.2g} (limit {failure.limit:.2g})")
+            measured = SelfTest(tuple(check for check in measured.checks if not check.is_z))
     except HookpointError as error:
         raise ModelError(f"{model.name}: the {model.family} family is refused: {error}") from error
     if failure := measured.first_failure():
@@ -84,8 +94,12 @@ def measure(model: "LanguageModel") -> SelfTest:
             f"{model.name}: {bad[0]} holds a NaN or an infinity: damaged weights, or {model.dtype} is too narrow"
         )
     stream = rows["resid_pre.0"]
-    if other := [name for name, value in rows.items() if value.shape != stream.shape]:
-        what = f"{other[0]} (width {rows[other[0]].shape[-1]}) is as wide as the stream ({stream.shape[-1]})"
+    if other := [
+        name
+        for name, value in rows.items()
+        if value.shape[-1] != model.width(name) or value.shape[:2] != stream.shape[:2]
+    ]:
+        what = f"{other[0]} (width {rows[other[0]].shape[-1]}) is as wide as it should be ({model.width(other[0])})"
         return SelfTest((Check(what, 1.0, 0.0),))
     checks = [_embed_check(rows, eps)]
     for layer in range(model.n_layers):
@@ -95,7 +109,10 @@ def measure(model: "LanguageModel") -> SelfTest:
         checks.append(_sum_check(rows, layer, eps))
     checks.append(_head_check(model, tokens, rows, eps))
     checks.append(_write_check(model, tokens))
-    checks.extend(_mlp_in_checks(model, tokens, rows))
+    checks.extend(_copy_checks(model, tokens, rows, "mlp_in", "mlp_out"))
+    if model.heads is not None:
+        checks.extend(_projection_checks(model, rows, eps))
+        checks.extend(_copy_checks(model, tokens, rows, "z", "attn_out"))
     return SelfTest(tuple(checks))
 
 
@@ -146,18 +163,34 @@ def _write_check(model: "LanguageModel", tokens: Tensor) -> Check:
     return _compare(what, rows[last].double(), rows["resid_pre.0"].double(), 0.0)
 
 
-def _mlp_in_checks(model: "LanguageModel", tokens: Tensor, rows: dict[str, Tensor]) -> list[Check]:
+def _projection_checks(model: "LanguageModel", rows: dict[str, Tensor], eps: float) -> list[Check]:
+    checks = []
+    for layer in range(model.n_layers):
+        expected = rows[f"attn_out.{layer}"]
+        what = f"z.{layer} through the output projection = attn_out.{layer}"
+        try:
+            projected = model.project(layer, rows[f"z.{layer}"]).double()
+        except (TypeError, RuntimeError, ValueError):  # the layout's modules do not follow each other
+            projected = torch.zeros_like(expected)
+        checks.append(_compare(what, projected, expected, LOGIT_ROUNDINGS * eps, is_z=True))
+    return checks
+
+
+def _copy_checks(
+    model: "LanguageModel", tokens: Tensor, rows: dict[str, Tensor], kind: Kind, decides: Kind
+) -> list[Check]:
     layers = range(model.n_layers)
     target = [1 + layer % (tokens.shape[1] - 1) for layer in layers]
-    edits = [Edit(f"mlp_in.{layer}", _CopyFirst(target[layer])) for layer in layers]
-    edited = model.read(tokens, [f"mlp_out.{layer}" for layer in layers], edits)
+    edits = [Edit(f"{kind}.{layer}", _CopyFirst(target[layer])) for layer in layers]
+    edited = model.read(tokens, [f"{decides}.{layer}" for layer in layers], edits)
     checks = []
     for layer in layers:
-        name = f"mlp_out.{layer}"
+        name = f"{decides}.{layer}"
         left = (edited[name][:, target[layer]] - edited[name][:, 0]).double().norm()
         usual = (rows[name][:, target[layer]] - rows[name][:, 0]).norm()
-        what = f"mlp_in.{layer} alone decides mlp_out.{layer}"
-        checks.append(Check(what, float(left / usual) if usual > 0 else float(left), COPIED_SHARE))
+        what = f"{kind}.{layer} alone decides {name}"
+        error = float(left / usual) if usual > 0 else float(left)
+        checks.append(Check(what, error, COPIED_SHARE, is_z=kind == "z"))
     return checks
 
 
@@ -170,11 +203,11 @@ class _CopyFirst:
         return rows
 
 
-def _compare(what: str, found: Tensor, expected: Tensor, limit: float) -> Check:
+def _compare(what: str, found: Tensor, expected: Tensor, limit: float, *, is_z: bool = False) -> Check:
     """Largest difference relative to the largest expected value, with angle and length."""
     scale = float(expected.abs().max())
     error = float((found - expected).abs().max()) / (scale if scale > 0 else 1.0)
-    return Check(what, error, limit, *_alike(found, expected))
+    return Check(what, error, limit, *_alike(found, expected), is_z)
 
 
 def _alike(found: Tensor, expected: Tensor) -> tuple[float, float]:

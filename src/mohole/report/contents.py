@@ -132,8 +132,27 @@ def _evaluation(evaluation: Evaluation) -> RenderableType:
         for task in evaluation.tasks:
             tasks.add_row(task.name, f"{task.clean:.3f}", f"{task.replaced:.3f}", str(task.n))
         parts.append(tasks)
-    parts += [Text(warning, "bold") for warning in evaluation.warnings]
+    parts.append(_dark_matter(evaluation))
+    parts += [
+        Text.assemble((f"{warning.name}: ", "bold"), visible(warning.sentence)) for warning in evaluation.warnings
+    ]
     return Group(*parts)
+
+
+def _dark_matter(evaluation: Evaluation) -> RenderableType:
+    """Whose error it is, and which latents nearly always fire."""
+    table = plain_table(f"What is unexplained, by class of token ({evaluation.dark_matter.n_rows:,} rows)")
+    for head in ("class", "rows", "share of rows", "share of error", "FVU"):
+        table.add_column(head, justify="left" if head == "class" else "right")
+    for each in evaluation.dark_matter.classes:
+        shares = (each.share_of_rows, each.share_of_error.value, each.fvu.value)
+        table.add_row(each.name, f"{each.n:,}", *(_number(share) for share in shares))
+    dense = evaluation.dark_matter.dense
+    if not dense:
+        return table
+    first = ", ".join(f"{one.latent} ({one.density:.0%}, {_number(one.mean_cosine)})" for one in dense[:6])
+    note = f"Dense latents (share of rows in which they fire, cosine with the mean row): {first}{', ...' if dense[6:] else ''}"
+    return Group(table, Text(note, "dim"))
 
 
 def _number(value: float | None) -> str:

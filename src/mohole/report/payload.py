@@ -89,7 +89,10 @@ def _hookpoint(place: HookpointFindings, texts: _Texts) -> dict[str, Any]:
         "measures": {name: asdict(measure) for name, measure in place.evaluation.measures.items()},
         "tasks": [asdict(task) | {"name": visible(task.name)} for task in place.evaluation.tasks],
         "density": asdict(place.evaluation.density),
-        "warnings": [*place.evaluation.warnings, *(place.recovery.warnings if place.recovery else ())],
+        "warnings": [
+            *(caution.sentence for caution in place.evaluation.warnings),
+            *(place.recovery.warnings if place.recovery else ()),
+        ],
         "record": {name: [line.get(name) for line in lines] for name in _CURVES},
         "recovery": _recovery(place.recovery) if place.recovery else None,
         "features": [

@@ -16,7 +16,7 @@ from mohole.dictionary.files import open_sae
 from mohole.errors import ArtifactError, HookpointError
 from mohole.evaluate import Recovery, read_evaluation, read_recovery
 from mohole.interpret import Label, Labels, unlabelled
-from mohole.model.hookpoints import all_hookpoints, parse_hookpoint
+from mohole.model.hookpoints import parse_hookpoint
 from mohole.progress import track
 from mohole.record import read_record
 from mohole.report.findings import (
@@ -76,8 +76,7 @@ def _hookpoints(run: Path) -> list[str]:
         points = {name: parse_hookpoint(name) for name in names}
     except HookpointError as error:
         raise ArtifactError(f"{run}: holds a dictionary that is not named by its hookpoint: {error}") from None
-    order = [str(point) for point in all_hookpoints(1 + max(point.layer or 0 for point in points.values()))]
-    return sorted(names, key=lambda name: order.index(str(points[name])))
+    return sorted(names, key=lambda name: points[name].execution)
 
 
 def _describe(config: Mapping[str, object]) -> str:

@@ -68,12 +68,12 @@ def _read_first(folder: Path) -> Imported:
 
 
 def _first_hookpoint(place: str, where: str) -> tuple[str, tuple[str, ...]]:
-    kinds = {"res": "resid_post", "mlp": "mlp_out", "att": "attn.hook_z"}
+    kinds = {"res": "resid_post", "mlp": "mlp_out", "att": "z"}
     found = re.search(r"(?:pt|it)-(res|mlp|att)(?:-|/|$)", place)
     if not found or not where:
         return UNNAMED, ("Its folders' names do not say where in the model it belongs; pass hookpoint=.",)
     if found[1] == "att":
-        return f"blocks{where}.attn.hook_z", ("Its rows are the outputs of all heads, side by side.",)
+        return f"z{where}", ("Its rows are the outputs of all heads, side by side.",)
     return f"{kinds[found[1]]}{where}", ()
 
 

@@ -9,6 +9,7 @@ import re
 _TRANSFORMER_LENS = {
     "hook_resid_pre": "resid_pre",
     "hook_resid_post": "resid_post",
+    "attn.hook_z": "z",
     "hook_attn_out": "attn_out",
     "hook_mlp_out": "mlp_out",
     "mlp.hook_in": "mlp_in",
@@ -29,7 +30,7 @@ _MODULES = {
 }
 _BLOCKS = re.compile(r"(?:(?:model\.|language_model\.|transformer\.|gpt_neox\.)*)(?:layers|h)\.(\d{1,9})(.*)")
 _EMBEDDINGS = ("embed", "hook_embed", "embed_tokens", "model.embed_tokens", "wte", "transformer.wte", "embed_in")
-_OURS = re.compile(r"(resid_pre|attn_out|mlp_in|mlp_out|resid_post)\.(\d{1,9})")
+_OURS = re.compile(r"(resid_pre|z|attn_out|mlp_in|mlp_out|resid_post)\.(\d{1,9})")
 
 
 def to_mohole(name: str) -> str:
@@ -58,7 +59,8 @@ def to_transformer_lens(name: str) -> str:
     if name == "embed":
         return "hook_embed"
     if found := _OURS.fullmatch(name):
-        return f"blocks.{found[2]}.{'mlp.hook_in' if found[1] == 'mlp_in' else f'hook_{found[1]}'}"
+        inside = {"mlp_in": "mlp.hook_in", "z": "attn.hook_z"}
+        return f"blocks.{found[2]}.{inside.get(found[1], f'hook_{found[1]}')}"
     return name
 
 

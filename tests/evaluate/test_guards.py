@@ -71,9 +71,9 @@ def test_the_wrong_layer_trips_and_the_right_one_is_named(planted: Planted, worl
 
 def test_the_wrong_nonlinearity_trips_and_what_does_better_is_named(planted: Planted, world: Corpus) -> None:
     found = tripped(planted, world, replace(planted.good, nonlinearity=config.ReLU()))
-    assert "With topk, k = 4 in place" in found["better_otherwise"]
-    few = replace(planted.good, W_enc=planted.good.W_enc / 3, nonlinearity=config.TopK(k=1))
-    assert "better_elsewhere" not in tripped(planted, world, few)
+    assert "With topk, k = 2, in place" in found["better_otherwise"]
+    found = tripped(planted, world, replace(planted.good, nonlinearity=config.TopK(k=24)))
+    assert "With topk, k = 2, in place of its nonlinearity (L0 24.0)" in found["better_otherwise"]
 
 
 @pytest.mark.parametrize("times", [20.0, 0.05])

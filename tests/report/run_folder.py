@@ -20,7 +20,11 @@ from mohole.corpus import Corpus, Document, build_corpus
 from mohole.dictionary import SparseAutoencoder
 from mohole.dictionary.files import save
 from mohole.evaluate.results import (
+    Caution,
     ConceptLanguages,
+    DarkMatter,
+    DenseLatent,
+    ErrorClass,
     Evaluation,
     FamilyResult,
     LabelResult,
@@ -209,7 +213,20 @@ def _evaluation(hookpoint: str, n_latents: int, number: int) -> Evaluation:
     counts = (0,) * 6 + (2, 4, 9, 14, 22, 31, 44, 60, 71, 52, 30, 12, 6, 2, 1)[:14]
     density = DensityHistogram(edges, counts, 37, 100_000)
     measures = {name: _measure(name, value, unit) for name, (value, unit) in values.items()}
-    return Evaluation(hookpoint, n_latents, measures, tasks, density, ())
+    error, fvu = (_measure(name, value, "share") for name, value in (("share_of_error", 0.7), ("fvu", 0.1)))
+    classes = (ErrorClass("number", 300, 0.1, error, fvu), ErrorClass("word start", 2700, 0.9, error, fvu))
+    return Evaluation(
+        hookpoint=hookpoint,
+        kind="sae",
+        reads=(hookpoint,),
+        writes=(hookpoint,),
+        n_latents=n_latents,
+        measures=measures,
+        tasks=tasks,
+        density=density,
+        dark_matter=DarkMatter(3000, classes, (DenseLatent(5, 0.4, 0.9),)),
+        warnings=(Caution("dead", f"37 of {n_latents} latents fired in none of 100000 held-out rows."),),
+    )
 
 
 def _recovery(hookpoint: str, number: int) -> Recovery:

@@ -79,7 +79,7 @@ function densityPlot(place) {
 }
 
 function damagePlot(place) {
-  const names = [["ce_clean", "the model itself"], ["ce_replaced", "with the dictionary"], ["ce_mean", "activations set to mean"], ["ce_zero", "activations set to zero"]];
+  const names = [["ce_clean", "the model itself"], ["ce_replaced", "with the dictionary"], ["ce_mean", "activations set to mean"], ["ce_position_mean", "to their position's mean"], ["ce_zero", "activations set to zero"], ["ce_resample", "to another text's"]];
   const rows = names.filter(([name]) => place.measures[name] && isKnown(place.measures[name].value));
   if (rows.length < 2) return null;
   const [W, L, R] = [460, 168, 56], H = 22 + rows.length * 40;

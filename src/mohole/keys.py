@@ -40,6 +40,10 @@ class Use(IntEnum):
     LIVE_ROWS = 17
     LATENT_READS = 18
     RESAMPLED_ROWS = 19
+    CONTROL_LABEL = 20
+    PROBED_ITEMS = 21
+    INTERCHANGED = 22
+    UNLEARNED_PROMPTS = 23
 
 
 def philox(first: UInt64, second: UInt64, key: int) -> tuple[UInt64, UInt64]:

@@ -7,12 +7,27 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mohole.metrics.absorption import Absorbed, absorption
 from mohole.metrics.binary import Area, BestCut, Confusion, auroc, auroc_by_document, best_cut, confusion
 from mohole.metrics.bootstrap import document_weights, interval
+from mohole.metrics.concept_removal import attribution, scr, tpp, without
+from mohole.metrics.disentangle import caused, disentanglement, interchange, isolated
 from mohole.metrics.firing import Firing
+from mohole.metrics.judged import Judged, judged, simulation_score
 from mohole.metrics.language import ce_recovered, kl_nats, scored_pairs, token_nats
-from mohole.metrics.measure import wilson
+from mohole.metrics.measure import Statistic, wilson
 from mohole.metrics.reconstruction import Reconstruction
+from mohole.metrics.sparse_probe import (
+    LinearProbe,
+    Probed,
+    balanced_accuracy,
+    class_gap,
+    fit_probe,
+    selectivity,
+    sparse_probe,
+    splitting,
+)
+from mohole.metrics.unlearning import choose_edit, frontier, unlearned, unlearning_score
 
 Array = NDArray[np.float64]
 
@@ -37,6 +52,27 @@ class Definitions:
     document_weights: Callable[..., Array] = document_weights
     interval: Callable[[Array], tuple[float | None, float | None]] = interval
     wilson: Callable[[int, int], tuple[float, float]] = wilson
+    fit_probe: Callable[..., LinearProbe] = fit_probe
+    class_gap: Callable[..., Array] = class_gap
+    sparse_probe: Callable[..., Probed] = sparse_probe
+    balanced_accuracy: Callable[..., Statistic] = balanced_accuracy
+    selectivity: Callable[[Array, Array], Array] = selectivity
+    splitting: Callable[..., int] = splitting
+    attribution: Callable[..., Array] = attribution
+    without: Callable[..., Array] = without
+    scr: Callable[[Array, Array, Array], Array] = scr
+    tpp: Callable[..., Array] = tpp
+    absorption: Callable[..., Absorbed] = absorption
+    interchange: Callable[..., Array] = interchange
+    caused: Callable[..., Array] = caused
+    isolated: Callable[..., Array] = isolated
+    disentanglement: Callable[[Array, Array], Array] = disentanglement
+    frontier: Callable[..., NDArray[np.int64]] = frontier
+    choose_edit: Callable[..., int | None] = choose_edit
+    unlearned: Callable[[Array, Array, float], Array] = unlearned
+    unlearning_score: Callable[..., float] = unlearning_score
+    judged: Callable[..., Judged] = judged
+    simulation_score: Callable[[Array, Array], float] = simulation_score
 
 
 OURS = Definitions()

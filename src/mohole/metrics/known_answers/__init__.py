@@ -3,10 +3,24 @@
 Each check builds rows, codes, predictions or scores whose number follows from how they were made, and asks for it.
 """
 
-from mohole.metrics.known_answers import detected, fired, predicted, rebuilt
+from mohole.metrics.known_answers import (
+    absorbed,
+    detected,
+    fired,
+    forgotten,
+    interchanged,
+    judged,
+    predicted,
+    probed,
+    rebuilt,
+    removed,
+)
 from mohole.metrics.known_answers.answer import Answer, Asked, Check, ask, refuses
 
-CHECKS: tuple[Check, ...] = (*rebuilt.CHECKS, *fired.CHECKS, *predicted.CHECKS, *detected.CHECKS)
+CHECKS: tuple[Check, ...] = (
+    *rebuilt.CHECKS, *fired.CHECKS, *predicted.CHECKS, *detected.CHECKS, *probed.CHECKS,
+    *removed.CHECKS, *absorbed.CHECKS, *interchanged.CHECKS, *forgotten.CHECKS, *judged.CHECKS,
+)  # fmt: skip
 """Within a file the slow ones come last: a mutant is caught by the first that is wrong."""
 
 __all__ = ["CHECKS", "Answer", "Asked", "Check", "ask", "refuses"]

@@ -3,9 +3,23 @@
 That a suite of checks passes says little; that it fails for every bug that other libraries shipped says what it would see.
 """
 
-from mohole.metrics.mutants import detected, fired, predicted, rebuilt
+from mohole.metrics.mutants import (
+    absorbed,
+    detected,
+    fired,
+    forgotten,
+    interchanged,
+    judged,
+    predicted,
+    probed,
+    rebuilt,
+    removed,
+)
 from mohole.metrics.mutants.mutant import Mutant
 
-MUTANTS: tuple[Mutant, ...] = (*rebuilt.MUTANTS, *fired.MUTANTS, *predicted.MUTANTS, *detected.MUTANTS)
+MUTANTS: tuple[Mutant, ...] = (
+    *rebuilt.MUTANTS, *fired.MUTANTS, *predicted.MUTANTS, *detected.MUTANTS, *probed.MUTANTS,
+    *removed.MUTANTS, *absorbed.MUTANTS, *interchanged.MUTANTS, *forgotten.MUTANTS, *judged.MUTANTS,
+)  # fmt: skip
 
 __all__ = ["MUTANTS", "Mutant"]

@@ -11,6 +11,7 @@
     tasks          [{name, n, clean, clean_low, clean_high, replaced, replaced_low, replaced_high}]
     density        {edges: log10 of density, counts, zero, n_rows}
     warnings       [sentence]
+    suites         [{suite, rated: [{name, measures: {dictionary, random, neurons, pca, probe: as above}}], left_out: [sentence]}]
 
 `recovery.json`, only where the corpus has truth, read back by `read_recovery`:
 
@@ -41,10 +42,11 @@ from mohole.config import Evaluate
 from mohole.corpus import Corpus, Task
 from mohole.dictionary import SparseAutoencoder
 from mohole.evaluate.recovery import measure_recovery
-from mohole.evaluate.results import EVALUATION_FILE, RECOVERY_FILE, Evaluation, TaskResult
-from mohole.evaluate.rows import choose_rows, measure_rows
+from mohole.evaluate.results import EVALUATION_FILE, RECOVERY_FILE, Evaluation, SuiteResult, TaskResult
+from mohole.evaluate.rows import Rows, choose_rows, measure_rows
 from mohole.evaluate.splice import measure_splice
 from mohole.evaluate.tasks import measure_tasks
+from mohole.evaluate.truth import Marks, Truth
 from mohole.metrics import Measure
 from mohole.model import LanguageModel
 from mohole.record import write_json
@@ -81,6 +83,13 @@ def evaluate(
     spliced = measure_splice(model, dictionary, corpus, quality.mean, settings, seed=seed)
     measures = {measure.name: measure for measure in (*quality.measures, *spliced)}
     done = measure_tasks(model, dictionary, tasks, settings, has_bos=corpus.has_bos)
+    suites: tuple[SuiteResult, ...] = ()
+    if settings.suites:
+        from mohole.evaluate.material import Material  # here: most runs ask for none
+        from mohole.evaluate.suites import measure_suites
+
+        truth = _truth(corpus, store, rows, settings, seed) if corpus.labels else None
+        suites = measure_suites(Material(model, dictionary, corpus, store, truth, tasks, settings, seed))
     evaluation = Evaluation(
         hookpoint=dictionary.hookpoint,
         n_latents=dictionary.n_latents,
@@ -88,11 +97,17 @@ def evaluate(
         tasks=done,
         density=quality.density,
         warnings=tuple(warnings_about(measures, done, dictionary.n_latents)),
+        suites=suites,
     )
     write_json(out / EVALUATION_FILE, asdict(evaluation))
     if settings.recovery and corpus.labels:
         recovery = measure_recovery(store, rows, dictionary, corpus, settings, seed=seed)
         write_json(out / RECOVERY_FILE, asdict(recovery))
+
+
+def _truth(corpus: Corpus, store: Store, rows: Rows, settings: Evaluate, seed: int) -> Truth:
+    chosen = choose_rows(corpus, store, held_out=False, max_rows=settings.selection_rows, seed=seed)
+    return Truth(list(corpus.labels), Marks(corpus, chosen), Marks(corpus, rows), settings.min_positives)
 
 
 def warnings_about(measures: Mapping[str, Measure], tasks: Sequence[TaskResult], n_latents: int) -> Iterator[str]:

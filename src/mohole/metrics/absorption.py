@@ -60,12 +60,11 @@ def absorption(
     """
     unit = direction / np.linalg.norm(direction)
     projection = (rows.astype(np.float64) - bias) @ unit
-    decoder = decoder.astype(np.float64)
-    along = decoder @ unit
-    length = np.linalg.norm(decoder, axis=1)
+    along = np.asarray(decoder.astype(np.float64) @ unit)
+    length = np.linalg.norm(decoder.astype(np.float64), axis=1)
     aligned = along >= LEAST_COSINE * np.where(length > 0, length, np.inf)
     aligned[main] = False
-    top = _largest(codes, along * aligned, N_ABSORBERS)
+    top = _largest(codes, np.asarray(along * aligned), N_ABSORBERS)
     mine = codes[:, main].toarray().astype(np.float64)
     carried = np.maximum(mine @ along[main], 0.0)
     others = np.clip(np.minimum(top.sum(axis=1), projection - carried), 0.0, None)

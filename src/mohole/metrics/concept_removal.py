@@ -29,7 +29,7 @@ def attribution(codes: Codes, positive: Bools, decoder: NDArray[np.floating], di
         np.asarray(codes[np.flatnonzero(side)].astype(np.float64).mean(axis=0)).ravel()
         for side in (positive, ~positive)
     ]
-    return (means[0] - means[1]) * (decoder.astype(np.float64) @ direction)
+    return np.asarray((means[0] - means[1]) * (decoder.astype(np.float64) @ direction))
 
 
 def without(rows: NDArray[np.floating], codes: Codes, decoder: NDArray[np.floating], latents: Int64) -> Float64:

@@ -106,7 +106,7 @@ def _target_among_the_others(before: Array, after: Array, *, chance: float | Non
     Seen in: a mean over all classes.
     """
     n = before.shape[-1]
-    return OURS.tpp(before, after, chance=chance) * (n - 1) / n
+    return np.asarray(OURS.tpp(before, after, chance=chance) * (n - 1) / n)
 
 
 def _gains_are_zero(before: Array, after: Array, *, chance: float | None = None) -> Array:

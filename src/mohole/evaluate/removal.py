@@ -24,7 +24,7 @@ Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-SIZES = (1, 2, 5, 10, 20)
+SIZES = (1, 2, 5, 10, 20, 50)
 _MOST_CLASSES = 8
 _MOST_PAIRS = 4
 

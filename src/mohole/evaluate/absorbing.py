@@ -79,8 +79,8 @@ def _of_group(group: Group, material: Material) -> Iterator[Rated]:
          "tokens at which none of the class's main latents fires and one other latent carries at least 0.4 of the row's "
          f"projection on the probe, measured from the decoder's bias; pooled over {of}"),
         ("absorbed share", "share of the projection", shares, "0",
-         "absorbers / (main latents + absorbers), products with the probe's unit direction, at most three absorbers, mean "
-         f"over the tokens of {of} at which any of them carries something"),
+         "absorbers / (main latents + absorbers), products with the probe's unit direction, at most three absorbers, 0 where "
+         f"they carry less than 0.4 of the projection; mean over the tokens of {of}"),
         ("splits", "latents beyond the first", splits, "0",
          f"how many latents a k-sparse probe takes on while each adds 0.03 of F1 on documents it was not fitted on (at most "
          f"{MOST_MAIN - 1}), mean over {of}"),

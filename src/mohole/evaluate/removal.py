@@ -262,7 +262,7 @@ def _removing(coder: Coder, latents: Int64) -> RowEdit:
     return lambda rows, _tokens: without(rows, coder.encode(rows), coder.decoder, latents)
 
 
-def _plain_accuracies(probes: list[LinearProbe], rows: Float64, classes: Int64) -> Float64:
+def _plain_accuracies(probes: list[LinearProbe], rows: NDArray[np.floating], classes: Int64) -> Float64:
     documents, one = np.zeros(len(rows), dtype=np.int64), np.ones((1, 1))
     return np.array(
         [

@@ -31,7 +31,8 @@ class Absorbed:
     full: Bools
     """No main latent fires, and one other latent carries at least LEAST_SHARE of the projection."""
     share: Float64
-    """How much of (main + absorbers) the absorbers carry; NaN where it is not defined or nobody carries anything."""
+    """How much of (main + absorbers) the absorbers carry; 0 where they carry less than LEAST_SHARE of the projection; NaN where
+    it is not defined."""
 
 
 def absorption(
@@ -48,7 +49,8 @@ def absorption(
 
         projection p = (x - b_dec) . u        carried by latent j: c_j = f_j (d_j . u)        u the probe's unit direction
         share = A / (A + M)    M = sum of c over the main latents, at least 0
-                               A = min(sum of the three largest other c_j > 0 with cos(d_j, u) >= 0.1, p - M), at least 0
+                               A = min(C, p - M), at least 0; 0 where C < 0.4 p
+                               C = sum of the three largest other c_j > 0 with cos(d_j, u) >= 0.1
 
     Products, not cosines: with cosines the result changes with the decoder rows' lengths (SAEBench #88 made that a
     warning). Measured from b_dec, which no latent carries. Where p is below `least_projection` (in the row's units; a tenth
@@ -67,11 +69,13 @@ def absorption(
     top = _largest(codes, np.asarray(along * aligned), N_ABSORBERS)
     mine = codes[:, main].toarray().astype(np.float64)
     carried = np.maximum(mine @ along[main], 0.0)
-    others = np.clip(np.minimum(top.sum(axis=1), projection - carried), 0.0, None)
+    candidates = top.sum(axis=1)
+    others = np.clip(np.minimum(candidates, projection - carried), 0.0, None) * (candidates >= LEAST_SHARE * projection)
     defined = projection >= least_projection
     full = defined & ~mine.any(axis=1) & (top[:, 0] >= LEAST_SHARE * projection)
     total = carried + others
-    share = np.divide(others, total, out=np.full_like(total, np.nan), where=defined & (total > 0))
+    share = np.divide(others, total, out=np.zeros_like(total), where=total > 0)
+    share[~defined] = np.nan
     return Absorbed(defined, full, share)
 
 

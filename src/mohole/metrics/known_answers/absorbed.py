@@ -65,11 +65,12 @@ def the_gauge_and_the_bias_do_not_matter(d: Definitions) -> Iterator[Answer]:
 
 
 def a_child_that_says_little_has_not_absorbed(d: Definitions) -> Iterator[Answer]:
-    """An eighth of the projection is not full absorption; where parent and child carry 3 to 1, the child's share is 1/4."""
+    """An eighth or a quarter of the projection is no absorption; where the child carries half beside its parent, its share is 1/2."""
     decoder = np.stack([_PARENT, 0.5 * _PARENT + 0.5 * np.eye(_D)[1]])
     for name, codes, full, share in (
-        ("an eighth", [0.0, 0.5], 0.0, 1.0),
-        ("one to three", [1.5, 1.0], 0.0, 0.25),
+        ("an eighth", [0.0, 0.5], 0.0, 0.0),
+        ("a quarter", [1.5, 1.0], 0.0, 0.0),
+        ("half", [1.0, 2.0], 0.0, 0.5),
         ("all", [0.0, 4.0], 1.0, 1.0),
     ):
         row = 2.0 * _PARENT[None]

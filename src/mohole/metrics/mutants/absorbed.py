@@ -64,6 +64,18 @@ def _any_silence(
     return replace(found, full=found.defined & ~codes[:, main].toarray().any(axis=1))
 
 
+def _any_part_counts(
+    rows: Any, codes: Any, decoder: Any, bias: Any, direction: Any, main: Any, *, least_projection: float
+) -> Absorbed:
+    """Whoever carries a little has absorbed it, where many latents carry a little each.
+
+    Seen in: a share without a least part: random directions score .7.
+    """
+    found = OURS.absorption(rows, codes, decoder, bias, direction, main, least_projection=least_projection)
+    silent = ~codes[:, main].toarray().any(axis=1)
+    return replace(found, share=np.where(silent & found.defined, 1.0, found.share))
+
+
 def _main_absorb_themselves(
     rows: Any, codes: Any, decoder: Any, bias: Any, direction: Any, main: Any, *, least_projection: float
 ) -> Absorbed:
@@ -80,5 +92,6 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant("absorption", _nothing_is_divided),
     mutant("absorption", _length_of_the_probe),
     mutant("absorption", _any_silence),
+    mutant("absorption", _any_part_counts),
     mutant("absorption", _main_absorb_themselves),
 )

@@ -27,7 +27,7 @@ def _added(rows: Any, base: Any, source: Any, decoder: Any, latents: Any) -> Arr
 def _unit_rows_swapped(rows: Any, base: Any, source: Any, decoder: Any, latents: Any) -> Array:
     """Decoder rows are taken for unit vectors.
 
-    Seen in: SAEBench #88.
+    Seen in: dictionaries with free decoder rows, read as if they had unit rows.
     """
     return OURS.interchange(rows, base, source, decoder / np.linalg.norm(decoder, axis=1, keepdims=True), latents)
 

@@ -11,7 +11,7 @@ from mohole.metrics.mutants.mutant import Mutant, mutant
 def _cosine_for_product(codes: Any, positive: Any, decoder: Any, direction: Array) -> Array:
     """A cosine where a product belongs: right only for decoder rows of length 1.
 
-    Seen in: SAEBench #88, a check of norms that became a warning.
+    Seen in: ranking latents by cosine times activation.
     """
     return OURS.attribution(codes, positive, decoder / np.linalg.norm(decoder, axis=1, keepdims=True), direction)
 
@@ -43,7 +43,7 @@ def _the_reconstruction(rows: Any, codes: Any, decoder: Any, latents: Any) -> Ar
 def _unit_rows(rows: Any, codes: Any, decoder: Any, latents: Any) -> Array:
     """Decoder rows are taken for unit vectors.
 
-    Seen in: SAEBench #88.
+    Seen in: dictionaries with free decoder rows, read as if they had unit rows.
     """
     return OURS.without(rows, codes, decoder / np.linalg.norm(decoder, axis=1, keepdims=True), latents)
 

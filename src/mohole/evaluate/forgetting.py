@@ -1,7 +1,7 @@
 """Unlearning: the latents of one task are taken out until it cannot be done, and what else is lost is counted."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -57,7 +57,7 @@ def _target(material: Material) -> Task | None:
         return named if len(material.tasks) > 1 else None
     for task in material.tasks if len(material.tasks) > 1 else ():
         known = _right(material, _prompts(material, task, material.settings.task_prompts), None).mean()
-        if known >= _chance(task.answers) + _WELL:
+        if known >= _chance(task, material.tasks) + _WELL:
             return task
     return None
 
@@ -82,7 +82,7 @@ class _Unlearning:
             prompts += own
             is_target += [task is target] * len(own)
         chosen = words(material.seed, Use.UNLEARNED_PROMPTS, np.arange(len(prompts))) % 2 == 0
-        self._chance = _chance(target.answers)
+        self._chance = _chance(target, material.tasks)
         self._halves = []
         for half in (chosen, ~chosen):
             mine = [prompt for prompt, here in zip(prompts, half, strict=True) if here]
@@ -112,11 +112,14 @@ class _Unlearning:
         yield self._rated(f"kept while {task} is forgotten", kept, "share of right answers", "1: no edit")
         yield self._rated(f"latents removed for {task}", sizes, "latents", "")
         yield self._rated(
-            f"{task}: no edit", {"dictionary": known}, "accuracy", f"{self._chance:.3f}: the commonest answer"
+            f"{task}: no edit",
+            {"dictionary": known},
+            "accuracy",
+            f"{self._chance:.3f}: the other tasks' commonest answer",
         )
         for size, (target, others) in prices.items():
             yield self._rated(
-                f"{task}: {size} removed", target, "accuracy", f"{self._chance:.3f}: the commonest answer"
+                f"{task}: {size} removed", target, "accuracy", f"{self._chance:.3f}: the other tasks' commonest answer"
             )
             yield self._rated(f"kept: {size} removed", others, "share of right answers", "1: no edit")
 
@@ -181,9 +184,13 @@ def _prompts(material: Material, task: Task, most: int) -> list[Prompted]:
     return prompted(material.model, few, material.corpus.has_bos)
 
 
-def _chance(answers: tuple[str, ...]) -> float:
-    """What saying the commonest answer would score."""
-    return Counter(answers).most_common(1)[0][1] / len(answers)
+def _chance(target: Task, tasks: Sequence[Task]) -> float:
+    """What saying the commonest answer of the other tasks would score.
+
+    Not the target's own commonest answer: where it is always the same (a backdoor's), to say it is all there is to know.
+    """
+    others = Counter(answer for task in tasks if task is not target for answer in task.answers)
+    return float(np.mean([answer == others.most_common(1)[0][0] for answer in target.answers]))
 
 
 def _right(material: Material, prompts: list[Prompted], edit: RowEdit | None) -> Bools:

@@ -84,7 +84,7 @@ def class_gap(codes: Codes, positive: Bools) -> Float64:
     gap = means[0] - means[1]
     # A latent without spread that differs is a perfect detector: it gets the rank of one, not a division by zero.
     least = 1e-6 * np.maximum(np.abs(means[0]), np.abs(means[1]))
-    return np.divide(gap, np.maximum(spread, least), out=np.zeros_like(gap), where=gap != 0)
+    return np.asarray(np.divide(gap, np.maximum(spread, least), out=np.zeros_like(gap), where=gap != 0))
 
 
 def _moments(codes: Codes, mine: Bools) -> tuple[Float64, Float64]:

@@ -19,8 +19,7 @@ class _Absent:
     def find_spec(self, name, path=None, target=None):
         if name.startswith("sae_bench"):
             return None
-        spec = importlib.machinery.ModuleSpec(name, self)
-        return spec
+        return importlib.machinery.ModuleSpec(name, self)
 
     def create_module(self, spec):
         module = MagicMock(name=spec.name)

@@ -65,7 +65,7 @@ def the_gauge_and_the_bias_do_not_matter(d: Definitions) -> Iterator[Answer]:
 
 
 def a_child_that_says_little_has_not_absorbed(d: Definitions) -> Iterator[Answer]:
-    """An eighth or a quarter of the projection is no absorption; where the child carries half beside its parent, its share is 1/2."""
+    """An eighth or a quarter of the projection is no absorption; a child that carries half beside its parent has share 1/2."""
     decoder = np.stack([_PARENT, 0.5 * _PARENT + 0.5 * np.eye(_D)[1]])
     for name, codes, full, share in (
         ("an eighth", [0.0, 0.5], 0.0, 0.0),

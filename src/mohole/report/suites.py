@@ -11,7 +11,7 @@ from mohole.visible import visible
 COLUMNS = ("dictionary", "random", "neurons", "pca", "probe")
 NOTE = (
     "Beside the dictionary: random directions, neurons and principal axes as dictionaries, and a probe that reads or edits "
-    "all of the row. In brackets: 95 %, over held-out documents or prompts."
+    "all of the row. In brackets: 95 %, over held-out documents or prompts; of the others in evaluation.json."
 )
 
 
@@ -30,7 +30,10 @@ def suite_tables(evaluation: Evaluation, table: Table) -> RenderableType:
 
 def cells(rated: Rated) -> list[str]:
     """A number's name, and its value for each column; "-" where it is undefined, nothing where it was not asked for."""
-    return [visible(rated.name), *(_cell(rated.measures.get(name)) for name in COLUMNS)]
+    return [
+        visible(rated.name),
+        *(_cell(rated.measures.get(name), with_interval=name == COLUMNS[0]) for name in COLUMNS),
+    ]
 
 
 def suite_rows(suite: SuiteResult) -> dict[str, object]:
@@ -42,12 +45,11 @@ def suite_rows(suite: SuiteResult) -> dict[str, object]:
     }
 
 
-def _cell(measure: Measure | None) -> str:
+def _cell(measure: Measure | None, *, with_interval: bool) -> str:
     if measure is None:
         return ""
     if measure.value is None:
         return "-"
     value = f"{measure.value:.3g}"
-    if measure.low is None or measure.high is None or measure.low == measure.high:
-        return value
-    return f"{value} [{measure.low:.2f}, {measure.high:.2f}]"
+    is_sure = measure.low is None or measure.high is None or measure.low == measure.high
+    return value if is_sure or not with_interval else f"{value} [{measure.low:.2f}, {measure.high:.2f}]"

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from mohole.config import PlantedCorpus, Recipe, TextCorpus, TopK, parse, read_recipe, settings
+from mohole.config import DatasetCorpus, PlantedCorpus, Recipe, ReLU, TextCorpus, TopK, parse, read_recipe, settings
+from mohole.config.train import BatchTopK
 from mohole.errors import ConfigError
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
@@ -24,6 +25,22 @@ def test_a_recipe_and_its_overrides_are_read(tmp_path: Path) -> None:
     assert (recipe.train.steps, recipe.train.nonlinearity, recipe.train.lr) == (7, TopK(k=3), 1e-3)
     assert recipe.model.path == "some/folder"
     assert recipe.corpus == TextCorpus(path="a b.txt")
+
+
+def test_an_override_of_a_kind_leaves_what_the_file_says_of_the_other_one(tmp_path: Path) -> None:
+    text = 'run = "x"\n[corpus]\nkind = "text"\npath = "a"\nmax_tokens = 9\n[train]\nnonlinearity = { kind = "topk", k = 3 }\n'
+    path = recipe_file(tmp_path, text)
+    corpus = read_recipe(path, ["corpus.name=b", "corpus.kind=dataset"]).corpus
+    assert corpus == DatasetCorpus(name="b", max_tokens=9)  # what both kinds know is kept
+    assert read_recipe(path, ["train.nonlinearity.kind=relu"]).train.nonlinearity == ReLU()
+    assert read_recipe(path, ["train.nonlinearity.kind=batchtopk"]).train.nonlinearity == BatchTopK(k=3)
+    assert read_recipe(path, ["train.nonlinearity.kind=topk"]).train.nonlinearity == TopK(k=3)
+    for overrides in (
+        ["train.nonlinearity.kind=relu", "train.nonlinearity.k=4"],
+        ["corpus.kind=dataset", "corpus.path=b"],
+    ):
+        with pytest.raises(ConfigError, match="no such key"):
+            read_recipe(path, overrides)
 
 
 def test_the_last_override_wins(tmp_path: Path) -> None:
@@ -62,6 +79,21 @@ def test_a_dumped_recipe_reads_back_the_same() -> None:
         ({"run": "x", "windows": {"held_out": 1.0}}, "windows.held_out: 1.0 is too large; it must be less than 1.0"),
         ({"run": "x", "harvest": {"hookpoints": []}}, "harvest.hookpoints"),
         ({"run": ""}, "run: ''"),
+        (
+            {"run": "x", "harvest": {"hookpoints": "resid_post.1"}},
+            "harvest.hookpoints: 'resid_post.1': a list is needed; did you mean [\"resid_post.1\"]?",
+        ),
+        (
+            {"run": "x", "train": {"nonlinearity": "batchtop"}},
+            "train.nonlinearity: 'batchtop': a table is needed; did you mean { kind = \"batchtopk\" }?",
+        ),
+        ({"run": "x", "train": {"optimiser": 3}}, "a table is needed with a kind, one of adam, signum, muon"),
+        ({"run": "x", "train": 3}, "train: 3: a table is needed"),
+        (
+            {"run": "x", "train": {"learns": {"kind": "transcoder"}}},
+            "train.learns.reads: needed, and not given; train.learns.writes: needed, and not given",
+        ),
+        ({"run": "x", "train": dict.fromkeys("abcde", 1)}, "(and 2 more)"),
         ({}, "run: needed, and not given"),
         ({"run": "x", "steer": {"clamp": {"hookpoint": "a"}}}, "steer.clamp.latent, concept: give exactly one"),
     ],
@@ -102,7 +134,7 @@ def test_every_setting_is_listed_with_its_default_and_can_be_given_back() -> Non
     assert listed["steer", "clamp.times_max"] == "1.0"
     plain = parse({"run": "x"})
     for (table, key), default in listed.items():
-        if table not in ("run", "corpus") and not key.startswith("clamp") and default != "none":
+        if table not in ("run", "corpus", "[dictionary]") and not key.startswith("clamp") and default != "none":
             value, *parts = plain.model_dump(mode="json")[table], *key.split(".")
             nested = value[parts[0]] or {} if len(parts) == 2 else {}
             if len(parts) == 2 and parts[1] not in nested and ("kind" in nested or not nested):
@@ -110,6 +142,12 @@ def test_every_setting_is_listed_with_its_default_and_can_be_given_back() -> Non
             for part in parts:
                 value = value[part]
             assert json.dumps(list(value) if isinstance(value, tuple) else value) == default, key
+
+
+def test_a_key_that_some_kinds_have_says_which() -> None:
+    said = {(key, meaning.partition(":")[0]) for key, _, meaning in settings()["train"]}
+    assert {("nonlinearity.k", "topk"), ("nonlinearity.k", "batchtopk"), ("learns.skip", "transcoder")} <= said
+    assert ("sparsity.warmup_steps", "Steps over which the weight rises from zero.") in said  # all kinds have it
 
 
 def test_every_setting_says_what_it_means() -> None:

@@ -32,7 +32,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_paths_and_verbs_that_are_named_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     verbs = command_names()
-    for verb in re.findall(r"(?:`|^    )mohole ([a-z]+)\b", text, re.MULTILINE):
+    for verb in re.findall(r"(?:`|^    )mohole ([a-z][a-z-]*)\b", text, re.MULTILINE):
         assert verb in verbs, f"{page.name} names `mohole {verb}`"
     for path in re.findall(r"`((?:src|tests|docs|recipes|benchmarks|examples)/[\w./-]+)`", text):
         assert (ROOT / path).exists(), f"{page.name} names {path}"

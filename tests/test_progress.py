@@ -35,6 +35,23 @@ def test_a_long_job_says_share_rate_and_time_left(clock: list[float], capsys: py
     assert last == "harvest: 25%, 2.5 tokens/s, 120 s left, fvu 0.5"
 
 
+def test_a_slow_first_part_says_nothing_of_the_rest(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    """Kernels are compiled in a training's first step: a minute of it would promise hours."""
+    with progress.track("train", 1000, "rows") as tracker:
+        for second in (60.0, 70.0, 80.0):
+            clock[0] = second
+            tracker.advance(1 if second == 60.0 else 100)
+    assert lines(capsys) == ["train: 0%", "train: 10%, 10 rows/s, 90 s left", "train: 20%, 10 rows/s, 80 s left"]
+
+
+def test_what_was_done_before_is_no_speed(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.track("train", 1000, "rows", done=500) as tracker:
+        for second in (10.0, 20.0):
+            clock[0] = second
+            tracker.advance(100)
+    assert lines(capsys) == ["train: 60%, 10 rows/s, 40 s left", "train: 70%, 10 rows/s, 30 s left"]
+
+
 def test_a_job_of_unknown_size_promises_nothing(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     with progress.track("corpus", None, "documents") as tracker:
         clock[0] = 10.0

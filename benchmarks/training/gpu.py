@@ -1,11 +1,11 @@
 """What encoding and a training step cost on a CUDA device, of the device's matrix peak and of one encoding.
 
-    python benchmarks/training/gpu.py [--n-latents 65536 --d 2304 --rows 32768 --k 32]
+    python benchmarks/training/gpu.py [--n-latents 65536 --d 2304 --rows 32768 --k 32 --tune]
 
 Encoding is `kernels.gpu.top_k` of bfloat16 rows and weights: its useful operations (2 rows latents d) a second, of the peak that
-the maker gives for dense bfloat16, and of one `torch.mm` of the same numbers, measured in turns with it. A step is TopK's, made
-of the same kernels that the trainer calls: copies of the float32 weights in bfloat16, encoding, decoding, the error, the
-gradient of the codes, both matrices' gradients fused with Adam, the biases. No clipping, no latent is dead. Times are medians
+the maker gives for dense bfloat16, and of one `torch.mm` of the same numbers, measured in turns with it. A step is the trainer's
+own with `train.products = "bfloat16"`: a copy of the float32 encoder, encoding, and everything else in float32. No clipping, no
+latent is dead. The same codes of float32 numbers are measured beside it, with and without `train.screening`. Times are medians
 between device events after a warm-up, on random numbers. Without a CUDA device it says so, and fails.
 """
 
@@ -19,6 +19,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
+from mohole.config import TopK, Train
+from mohole.train.products import multiplied
+from mohole.train.trainer import Trainer
+from mohole.train.weights import Sites
 
 HERE = Path(__file__).resolve().parent
 # TFLOP/s of dense bfloat16, from the makers' data sheets.
@@ -30,14 +36,21 @@ def main() -> None:
     if not torch.cuda.is_available():
         sys.exit("no CUDA device: not measured")
     from mohole.kernels import gpu
+    from mohole.kernels.gpu_screen import Screen
 
-    step = Step(arguments.rows, arguments.n_latents, arguments.d, arguments.k)
-    product = torch.empty(arguments.rows, arguments.n_latents, dtype=torch.bfloat16, device="cuda")
-    W_enc = step.encoder.weight.bfloat16()
+    n_rows, n_latents, d, k = arguments.rows, arguments.n_latents, arguments.d, arguments.k
+    trainer, rows = trainer_of(n_rows, n_latents, d, k, "cuda", tune=arguments.tune)
+    block, screen = trainer.weights.blocks[0], Screen()
+    read = rows - trainer.weights.b_dec
+    near, W_enc = multiplied(read, block.W_enc.clone(), "bfloat16", gpu)
+    exact = read, block.W_enc.clone(), block.b_enc, k
+    product = torch.empty(n_rows, n_latents, dtype=torch.bfloat16, device="cuda")
     parts: dict[str, Callable[[], object]] = {
-        "torch.mm": partial(torch.mm, step.rows, W_enc.T, out=product),
-        "encode": partial(gpu.top_k, step.rows, W_enc, step.b_enc.weight, arguments.k, step.scratch),
-        "step": step,
+        "torch.mm": partial(torch.mm, near, W_enc.T, out=product),
+        "encode": partial(gpu.top_k, near, W_enc, block.b_enc, k, gpu.Scratch()),
+        "step": partial(trainer.step, rows, rows),
+        "encode float32": partial(gpu.top_k, *exact, gpu.Scratch()),
+        "encode float32, screened": partial(screen.top_k, *exact, gpu.Scratch()),
     }
     times: dict[str, list[float]] = {name: [] for name in parts}
     for turn in range(arguments.rounds + 3):
@@ -46,9 +59,9 @@ def main() -> None:
             if turn >= 3:
                 times[name].append(taken)
     parts.clear()
-    del product, W_enc
+    del product, W_enc, near, exact
     torch.cuda.reset_peak_memory_stats()
-    step()
+    trainer.step(rows, rows)
     medians = {name: statistics.median(each) for name, each in times.items()}
     operations = 2.0 * arguments.rows * arguments.n_latents * arguments.d
     name = torch.cuda.get_device_name()
@@ -65,6 +78,8 @@ def main() -> None:
         "encode_of_bf16_peak": round(rate / peak, 3) if peak else "the peak of this device is not known here",
         "encode_times_torch_mm": round(medians["encode"] / medians["torch.mm"], 3),
         "step_times_encode": round(medians["step"] / medians["encode"], 3),
+        "screened_times_float32": round(medians["encode float32, screened"] / medians["encode float32"], 3),
+        "rows_again": round(screen.n_again / screen.n_rows, 5),
         "peak_memory_times_weights": round(
             torch.cuda.max_memory_allocated() / (8 * arguments.n_latents * arguments.d), 2
         ),
@@ -72,53 +87,26 @@ def main() -> None:
     out = HERE / "results" / f"{datetime.date.today()}-gpu.json"
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n")
-    for key in ("device", "ms", "encode_tflops", "encode_of_bf16_peak", "encode_times_torch_mm", "step_times_encode"):
+    shown = "device", "ms", "encode_tflops", "encode_of_bf16_peak", "encode_times_torch_mm", "step_times_encode"
+    for key in (*shown, "screened_times_float32", "rows_again"):
         print(f"{key}: {result[key]}")
     print(out)
 
 
-class Step:
-    """A step of TopK with float32 weights and moments, and bfloat16 in products and gathers."""
-
-    def __init__(self, n_rows: int, n_latents: int, d: int, k: int, device: str = "cuda") -> None:
-        from mohole.kernels import gpu
-        from mohole.kernels.pairs import Moving
-
-        generator = torch.Generator(device).manual_seed(0)
-        self._x = torch.randn(n_rows, d, generator=generator, device=device)
-        self.rows = self._x.bfloat16()
-        W_dec = torch.randn(n_latents, d, generator=generator, device=device)
-        W_dec /= W_dec.norm(dim=1, keepdim=True)
-        self.encoder, self.decoder = Moving.still(W_dec.clone()), Moving.still(W_dec)
-        self.b_enc = Moving.still(torch.zeros(n_latents, device=device))
-        self.b_dec = Moving.still(torch.zeros(d, device=device))
-        self.scratch, self._k, self._n_steps, self._gpu = gpu.Scratch(), k, 0, gpu
-
-    def __call__(self) -> float:
-        """Returns the loss before the step."""
-        from mohole.kernels.pairs import AdamStep, Backward
-
-        gpu, self._n_steps = self._gpu, self._n_steps + 1
-        n_rows, d = self._x.shape
-        read = (self._x - self.b_dec.weight).bfloat16()
-        W_dec = self.decoder.weight.bfloat16()
-        pairs = gpu.top_k(read, self.encoder.weight.bfloat16(), self.b_enc.weight, self._k, self.scratch)
-        error = gpu.decode(pairs, pairs.values, W_dec, self.b_dec.weight - self._x)
-        loss = error.square().mean()
-        source = error.mul_(2.0 / (n_rows * d))
-        sources, one = source.bfloat16()[None], torch.zeros(len(W_dec), dtype=torch.uint8, device=source.device)
-        d_product = gpu.dots(pairs, sources, one, W_dec)
-        by_latent = gpu.by_latent(pairs, len(W_dec))
-        d_b_enc = by_latent.sums(d_product)
-        d_b_dec = gpu.weighted_sum(torch.ones_like(source[:, 0]), source)
-        d_b_dec = d_b_dec - gpu.weighted_sum(d_b_enc, self.encoder.weight)
-        no_pull = torch.zeros_like(d_b_enc)
-        back = Backward(by_latent, d_product, pairs.values, read, sources, one, no_pull, (0, d), True)
-        adam = AdamStep(2e-4, self._n_steps)
-        gpu.adam(back, self.encoder, self.decoder, adam)
-        gpu.move(self.b_enc, d_b_enc, adam)
-        gpu.move(self.b_dec, d_b_dec, adam)
-        return float(loss)
+def trainer_of(
+    n_rows: int, n_latents: int, d: int, k: int, device: str, *, tune: bool = False
+) -> tuple[Trainer, Tensor]:
+    """A trainer of TopK with products of bfloat16, and a batch of random rows for it. Nothing is clipped."""
+    settings = Train(
+        n_latents=n_latents, nonlinearity=TopK(k=k), batch_rows=n_rows, steps=10_000, lr=2e-4, warmup_steps=0,
+        clip_norm=None, products="bfloat16", device=device,
+    )  # fmt: skip
+    sites = Sites(("rows",), (d,))
+    rows = torch.randn(n_rows, d, generator=torch.Generator(device).manual_seed(0), device=device)
+    trainer = Trainer.start(settings, rows[:8192], rows[:8192], sites, sites, seed=0)
+    if tune:
+        print(trainer.tune(rows))
+    return trainer, rows
 
 
 def _milliseconds(part: Callable[[], object]) -> float:
@@ -137,6 +125,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=32768)
     parser.add_argument("--k", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--tune", action="store_true", help="the trainer's step in the tile that is fastest here")
     return parser.parse_args()
 
 

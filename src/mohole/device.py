@@ -46,6 +46,16 @@ def training_device(name: str) -> torch.device:
     return device
 
 
+def machine_name(device: torch.device) -> str:
+    """Which processor it is, and of a CPU how many threads torch uses there: what timings are of."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text("utf-8", "replace").splitlines() if facts.exists() else []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return f"{next(models, platform.processor() or platform.machine())}, {torch.get_num_threads()} threads"
+
+
 def busy_seconds(device: torch.device) -> float:
     """A clock of the work done on a device: CPU-seconds of this process, or time, once all that a GPU was given is done."""
     if device.type == "cpu":

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 QUIET_SECONDS = 2.0
 LINE_SECONDS = 10.0
+_LEAST_SHARE = 0.01
+"""Of a job: from less, in a single report, nothing is told of the rest."""
 
 plain_lines = False
 """Set in worker processes: print lines even on a terminal, because several bars would overwrite each other."""
@@ -24,12 +26,13 @@ silent: ContextVar[bool] = ContextVar("silent", default=False)
 class Tracker:
     """Counts done units of a job and shows them on standard error. Where its size is not known, no share and no time left."""
 
-    def __init__(self, label: str, total: int | None, unit: str) -> None:
+    def __init__(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
         self.label, self.total, self.unit = label, total, unit
         self._is_silent = silent.get()
-        self.done = 0
+        self.done = self._before = self._before_mark = done
         self._note = ""
-        self._start = time.monotonic()
+        self._start = self._mark = time.monotonic()
+        self._n_reports = 0
         self._last_line = self._start
         self._bar: tuple[Progress, TaskID] | None = None
 
@@ -38,13 +41,18 @@ class Tracker:
         self.done += count
         self._note = note or self._note
         now = time.monotonic()
+        self._n_reports += 1
+        if (
+            self._n_reports == 1
+        ):  # the first part is slow where kernels are compiled for it: it says little of the others
+            self._mark, self._before_mark = now, self.done
         if now - self._start < QUIET_SECONDS or self._is_silent:
             return
         if sys.stderr.isatty() and not plain_lines:
             self._draw()
         elif now - self._last_line >= LINE_SECONDS:
             self._last_line = now
-            sys.stderr.write(self._line(now - self._start) + "\n")
+            sys.stderr.write(self._line() + "\n")
             sys.stderr.flush()
 
     def _draw(self) -> None:
@@ -64,27 +72,36 @@ class Tracker:
             console=Console(stderr=True),
             transient=True,
         )
-        self._bar = progress, progress.add_task(self.label, total=self.total, note="", rate="", share="")
+        self._bar = (
+            progress,
+            progress.add_task(self.label, total=self.total, completed=self._before, note="", rate="", share=""),
+        )
         progress.start()
         return self._bar
 
-    def _rate(self) -> float:
-        return self.done / max(time.monotonic() - self._start, 1e-9)
+    def _rate(self) -> float | None:
+        """Units a second since the first report, or up to it while there is no other; None while that would be a guess."""
+        now = time.monotonic()
+        if self._n_reports > 1 and now > self._mark:
+            return (self.done - self._before_mark) / (now - self._mark)
+        is_little = self.total is not None and self.done - self._before < _LEAST_SHARE * self.total
+        return None if is_little else (self.done - self._before) / max(now - self._start, 1e-9)
 
     def _speed(self) -> str:
-        return f"{quantity(self._rate())} {self.unit}/s"
+        rate = self._rate()
+        return "" if rate is None else f", {quantity(rate)} {self.unit}/s"
 
     def _share(self) -> str:
         """What is done, of the whole where that is known."""
         if self.total is None:
-            return f"{quantity(self.done)} {self.unit}, "
-        return f"{self.done / max(self.total, 1):.0%}, "
+            return f"{quantity(self.done)} {self.unit}"
+        return f"{self.done / max(self.total, 1):.0%}"
 
-    def _line(self, elapsed: float) -> str:
+    def _line(self) -> str:
         note = f", {self._note}" if self._note else ""
-        left = ""
-        if self.total is not None:
-            left = f", {(self.total - self.done) * elapsed / max(self.done, 1):.0f} s left"
+        left, rate = "", self._rate()
+        if self.total is not None and rate:
+            left = f", {(self.total - self.done) / rate:.0f} s left"
         return f"{self.label}: {self._share()}{self._speed()}{left}{note}"
 
     def __enter__(self) -> "Tracker":
@@ -98,9 +115,13 @@ class Tracker:
 
 
 @contextmanager
-def track(label: str, total: int | None, unit: str) -> Iterator[Tracker]:
-    """Follow a job of `total` units (None: not known): `with track("harvest", n_tokens, "tokens") as t: ... t.advance(n)`."""
-    with Tracker(label, total, unit) as tracker:
+def track(label: str, total: int | None, unit: str, *, done: int = 0) -> Iterator[Tracker]:
+    """Follow a job of `total` units (None: not known): `with track("harvest", n_tokens, "tokens") as t: ... t.advance(n)`.
+
+    Args:
+        done: units that were done before, by a job that this one goes on with.
+    """
+    with Tracker(label, total, unit, done) as tracker:
         yield tracker
 
 

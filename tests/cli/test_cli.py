@@ -82,6 +82,11 @@ def test_importing_mohole_and_asking_for_help_load_no_heavy_library() -> None:
         assert verb in out
 
 
+def test_help_shows_every_word_of_itself(mohole: Mohole) -> None:
+    """Brackets are markup to the library that prints it: a table's name would vanish."""
+    assert "[sweep] or [[train.dictionary]]" in " ".join(mohole("sweep", "--help")[1].replace("│", " ").split())
+
+
 def test_every_lazy_name_is_there() -> None:
     import mohole as package
 
@@ -127,7 +132,7 @@ def test_bad_input_is_one_line_and_makes_nothing(
 
 def test_a_missing_recipe_and_a_missing_artifact_are_named(mohole: Mohole, recipe: Path, tmp_path: Path) -> None:
     assert "no such recipe" in one_line(mohole("run", tmp_path / "nowhere.toml")[2])
-    assert "no artifact there; `mohole run RECIPE`" in one_line(mohole("train", recipe)[2])
+    assert "no artifact there; `mohole harvest RECIPE` makes it" in one_line(mohole("train", recipe)[2])
     assert "no such folder" in one_line(mohole("show", tmp_path / "nowhere")[2])
     assert "no artifact in it" in one_line(mohole("show", tmp_path)[2])
 
@@ -224,7 +229,9 @@ def test_settings_are_listed_whole_or_by_table(mohole: Mohole) -> None:
     assert status == 0
     assert "held_out" in out
     assert "n_latents" not in out
-    assert "no such table; a recipe has" in one_line(mohole("show", "settings", "trian")[2])
+    assert "n_documents" in mohole("show", "settings", "corpus")[1]
+    assert "no such table; did you mean train?" in one_line(mohole("show", "settings", "trian")[2])
+    assert "no such table; a recipe has run, seed, machine" in one_line(mohole("show", "settings", "zzz")[2])
 
 
 def test_a_second_word_that_is_no_latent_is_named(mohole: Mohole, tmp_path: Path) -> None:

@@ -26,7 +26,11 @@ from mohole.record import write_json
 
 def trained(place: Path) -> Path:
     """A dictionary as `mohole train` leaves it."""
-    with artifact.create(place, artifact.Inputs(kind="dictionary", config={}, seed=0)) as draft:
+    config = {"train": {"lr": 0.005, "sparsity": None, "nonlinearity": {"k": 5}}}
+    with artifact.create(place, artifact.Inputs(kind="dictionary", config=config, seed=7)) as draft:
+        (draft / "record.jsonl").write_text(
+            '{"step": 890, "fvu": 0.5}\n{"step": 900, "fvu": 0.04321, "ce_recovered": null}\n'
+        )
         save(some_sae(TopK(k=5)), draft, training={"steps": 900, "training_rows": 12345, "note": "a | b <script>"})
     return place
 
@@ -131,21 +135,30 @@ def test_a_dry_push_writes_the_folder_and_stops(
 ) -> None:
     source, evaluation = trained(tmp_path / "dictionary"), evaluated(tmp_path / "evaluation")
     monkeypatch.setattr(huggingface_hub, "HfApi", None)
-    assert exit_status(monkeypatch, "push", source, "me/tiny", "--dry-run", "--evaluation", evaluation) == 0
+    assert (
+        exit_status(monkeypatch, "push", source, "me/tiny", "--dry-run", "--evaluation", evaluation, "--model", "me/lm")
+        == 0
+    )
     folder = tmp_path / "tiny-mohole"
-    assert capsys.readouterr().out == f"{folder}: ready to be uploaded to me/tiny; nothing was\n"
+    assert (
+        capsys.readouterr().out
+        == f"{folder}: ready to be uploaded to me/tiny; nothing was. README.md is its model card\n"
+    )
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md", "dictionary.json", "dictionary.safetensors", "known_batch.safetensors",
     ]  # fmt: skip
     card = (folder / "README.md").read_text()
-    assert card.startswith("---\nlibrary_name: mohole\ntags:\n- mohole\n")
+    assert card.startswith('---\nbase_model: "me/lm"\nlibrary_name: mohole\ntags:\n- mohole\n')
     for part in (
+        "| of the language model | me/lm |", "| train.lr | 0.005 |", "| train.nonlinearity.k | 5 |", "| seed | 7 |",
+        "| step | 900 |\n| fvu | 0.04321 |\n\n",
         "`resid_post.3`", "| latents | 48 |", "| nonlinearity | topk, k 5 |", "| training_rows | 12345 |",
         'mohole.load_dictionary("me/tiny", allow_download=True)',
         "| fvu | 0.0321 | 0.0301 to 0.0342 | fraction | 5000 rows | none | all but BOS | none |",
         "| ce recovered | undefined |", "a \\| b &lt;script>",
     ):  # fmt: skip
         assert part in card, part
+    assert "sparsity |" not in card
     again = load_dictionary(folder)  # as somebody finds it on the hub: no manifest, proved by its known batch
     torch.testing.assert_close(again.latents.W_dec, load_dictionary(source).latents.W_dec)  # type: ignore[union-attr]
     assert json.loads((folder / "dictionary.json").read_text())["training"]["steps"] == 900

@@ -45,7 +45,13 @@ def test_a_sweep_from_a_recipe_to_its_table(mohole: Mohole, tmp_path: Path) -> N
 
     # A member is what `mohole train` makes of its settings, what it lost in the model included.
     train = ["train.n_latents=64", "train.log_every=3", "train.evaluate_every=6"]
-    run_verb(read_recipe(recipe, train), "train", say=lambda _: None)
+    told: list[str] = []
+    run_verb(read_recipe(recipe, train), "train", say=told.append)
+    last = read_record(run / "resid_post.0" / "dictionary" / "record.jsonl")[-1]
+    assert f"last batch: fvu {last['fvu']:.4f}, l0 {last['l0']:.1f}, dead 0; a step took" in told[-1]
+    shown = " ".join(mohole("show", run / "resid_post.0" / "dictionary")[1].split())
+    assert "step 12, rows 3,072, dead 0, fvu" in shown
+    assert "excess_ce" in shown
     alone, member = run / "resid_post.0" / "dictionary", run / "sweep" / "resid_post.0" / "n64"
     for name in ("dictionary.safetensors", "record.jsonl", "in_model.json", "statistics.safetensors"):
         assert (member / name).read_bytes() == (alone / name).read_bytes()

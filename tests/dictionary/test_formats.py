@@ -434,8 +434,14 @@ def test_a_set_has_every_layer_once(tmp_path: Path) -> None:
 def test_a_folder_of_several_names_them(tmp_path: Path) -> None:
     for layer in (0, 1):
         export_dictionary(some_sae(TopK(k=5)), tmp_path / f"layers.{layer}", "sparsify")
-    with pytest.raises(ArtifactError, match=r"holds several dictionaries; name one: layers.0, layers.1"):
+    with pytest.raises(ArtifactError, match=r"no dictionary itself; name one of what it holds: layers.0, layers.1"):
         load_dictionary(tmp_path)
+    run = tmp_path / "run"
+    export_dictionary(some_sae(TopK(k=5)), run / "resid_post.3" / "dictionary", "mohole")
+    with pytest.raises(
+        ArtifactError, match=r"run: no dictionary itself; name one of what it holds: resid_post.3/dictionary"
+    ):
+        load_dictionary(run)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ArtifactError, match="no dictionary that mohole reads"):
         load_dictionary(tmp_path / "empty")
@@ -493,7 +499,7 @@ def test_a_hub_id_is_fetched_only_where_that_is_allowed(tmp_path: Path, monkeypa
     assert asked.pop() == {"repository": "user/name", "allow_patterns": None, "local_files_only": True}
     load_dictionary("user/name/layers.3", allow_download=True)
     assert asked.pop()["allow_patterns"] == ["layers.3/*", "layers.3"]
-    with pytest.raises(ArtifactError, match=r"holds several dictionaries; name one: layers\.3"):
+    with pytest.raises(ArtifactError, match=r"no dictionary itself; name one of what it holds: layers\.3"):
         load_dictionary("user/name", allow_download=True)
     assert asked.pop()["allow_patterns"] == ["cfg.json", "sae.safetensors", "checkpoints/final.safetensors"]
     with pytest.raises(ArtifactError, match=r"user/name/layers\.4: the repository is here, layers\.4 in it is not"):
@@ -508,3 +514,23 @@ def test_what_is_not_in_the_cache_is_not_fetched() -> None:
     for place in ("nobody/../secret", "/nowhere/at/all", "https://elsewhere/x", "one-word"):
         with pytest.raises(ArtifactError, match="no artifact there, no file, and no hub id"):
             load_dictionary(place)
+
+
+def test_what_the_files_leave_open_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Plain weights: nobody wrote down the nonlinearity, and a wrong guess would be silent."""
+    sae = some_sae(ReLU())
+    tensors = {
+        "encoder_weights": sae.W_enc.T,
+        "encoder_bias": sae.b_enc,
+        "decoder_weights": sae.W_dec,
+        "pre_bias": sae.b_dec,
+    }
+    place = tmp_path / "sae_layer4.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, place)
+    load_dictionary(place)
+    assert (
+        f"{place}: note: Neither its nonlinearity nor its place is in the file: taken as relu"
+        in capsys.readouterr().err
+    )
+    with pytest.raises(ArtifactError, match=r"name one of what it holds: sae_layer4\.safetensors"):
+        load_dictionary(tmp_path)

@@ -129,3 +129,12 @@ def test_a_damaged_dictionary_is_named(tmp_path: Path) -> None:
         load_dictionary(tmp_path / "b")
     with pytest.raises(ArtifactError, match="nowhere: no artifact there"):
         load_dictionary(tmp_path / "nowhere")
+
+
+def test_a_dictionary_is_shown_by_its_sizes() -> None:
+    """What a notebook prints: no tensor."""
+    sizes = f"n_latents={N_LATENTS}, d_model={D}"
+    assert (
+        repr(some_sae())
+        == f"SparseAutoencoder(hookpoint='resid_post.1', {sizes}, nonlinearity=TopK(kind='topk', k={K}))"
+    )

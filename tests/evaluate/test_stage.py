@@ -22,6 +22,7 @@ from mohole.record import plain
 from mohole.store import Store
 
 HOOKPOINT = "resid_post.0"
+WEIGHTS = {"decoder_norm", "encoder_decoder_cosine", "nearest_decoder_cosine", "mean_direction_cosine"}
 TASKS = (Task("next", ("the a", "of"), (" the", " a")),)
 
 
@@ -63,6 +64,26 @@ def test_row_measures_agree_with_the_definitions(
     assert measures["fvu"].n == len(rows) == np.diff(world.document_starts)[world.held_out].sum()
     assert measures["fvu"].n_documents == world.held_out.sum()
     assert measures["fvu"].value == pytest.approx(float(fvu(rows, lossy.decode(codes))), rel=1e-9)
+    x, y = rows.double(), lossy.decode(codes).double()
+    centre = x.mean(0)
+    distance, error = (x - centre).norm(dim=1), (x - y).square()
+    left = x.norm(dim=1).argsort()[: measures["fvu_trimmed"].n]
+    firing, documents = codes.dense() != 0, torch.from_numpy(world.document_of(store.tokens[store.held_out]))
+    pairs = torch.stack([firing[documents == document].any(0) for document in documents.unique()])
+    for name, value in {
+        "fvu_by_row_legacy": (error.sum(1) / distance.square()).mean(),
+        "fvu_by_dimension": (error.sum(0) / (x - centre).square().sum(0)).mean(),
+        "cosine_centred": torch.nn.functional.cosine_similarity(x - centre, y - centre).mean(),
+        "fvu_trimmed": fvu(x[left], y[left]),
+        "length_ratio": (y.norm(dim=1) / x.norm(dim=1)).mean(),
+        "mse_per_dimension": error.mean(),
+        "l1": codes.dense().abs().sum(1).mean(),
+        "l1_by_length": (codes.dense().abs() @ lossy.W_dec.norm(dim=1)).mean(),
+        "firing_consistency": firing.sum() / pairs.sum(),
+        "decoder_norm": lossy.W_dec.norm(dim=1).mean(),
+    }.items():
+        assert measures[name].value == pytest.approx(float(value), rel=1e-6), name
+    assert 0 < len(rows) - measures["fvu_trimmed"].n < 0.002 * len(rows)
     assert measures["l0"].value == pytest.approx(codes.n_active.float().mean().item())
     assert measures["dead"].value == (codes.dense().count_nonzero(0) == 0).sum()
     histogram = read_evaluation(done).density
@@ -73,17 +94,18 @@ def test_row_measures_agree_with_the_definitions(
 def test_every_measure_says_what_it_is(done: Path) -> None:
     evaluation = read_evaluation(done)
     assert set(evaluation.measures) == {
-        "fvu", "r2_uncentred", "mse", "cosine", "relative_bias", "l0", "dead", "dense", "ce_clean", "ce_replaced", "ce_mean",
-        "ce_zero", "excess_ce", "ce_recovered", "ce_recovered_zero", "kl",
+        "fvu", "r2_uncentred", "mse", "mse_per_dimension", "cosine", "length_ratio", "relative_bias", "cosine_centred",
+        "fvu_by_dimension", "fvu_by_row_legacy", "fvu_trimmed", "l0", "l1", "l1_by_length", "firing_consistency", "dead", "dense",
+        *WEIGHTS, "ce_clean", "ce_replaced", "ce_mean", "ce_zero", "excess_ce", "ce_recovered", "ce_recovered_zero", "kl",
     }  # fmt: skip
     for name, measure in evaluation.measures.items():
         assert measure.name == name
         assert measure.unit
         assert measure.definition
         assert measure.n > 0
-        assert (measure.masks.counted == "none") != (measure.masks.scored == "none")
+        assert (measure.masks.counted, measure.masks.scored).count("none") == (2 if name in WEIGHTS else 1)
         assert (measure.value is None) == bool(measure.undefined)
-        if measure.value is not None and name not in ("dead", "dense"):
+        if measure.value is not None and name not in ("dead", "dense", *WEIGHTS):
             assert measure.low is not None
             assert measure.high is not None
             assert measure.low <= measure.value <= measure.high

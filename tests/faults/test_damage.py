@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.faults.conftest import MEMORY, Mohole, digests, files, flip, leftovers, small_machine, write_source
 
-from mohole import artifact
+from mohole.artifact import folder
 from mohole.errors import ArtifactError, DamageError, StageError
 from mohole.job import rows
 from mohole.store import Store
@@ -312,7 +312,7 @@ def test_an_artifact_killed_before_its_last_rename_is_gone_on_with(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(artifact, "_swap", killed)
+        patch.setattr(folder, "_swap", killed)
         with pytest.raises(KeyboardInterrupt):
             shuffle(source, tmp_path / "out", levels=1)
     before = files(tmp_path / ".out.partial" / "shards")

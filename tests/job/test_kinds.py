@@ -49,7 +49,9 @@ def test_every_kind_is_learned_from_the_same_rows(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_learned_is_refused_before_anything_is_made(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"train.learns: mlp_out.2 is not harvested; harvest.hookpoints has mlp_in.0"):
+    with pytest.raises(
+        ConfigError, match=r"train.learns: mlp_out.2 is not harvested; add it to harvest.hookpoints, which has mlp_in.0"
+    ):
         run(recipe(tmp_path / "run", learns=KINDS["transcoder"] | {"writes": "mlp_out.2"}))
     with pytest.raises(ConfigError, match=r"train.live_rows: a transcoder reads rows from a store; set live_rows = 0"):
         run(recipe(tmp_path / "run", learns=KINDS["transcoder"], live_rows=4096))

@@ -15,8 +15,8 @@ def interpreted() -> Iterator[ModuleType]:
     from mohole.kernels import gpu
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("_WIDE", "_EXACT"):
-            patch.setattr(gpu, name, gpu._Tile(rows=16, latents=32, columns=16, warps=4, stages=1))
+        for name in ("_WIDE", "_HALVES", "_EXACT"):
+            patch.setattr(gpu, name, gpu.Tile(rows=16, latents=32, columns=16, warps=4, stages=1))
         patch.setattr(gpu, "_PARTS", 2)
         patch.setattr(gpu, "_PIECE_PAIRS", 16)
         _mend(patch)

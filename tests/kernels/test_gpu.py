@@ -4,7 +4,6 @@ The interpreter runs the programs' own source in numpy, an operator at a time. W
 between threads, how matrix units round, registers.
 """
 
-from collections.abc import Iterator
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
@@ -14,7 +13,6 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from tests.kernels import laws
-from tests.kernels.interpreter import interpreted
 from tests.kernels.laws import dense, draw, some_backward
 
 from mohole.kernels import plain, reference
@@ -32,24 +30,6 @@ TYPES = st.sampled_from(
 some_examples = settings() if HAS_DEVICE else settings(max_examples=5, phases=[Phase.generate])
 """The interpreter takes half a second for each: few, and a failure is not made smaller."""
 SIZES = laws.SIZES if HAS_DEVICE else laws.SIZES | {"n_latents": st.integers(1, 120)}
-
-
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param("interpreter", marks=pytest.mark.skipif(HAS_DEVICE, reason="runs on the CUDA device instead")),
-        pytest.param("device", marks=pytest.mark.skipif(not HAS_DEVICE, reason="no CUDA device here")),
-    ],
-)
-def gpu(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
-    if request.param == "interpreter":
-        with interpreted() as module:
-            yield module
-        return
-    from mohole.kernels import gpu
-
-    with torch.device("cuda"):
-        yield gpu
 
 
 @some_examples

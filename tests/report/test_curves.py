@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mohole.drawing import Axis
 from mohole.errors import ArtifactError, ConfigError
 from mohole.record import write_json
 from mohole.report.curves import draw, read_trainings, write_curves
 from mohole.report.place import place_of_plots
 from mohole.tensors import write_tensors
-from mohole.train.axis import Axis
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -347,7 +347,16 @@ def test_labels_have_the_digits_of_their_step(values: list[float], labels: list[
     assert [label for _, label in Axis.over(values, 0, 160, "linear").ticks(32)] == labels
 
 
+def test_labels_of_a_logarithmic_axis_are_of_one_kind() -> None:
+    """FLOPs: 2e+09 beside 10 to the tenth would be two ways of writing on one axis."""
+    labels = [label for _, label in Axis.over([1.2e9, 1e10], 0, 300, "log").ticks(32)]
+    assert {"2·10⁹", "5·10⁹", "10¹⁰"} <= set(labels)
+
+
 def number(label: str) -> float:
+    times, dot, power = label.partition("·")
+    if dot:
+        return float(times) * number(power)
     if label.startswith("10") and len(label) > 2 and label[2] in "⁻⁰¹²³⁴⁵⁶⁷⁸⁹":
         return math.pow(10.0, int("".join("-0123456789"["⁻⁰¹²³⁴⁵⁶⁷⁸⁹".index(letter)] for letter in label[2:])))
     sizes = {"k": 1e3, "M": 1e6, "G": 1e9}

@@ -53,6 +53,9 @@ def loss(  # noqa: C901, PLR0915 - in one piece, to be read beside the formula
     for block in weights.blocks:
         own = read[:, block.reads]
         pre = own @ block.W_enc.T + block.b_enc
+        if settings.products == "bfloat16":  # straight through the rounding
+            near, encoder = (each.bfloat16().to(each.dtype) for each in (own, block.W_enc))
+            pre = pre + (near @ encoder.T + block.b_enc - pre).detach()
         pres.append(pre)
         match settings.nonlinearity:
             case TopK(k=k):

@@ -102,7 +102,8 @@ def test_the_summary_is_the_time_that_was_spent(monkeypatch: pytest.MonkeyPatch)
         clock["cpu"] += 1.0
         watch.measured()
     assert watch.summary().startswith(
-        "4.0 products a step (0 of 0 GFLOP/s of a core), 20% of the time waiting for rows, 20% measuring, peak"
+        "a step took 4.0 products of rows and encoder (0 of 0 GFLOP/s of a core), 20% of the time waiting for rows, "
+        "20% measuring, peak"
     )
 
 

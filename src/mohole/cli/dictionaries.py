@@ -49,6 +49,9 @@ def push(
     evaluation: Annotated[
         Path | None, typer.Option(metavar="PATH", help="An evaluation artifact, whose measures go into the model card.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="ID", help="The language model it is of, which the card names, as on the hub.")
+    ] = None,
     folder: Annotated[
         Path | None,
         typer.Option(metavar="PATH", help="Where the files are put and kept; of --dry-run, beside the dictionary."),
@@ -63,9 +66,15 @@ def push(
     with TemporaryDirectory() as passing:
         beside = Path(dictionary).absolute().parent if Path(dictionary).exists() else Path.cwd()
         ready = folder or (beside if dry_run else Path(passing)) / name
-        prepare(dictionary, repository, ready, to, evaluation=evaluation)
+        prepare(dictionary, repository, ready, to, evaluation=evaluation, model=model)
         if dry_run:
-            typer.echo(f"{ready}: ready to be uploaded to {visible(repository)}; nothing was")
+            typer.echo(
+                f"{ready}: ready to be uploaded to {visible(repository)}; nothing was. README.md is its model card"
+            )
+            if model is None:
+                typer.echo(
+                    "note: the card names no language model; --model ID says whose activations these are", err=True
+                )
             return
         from huggingface_hub import HfApi
 

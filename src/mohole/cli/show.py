@@ -1,5 +1,6 @@
 """`mohole show`: an artifact, a run folder, a model's hookpoints or a recipe's settings, for a person to read."""
 
+import difflib
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -48,11 +49,14 @@ def show_settings(table: str | None) -> None:
         ConfigError: no such table.
     """
     tables = settings()
-    if table is not None and table not in tables:
-        raise ConfigError(f"show settings {table}: no such table; a recipe has {', '.join(tables)}")
+    names = list(dict.fromkeys(part for title in tables for part in _names(title)))
+    if table is not None and table not in names:
+        near = difflib.get_close_matches(table, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"a recipe has {', '.join(names)}"
+        raise ConfigError(f"show settings {table}: no such table; {hint}")
     console = Console()
     for name, rows in tables.items():
-        if table in (None, name):
+        if table is None or table in _names(name):
             shown = Table(title=Text(f"[{name}]", "bold"), title_justify="left", box=SIMPLE_HEAD, border_style="dim")
             shown.add_column("key", no_wrap=True)
             shown.add_column("default", overflow="fold")
@@ -60,6 +64,11 @@ def show_settings(table: str | None) -> None:
             for row in rows:
                 shown.add_row(*map(Text, row))
             console.print(shown, width=min(console.width, 120))
+
+
+def _names(title: str) -> list[str]:
+    """What `show settings` may be asked for to see what stands under a title: `run, seed`, or `corpus, kind = "text"`."""
+    return [part for part in title.split(", ") if "=" not in part]
 
 
 def show_path(path: Path, latent: int | None = None) -> None:

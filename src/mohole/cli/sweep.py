@@ -16,7 +16,7 @@ FOLDER = "sweep"
 
 def sweep(
     recipe: Annotated[
-        Path, typer.Argument(metavar="RECIPE", help="A TOML recipe with [sweep] or [[train.dictionary]].")
+        Path, typer.Argument(metavar="RECIPE", help=r"A TOML recipe with \[sweep] or \[\[train.dictionary]].")
     ],
     override: Annotated[
         list[str],

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
+from mohole.config.given import Given
 from mohole.config.sweep import Sweep, check_members, member_tables
 from mohole.config.tables import Count, Flag, Listed, Name, Number, Share, Table
 from mohole.config.train import (
@@ -35,43 +36,14 @@ from mohole.config.train import (
 from mohole.errors import ConfigError
 
 __all__ = [
-    "L0",
-    "L1",
-    "BatchTopK",
-    "Catalogue",
-    "Corpus",
-    "DatasetCorpus",
-    "Evaluate",
-    "Gated",
-    "Harvest",
-    "JumpReLU",
-    "Label",
-    "Machine",
-    "Model",
-    "Nonlinearity",
-    "PlantedCorpus",
-    "ReLU",
-    "Recipe",
-    "Report",
-    "Shuffle",
-    "Sparsity",
-    "Steer",
-    "Suite",
-    "Sweep",
-    "Table",
-    "Tanh",
-    "TextCorpus",
-    "TopK",
-    "Train",
-    "Windows",
-    "members",
-    "n_bytes",
-    "parse",
-    "read_recipe",
-    "settings",
+    "L0", "L1", "BatchTopK", "Catalogue", "Corpus", "DatasetCorpus", "Evaluate", "Gated", "Given", "Harvest", "JumpReLU", "Label",
+    "Machine", "Model", "Nonlinearity", "PlantedCorpus", "ReLU", "Recipe", "Report", "Shuffle", "Sparsity", "Steer", "Suite",
+    "Sweep", "Table", "Tanh", "TextCorpus", "TopK", "Train", "Windows", "members", "n_bytes", "parse", "read_recipe", "settings",
 ]  # fmt: skip
 
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?) ?(?:([kMGT])(i?))?B")
+_MOST_SAID = 3
+"""Faults of a recipe that are named at once."""
 
 
 def _a_size(text: str) -> str:
@@ -319,7 +291,11 @@ class Recipe(Table):
     corpus: Corpus = PlantedCorpus()
     windows: Windows = Windows()
     harvest: Harvest = Harvest()
+    rows_of: Name | None = None
+    """The folder of another run, whose text and rows are used. None: this one makes its own, as [corpus] and [harvest] say."""
     shuffle: Shuffle = Shuffle()
+    dictionary: tuple[Given, ...] = ()
+    """Dictionaries that are there already, of any library; each stands where one would be trained. They say the hookpoints."""
     train: Train = Train()
     sweep: Sweep = Sweep()
     evaluate: Evaluate = Evaluate()
@@ -364,6 +340,8 @@ def read_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
     for override in overrides:
+        _leave_kind(tables, override)
+    for override in overrides:
         _apply(tables, override)
     return parse(tables)
 
@@ -378,6 +356,7 @@ def settings() -> dict[str, list[tuple[str, str, str]]]:
         for kind in kinds:
             tag = kind.model_fields.get("kind")
             title = f"{name}, kind = {_as_toml(tag)}" if tag and len(kinds) > 1 else name
+            title = f"[{name}]" if get_origin(field.annotation) is tuple else title  # one of several, as TOML writes it
             tables[title] = list(_keys(kind, ""))
     return tables
 
@@ -392,8 +371,15 @@ def _keys(kind: type[Table], prefix: str) -> Iterator[tuple[str, str, str]]:
                 kinds = " | ".join(str(kind.model_fields["kind"].default) for kind in inner)
                 default = "none" if field.default is None else json.dumps(field.default.kind)
                 yield f"{prefix}{name}.kind", default, f"{kinds}. {_sentence(field)}"
-            keys = [key for kind in inner for key in _keys(kind, f"{prefix}{name}.")]
-            yield from dict.fromkeys(keys)
+            kinds_of: dict[tuple[str, str, str], list[str]] = {}
+            for each in inner:
+                for row in _keys(each, f"{prefix}{name}."):
+                    kinds_of.setdefault(row, []).append(
+                        str(each.model_fields["kind"].default) if len(inner) > 1 else ""
+                    )
+            for (key, default, meaning), kinds_with in kinds_of.items():
+                of = "" if len(kinds_with) == len(inner) else f"{', '.join(kinds_with)}: "
+                yield key, default, of + meaning
         elif name != "kind":
             yield f"{prefix}{name}", _as_toml(field), _sentence(field)
 
@@ -423,7 +409,22 @@ def parse(tables: dict[str, Any]) -> Recipe:
         raise ConfigError(_one_line(error, tables)) from None
     if members(recipe):
         check_members(members(recipe))
-    return recipe
+    return _at_given_places(recipe)
+
+
+def _at_given_places(recipe: Recipe) -> Recipe:
+    """Dictionaries that are given say where rows are needed; nobody should have to say it twice."""
+    places = tuple(given.hookpoint for given in recipe.dictionary)
+    named = recipe.harvest.hookpoints
+    if not places or places == named:
+        return recipe
+    if "hookpoints" in recipe.harvest.model_fields_set:
+        raise ConfigError(
+            f"harvest.hookpoints: {', '.join(named)}, and the dictionaries that are given are of {', '.join(places)}; "
+            "leave it out"
+        )
+    harvest = recipe.harvest.model_copy(update={"hookpoints": places})
+    return recipe.model_copy(update={"harvest": harvest})
 
 
 def members(recipe: Recipe) -> dict[str, Train]:
@@ -458,6 +459,25 @@ def _apply(tables: dict[str, Any], override: str) -> None:
     tables[last] = _toml_value(text.strip())
 
 
+def _leave_kind(tables: dict[str, Any], override: str) -> None:
+    """`-o corpus.kind=dataset`: what the file says of the kind that is left, and the new one has no key for, goes with it.
+
+    Before anything is overridden: other overrides are meant for the new kind, and a key that is none stays an error.
+    """
+    key, _, text = override.partition("=")
+    *place, last = key.strip().split(".")
+    table: Any = tables
+    for part in place:
+        table = table.get(part) if isinstance(table, dict) else None
+    if last != "kind" or not isinstance(table, dict):
+        return
+    kinds = {each.model_fields["kind"].default: each for each in _tables_at(place) if "kind" in each.model_fields}
+    before, after = (kinds.get(str(kind)) for kind in (table.get("kind"), _toml_value(text.strip())))
+    if before is not None and after is not None:
+        for name in before.model_fields.keys() - after.model_fields.keys():
+            table.pop(name, None)
+
+
 def _toml_value(text: str) -> Any:
     """A TOML value; what is not one is a plain string, so that paths and names need no quotes in a shell."""
     try:
@@ -468,12 +488,16 @@ def _toml_value(text: str) -> Any:
 
 
 def _one_line(error: ValidationError, tables: dict[str, Any]) -> str:
-    first = error.errors(include_url=False)[0]
+    errors = error.errors(include_url=False)
+    said = dict.fromkeys(_said(each, tables) for each in errors[:_MOST_SAID])
+    more = f" (and {len(errors) - _MOST_SAID} more)" if len(errors) > _MOST_SAID else ""
+    return "; ".join(said) + more
+
+
+def _said(error: Any, tables: dict[str, Any]) -> str:
     # A tagged union puts the tag into the path ("corpus", "text", "path"); the user never wrote it there.
-    place = tuple(part for i, part in enumerate(first["loc"]) if not _is_tag(first["loc"], i, tables))
-    key = ".".join(str(part) for part in place)
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{_explain(key, place, first)}{more}"
+    place = tuple(part for i, part in enumerate(error["loc"]) if not _is_tag(error["loc"], i, tables))
+    return _explain(".".join(str(part) for part in place), place, error)
 
 
 def _is_tag(loc: tuple[int | str, ...], index: int, tables: dict[str, Any]) -> bool:
@@ -513,6 +537,8 @@ def _explain(key: str, place: tuple[int | str, ...], error: Any) -> str:
             near = difflib.get_close_matches(str(given), names, n=1, cutoff=0.4)
             hint = f"did you mean {near[0]!r}?" if near else f"one of {allowed}"
             return f"{key}: {given!r} is not one of the choices; {hint}"
+        case "tuple_type" | "model_type" | "model_attributes_type":
+            return f"{key}: {value!r}: {_wanted(kind, place, value)}"
         case "value_error":
             text = str(context["error"])
             return f"{key}.{text}" if key else text
@@ -520,8 +546,26 @@ def _explain(key: str, place: tuple[int | str, ...], error: Any) -> str:
             return f"{key}: {value!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
-def _fields_of(place: tuple[int | str, ...]) -> tuple[str, list[str]]:
-    """Name and keys of the table at `place`, in which the tag of a union's kind is a part; of all its kinds where none is."""
+def _wanted(kind: str, place: Sequence[int | str], value: Any) -> str:
+    """A list or a table, where something else is given, as one would write it."""
+    if kind == "tuple_type":
+        example = f"; did you mean {json.dumps([value])}?" if isinstance(value, str | int | float) else ""
+        return f"a list is needed{example}"
+    names = [str(table.model_fields["kind"].default) for table in _tables_at(place) if "kind" in table.model_fields]
+    if near := difflib.get_close_matches(str(value), names, n=1, cutoff=0.4):
+        return f"a table is needed; did you mean {{ kind = {json.dumps(near[0])} }}?"
+    return "a table is needed" + (f" with a kind, one of {', '.join(names)}" if names else "")
+
+
+def _fields_of(place: Sequence[int | str]) -> tuple[str, list[str]]:
+    """Name and keys of the table at `place`; of all its kinds where the place does not say which."""
+    tables = _tables_at(place)
+    names = sorted({name for table in tables for name in table.model_fields})
+    return " or ".join(table.__name__ for table in tables), names
+
+
+def _tables_at(place: Sequence[int | str]) -> list[type[Table]]:
+    """The table at `place`, in which the tag of a union's kind may be a part; all its kinds where none is."""
     tables: list[type[Table]] = [Recipe]
     for part in place:
         tagged = [
@@ -532,8 +576,7 @@ def _fields_of(place: tuple[int | str, ...]) -> tuple[str, list[str]]:
             continue
         annotations = [table.model_fields[str(part)].annotation for table in tables if str(part) in table.model_fields]
         tables = [table for annotation in annotations for table in _tables_in(annotation)]
-    names = sorted({name for table in tables for name in table.model_fields})
-    return " or ".join(table.__name__ for table in tables), names
+    return tables
 
 
 def _tables_in(annotation: Any) -> list[type[Table]]:

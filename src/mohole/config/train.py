@@ -266,8 +266,15 @@ class Train(Table):
     average: Annotated[float, Field(strict=True, ge=0.0, lt=1.0)] = 0.0
     """The dictionary is a running mean of the weights, of which each step keeps this share (0.999, say). 0: the last weights."""
     screening: Flag = False
-    """topk on an x86 CPU with AVX2: codes are found with 16-bit whole numbers, and made from the numbers themselves. Rows that
-    rounding leaves in doubt are encoded again, so the codes are the same, for less than the product costs (docs/training.md)."""
+    """topk on an x86 CPU with AVX2, or on a GPU: codes are found with 16-bit whole numbers, on a GPU with 16-bit floats, and made
+    from the numbers themselves. Rows that rounding leaves in doubt are encoded again, so the codes are the same, for less than
+    the product costs (docs/training.md)."""
+    products: Literal["float32", "bfloat16"] = "float32"
+    """What rows and encoder are multiplied as to find codes. `bfloat16`: copies rounded to 16 bits, summed in float32; codes are
+    those of the copies, and everything else stays float32. For GPUs, whose matrix units take 16 bits; no faster on a CPU."""
+    tune: Flag = False
+    """Before the first step the tiles in which codes are found are timed, once on each machine, and the choice is remembered in
+    the user's cache (XDG_CACHE_HOME or ~/.cache, mohole/tiles.json). What is learned is the same to the bit. No gain on CPUs."""
     device: str = "cpu"
     """`cpu`, or `cuda` or `cuda:1`: where weights, moments and batches are. A GPU runs Triton's kernels with the extra `gpu`."""
     log_every: Count = 10
@@ -309,8 +316,10 @@ class Train(Table):
             raise ValueError(
                 f"screening: it is for topk, where a row's codes compete; {nonlinearity.kind} goes without"
             )
-        if self.screening and self.device != "cpu":
-            raise ValueError(f"screening: it is for a CPU, not for {self.device}; leave it off")
+        if self.screening and self.products == "bfloat16":
+            raise ValueError(
+                "screening: products of bfloat16 cost what would screen them (docs/training.md); leave one of both off"
+            )
         sizes = (*self.prefixes, self.n_latents)
         if any(low >= high for low, high in pairwise(sizes)):
             raise ValueError(f"prefixes: {list(self.prefixes)} must ascend and stay below n_latents, {self.n_latents}")

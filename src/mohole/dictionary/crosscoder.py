@@ -27,6 +27,9 @@ class Crosscoder:
     latents: Latents
     b_dec: Float[Tensor, " d"]
 
+    def __repr__(self) -> str:
+        return f"Crosscoder(hookpoints={self.hookpoints!r}, widths={self.widths!r}, latents={self.latents!r})"
+
     def __post_init__(self) -> None:
         """Raises: ValueError: hookpoints that are not distinct, widths that are not theirs, or tensors of other widths."""
         need_names("hookpoints", self.hookpoints)

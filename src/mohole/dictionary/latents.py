@@ -37,6 +37,11 @@ class Latents:
     b_mag: Float[Tensor, " latent"] | None = None
     r_mag: Float[Tensor, " latent"] | None = None
 
+    def __repr__(self) -> str:
+        """Sizes, not tensors: a notebook that shows a dictionary would fill the screen with numbers."""
+        columns = f"{self.W_enc.shape[1]} to {self.W_dec.shape[1]} columns"
+        return f"Latents({self.n_latents} of {columns}, nonlinearity={self.nonlinearity!r})"
+
     def __post_init__(self) -> None:
         """Raises: ValueError: a tensor that the nonlinearity needs is not there, or one that it has no use for is; no latents,
         shapes that do not fit each other, or a k above the number of latents."""

@@ -31,6 +31,10 @@ class SparseAutoencoder:
     b_mag: Float[Tensor, " latent"] | None = None
     r_mag: Float[Tensor, " latent"] | None = None
 
+    def __repr__(self) -> str:
+        sizes = f"n_latents={self.n_latents}, d_model={self.d_model}"
+        return f"SparseAutoencoder(hookpoint={self.hookpoint!r}, {sizes}, nonlinearity={self.nonlinearity!r})"
+
     def __post_init__(self) -> None:
         """Raises: ValueError: tensors that do not fit the nonlinearity or each other, or a hookpoint that is no text."""
         need_name("hookpoint", self.hookpoint)

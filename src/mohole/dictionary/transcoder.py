@@ -26,6 +26,10 @@ class Transcoder:
     b_dec: Float[Tensor, " d_out"]
     W_skip: Float[Tensor, "d_out d_in"] | None = None
 
+    def __repr__(self) -> str:
+        ends, has_skip = f"reads={self.reads!r}, writes={self.writes!r}", self.W_skip is not None
+        return f"Transcoder({ends}, latents={self.latents!r}, {has_skip=})"
+
     def __post_init__(self) -> None:
         """Raises: ValueError: tensors of widths that do not fit, or a hookpoint that is no text."""
         need_name("reads", self.reads)
@@ -69,6 +73,9 @@ class CrossLayerTranscoder:
     writes: tuple[str, ...]
     layers: tuple[Latents, ...]
     b_dec: Float[Tensor, "layer d_out"]
+
+    def __repr__(self) -> str:
+        return f"CrossLayerTranscoder(reads={self.reads!r}, writes={self.writes!r}, layers={self.layers!r})"
 
     def __post_init__(self) -> None:
         """Raises: ValueError: hookpoints that are not distinct, one for each layer; layers of different nonlinearities, or

@@ -23,8 +23,8 @@ from mohole.metrics.sparse_probe import (
     decision_sums,
     f1_of,
     fit_probe,
+    probe_splits,
     sparse_probe,
-    splitting,
 )
 
 Float32 = NDArray[np.float32]
@@ -132,7 +132,7 @@ def _main_latents(codes: Codes, positive: Bools, documents: Int64, seed: int) ->
         latents = probed.latents
         sums = decision_sums(probed.decided, halves[1].positive, halves[1].documents)
         f1.append(float(f1_of(sums)(np.ones((1, len(sums.documents))))[0]))
-    n_splits = splitting(np.array(f1))
+    n_splits = probe_splits(np.array(f1))
     return latents[: n_splits + 1], n_splits
 
 

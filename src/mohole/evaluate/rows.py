@@ -1,4 +1,4 @@
-"""Which rows are looked at, and how well a dictionary rebuilds them: FVU and its kin, L0, dead latents, densities."""
+"""Which rows are looked at, and their way through a dictionary into sums. What the sums say is in row_measures.py."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,26 +8,18 @@ import torch
 from numpy.typing import NDArray
 
 from mohole.corpus import Corpus, within_budget
-from mohole.dictionary import Dictionary, SparseCodes
+from mohole.dictionary import Dictionary
 from mohole.errors import StageError
+from mohole.evaluate.row_measures import RowSums
 from mohole.keys import Use
-from mohole.metrics import (
-    DensityHistogram,
-    DocumentSums,
-    Firing,
-    Masks,
-    Measure,
-    Reconstruction,
-    measured,
-    require_finite,
-)
+from mohole.metrics import DensityHistogram, MeanRow, Measure, require_finite, row_norms
 from mohole.progress import track
 from mohole.store import Store
 
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 
-COUNTED = "rows of held-out documents: every token of the text that is no special token; no BOS, no padding"
+_READ_ROWS = 1 << 14  # rows read at once where nothing is encoded
 _CHUNK_ELEMENTS = 1 << 22  # rows x latents of pre-activations held at once: 16 MB, which stays in most caches' reach
 
 
@@ -77,83 +69,29 @@ class RowQuality:
 
 
 def measure_rows(store: Store, rows: Rows, dictionary: Dictionary, *, seed: int) -> RowQuality:
-    """Encode and decode the rows once, and measure.
+    """Read the rows for their mean, then encode and decode them once, and measure.
 
     Raises:
         NumericsError: a row or its reconstruction is not finite.
     """
     hookpoint = dictionary.hookpoint
-    rebuilt, firing, active = Reconstruction(), Firing(dictionary.n_latents), DocumentSums(("rows", "active"))
+    mean = mean_row(store, rows, hookpoint)
+    norms = row_norms(dictionary.directions(torch.arange(dictionary.n_latents)))
+    sums = RowSums(mean, len(rows), norms)
     with track(f"evaluate {hookpoint}: rows", len(rows), "rows") as tracker:
         for part in chunks(len(rows), dictionary.n_latents):
             target = torch.from_numpy(store.take(hookpoint, rows.tokens[part]))
             require_finite(target, f"{hookpoint}: stored rows, from row {part.start} of the held-out ones,")
             codes = dictionary.encode(target)
-            rebuilt.add(target, dictionary.decode(codes), rows.documents[part], place=f"{hookpoint}: reconstruction")
-            firing.add(codes.latents, codes.values, codes.n_rows)
-            active.add(rows.documents[part], _active(codes))
+            output = dictionary.decode(codes)
+            sums.add(target, output, codes, rows.documents[part], place=f"{hookpoint}: reconstruction")
             tracker.advance(len(target))
-    return RowQuality(
-        (*_rebuilt_measures(rebuilt, seed), *_firing_measures(firing, active, seed)), firing.histogram(), rebuilt.mean
-    )
+    return RowQuality(tuple(sums.measures(seed)), sums.firing.histogram(), mean)
 
 
-def _active(codes: SparseCodes) -> Float64:
-    fired = torch.bincount(codes.rows[codes.values != 0], minlength=codes.n_rows)
-    return np.stack([np.ones(codes.n_rows), fired.numpy().astype(np.float64)], axis=1)
-
-
-def _rebuilt_measures(sums: Reconstruction, seed: int) -> Iterator[Measure]:
-    centre = "the mean row over all counted rows"
-    for name, statistic, unit, baseline, definition in (
-        ("fvu", sums.fvu, "share of variance", centre, "sum |x - x^|^2 / sum |x - mean(x)|^2; 0 is perfect"),
-        ("r2_uncentred", sums.r2_uncentred, "share of length^2", "zero", "1 - sum |x - x^|^2 / sum |x|^2; flattered by the mean"),
-        ("mse", sums.mse, "squared model units", "", "mean over rows of |x - x^|^2, summed over dimensions"),
-        ("cosine", sums.cosine, "cosine", "", "mean over rows of cos(x, x^), uncentred"),
-        ("relative_bias", sums.relative_bias, "ratio", "", "sum |x^|^2 / sum x.x^; 1 is unbiased, below 1 is shrinkage"),
-    ):  # fmt: skip
-        yield measured(
-            statistic,
-            sums.documents,
-            seed=seed,
-            name=name,
-            unit=unit,
-            n=sums.n_rows,
-            n_of="rows",
-            masks=Masks(counted=COUNTED),
-            baseline=baseline,
-            definition=definition,
-            undefined="the counted rows have no variance",
-        )
-
-
-def _firing_measures(firing: Firing, active: DocumentSums, seed: int) -> Iterator[Measure]:
-    masks, n = Masks(counted=COUNTED), firing.n_rows
-    yield measured(
-        active.mean_of("active", "rows"),
-        active.documents,
-        seed=seed,
-        name="l0",
-        unit="latents per row",
-        n=n,
-        n_of="rows",
-        masks=masks,
-        definition="mean over rows of the number of latents that are not zero",
-    )
-    for name, value, definition in (
-        ("dead", firing.n_dead, f"latents that fired in none of {n} rows; one of density p is missed with chance (1 - p)^{n}"),
-        ("dense", firing.n_denser_than(0.1), f"latents that fired in more than a tenth of {n} rows"),
-    ):  # fmt: skip
-        yield Measure(
-            name=name,
-            value=float(value),
-            unit="latents",
-            low=None,
-            high=None,
-            n=n,
-            n_of="rows",
-            n_documents=len(active.documents),
-            masks=masks,
-            baseline="",
-            definition=definition,
-        )
+def mean_row(store: Store, rows: Rows, hookpoint: str) -> Float64:
+    """The mean of the stored rows. A pass of its own: what is divided by a distance from it cannot be mended afterwards."""
+    mean = MeanRow(store.d_model(hookpoint))
+    for start in range(0, len(rows), _READ_ROWS):
+        mean.add(torch.from_numpy(store.take(hookpoint, rows.tokens[start : start + _READ_ROWS])))
+    return mean.value

@@ -5,7 +5,11 @@
     hookpoint, n_latents
     measures       {name: {value, unit, low, high, n, n_of, n_documents, masks: {replaced, counted, scored},
                     baseline, definition, undefined}} with the names
-                    fvu, r2_uncentred, mse, cosine, relative_bias, l0, dead, dense     (rows of the store)
+                    fvu, r2_uncentred, mse, mse_per_dimension, cosine, length_ratio, relative_bias, cosine_centred,
+                    fvu_by_dimension, fvu_by_row_legacy, fvu_trimmed, l0, l1, l1_by_length, firing_consistency,
+                    dead, dense                                                        (rows of the store)
+                    decoder_norm, encoder_decoder_cosine, nearest_decoder_cosine,
+                    mean_direction_cosine                                              (weights)
                     ce_clean, ce_replaced, ce_mean, ce_zero, excess_ce,
                     ce_recovered, ce_recovered_zero, kl                                (through the model)
     tasks          [{name, n, clean, clean_low, clean_high, replaced, replaced_low, replaced_high}]
@@ -47,6 +51,7 @@ from mohole.evaluate.rows import Rows, choose_rows, measure_rows
 from mohole.evaluate.splice import measure_splice
 from mohole.evaluate.tasks import measure_tasks
 from mohole.evaluate.truth import Marks, Truth
+from mohole.evaluate.weights import measure_weights
 from mohole.metrics import Measure
 from mohole.model import LanguageModel
 from mohole.record import write_json
@@ -81,7 +86,8 @@ def evaluate(
     rows = choose_rows(corpus, store, held_out=True, max_rows=settings.max_rows, seed=seed)
     quality = measure_rows(store, rows, dictionary, seed=seed)
     spliced = measure_splice(model, dictionary, corpus, quality.mean, settings, seed=seed)
-    measures = {measure.name: measure for measure in (*quality.measures, *spliced)}
+    weights = measure_weights(dictionary, quality.mean)
+    measures = {measure.name: measure for measure in (*quality.measures, *weights, *spliced)}
     done = measure_tasks(model, dictionary, tasks, settings, has_bos=corpus.has_bos)
     suites: tuple[SuiteResult, ...] = ()
     if settings.suites:

@@ -124,6 +124,7 @@ def _make_in_order(whole: Plan, stages: Sequence[Stage], cores: Cores, replace: 
             continue
         if not replace:
             _refuse_to_overwrite(whole, stage)
+        whole.check_parents(stage)
         whole.check_model(stage)
         with logged(whole.recipe, stage.name, say) as notes:
             inputs = whole.inputs(stage)

@@ -15,11 +15,11 @@ from typing import Any, Literal, assert_never
 
 from mohole import artifact
 from mohole.artifact import Inputs
-from mohole.config import DatasetCorpus, PlantedCorpus, Recipe, TextCorpus
+from mohole.config import DatasetCorpus, Given, PlantedCorpus, Recipe, TextCorpus
 from mohole.config.train import CrosscoderOf, CrossLayerOf, Learns, Sae, TranscoderOf
 from mohole.corpus.parts import PROGRESS
 from mohole.corpus.sources import display_name, identity
-from mohole.errors import ConfigError, StageError
+from mohole.errors import ArtifactError, ConfigError, StageError
 from mohole.model.hookpoints import parse_hookpoint
 from mohole.model.source import find_model, fingerprint
 from mohole.store.listing import COMMITS
@@ -28,11 +28,24 @@ from mohole.store.store import Store
 from mohole.store.verify import verify_bytes
 from mohole.version import __version__
 
-Verb = Literal["corpus", "harvest", "shuffle", "train", "evaluate", "catalogue", "label", "steer"]
-VERBS: tuple[Verb, ...] = ("corpus", "harvest", "shuffle", "train", "evaluate", "catalogue", "label", "steer")
+Verb = Literal["corpus", "harvest", "shuffle", "train", "convert", "evaluate", "catalogue", "label", "steer"]
+VERBS: tuple[Verb, ...] = (
+    "corpus",
+    "harvest",
+    "shuffle",
+    "train",
+    "convert",
+    "evaluate",
+    "catalogue",
+    "label",
+    "steer",
+)
 
 MODEL = "model"
 """The parent that is no artifact: the model's own files."""
+
+SOURCE = "source"
+"""Nor is this one: the files of a dictionary that is given."""
 
 TEXT = "text"
 """The parent that is no artifact either: the text or dataset of a corpus of one's own."""
@@ -116,6 +129,11 @@ class Plan:
             parents[MODEL] = self.model_digest
         if stage.verb == "corpus" and not isinstance(self.recipe.corpus, PlantedCorpus):
             parents[TEXT] = self.text_digest
+        if stage.verb == "convert":
+            path = Path(given_at(self.recipe, stage.hookpoint).path)
+            parents[SOURCE] = (
+                artifact.tree_digest(path) if path.exists() else artifact.digest_of(str(path))
+            )  # on the hub
         return Inputs(
             kind=stage.kind,
             config=stage.config,
@@ -135,6 +153,20 @@ class Plan:
         if stage.kind in STORE_KINDS:
             Store.open(stage.out).check_sizes()
         return True
+
+    def check_parents(self, stage: Stage) -> None:
+        """What a stage is made from must be there.
+
+        Raises:
+            ArtifactError: something is not; says which verb makes it.
+        """
+        for path in stage.parents.values():
+            maker = next((each.verb for each in self.stages if each.out == path), None)
+            if maker is not None and not path.exists():
+                verb = "harvest" if maker == "corpus" else maker
+                raise ArtifactError(
+                    f"{path}: no artifact there; `mohole {verb} RECIPE` makes it, `mohole run RECIPE` all that is missing"
+                )
 
     def check_model(self, stage: Stage) -> None:
         """A stage that runs the model must run the one whose tokens and activations it works on.
@@ -167,7 +199,7 @@ class Plan:
         for hookpoint, row_format in facts.formats.items():
             there[f"harvest.dtype of {hookpoint}"] = row_format.dtype
             asked[f"harvest.dtype of {hookpoint}"] = recipe.harvest.dtype
-        corpus = Path(recipe.run) / "corpus"
+        corpus = rows_run(recipe) / "corpus"
         if facts.source and (corpus / artifact.MANIFEST).is_file():
             manifest = artifact.read_manifest(corpus)
             there |= {"the corpus": facts.source.get("corpus"), "the model": facts.source.get("model")}
@@ -201,10 +233,24 @@ def hookpoints_of(recipe: Recipe) -> tuple[str, ...]:
     Raises:
         HookpointError: a name that no model has. ConfigError: the same place named twice.
     """
-    names = [str(parse_hookpoint(name, model=recipe.model.path)) for name in recipe.harvest.hookpoints]
+    names = [_canonical(name, recipe) for name in recipe.harvest.hookpoints]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigError(f"harvest.hookpoints: {twice[0]} is named twice; name each place once")
     return tuple(names)
+
+
+def _canonical(name: str, recipe: Recipe) -> str:
+    return str(parse_hookpoint(name, model=recipe.model.path))
+
+
+def given_at(recipe: Recipe, hookpoint: str | None) -> Given:
+    """The dictionary that the recipe gives for a hookpoint."""
+    return next(given for given in recipe.dictionary if _canonical(given.hookpoint, recipe) == hookpoint)
+
+
+def rows_run(recipe: Recipe) -> Path:
+    """The folder of the run whose corpus and rows are used: mostly the recipe's own."""
+    return Path(recipe.run if recipe.rows_of is None else recipe.rows_of)
 
 
 def learned(recipe: Recipe) -> Learns:
@@ -216,10 +262,10 @@ def learned(recipe: Recipe) -> Learns:
     learns, harvested = recipe.train.learns, hookpoints_of(recipe)
 
     def known(name: str) -> str:
-        canonical = str(parse_hookpoint(name, model=recipe.model.path))
+        canonical = _canonical(name, recipe)
         if canonical not in harvested:
             raise ConfigError(
-                f"train.learns: {canonical} is not harvested; harvest.hookpoints has {', '.join(harvested)}"
+                f"train.learns: {canonical} is not harvested; add it to harvest.hookpoints, which has {', '.join(harvested)}"
             )
         return canonical
 
@@ -245,22 +291,25 @@ def asks_the_model(recipe: Recipe) -> bool:
 
 def plan(recipe: Recipe) -> Plan:
     """Lay out every stage of a recipe."""
-    run = Path(recipe.run)
-    hookpoints = hookpoints_of(recipe)
-    corpus, activations = run / "corpus", run / "activations"
+    run, hookpoints = Path(recipe.run), hookpoints_of(recipe)
+    corpus, activations = rows_run(recipe) / "corpus", rows_run(recipe) / "activations"
     model = recipe.model.model_dump(mode="json", include={"dtype", "device"})
-    stages = [
-        Stage("corpus", "corpus", corpus, None, _corpus_config(recipe), {}, needs_model=True),
-        Stage(
-            "harvest",
-            "activations",
-            activations,
-            None,
-            _harvest_config(recipe) | {"model": model},
-            {"corpus": corpus},
-            needs_model=True,
-        ),
-    ]
+    stages = (
+        []
+        if recipe.rows_of is not None
+        else [
+            Stage("corpus", "corpus", corpus, None, _corpus_config(recipe), {}, needs_model=True),
+            Stage(
+                "harvest",
+                "activations",
+                activations,
+                None,
+                _harvest_config(recipe) | {"model": model},
+                {"corpus": corpus},
+                needs_model=True,
+            ),
+        ]
+    )
     rows = activations
     if recipe.shuffle.stored:
         rows = run / "shuffled"
@@ -297,16 +346,17 @@ def _stages_of_hookpoint(recipe: Recipe, hookpoint: str, folder: Path, corpus: P
     if asks_the_model(recipe):
         train_parents["corpus"] = corpus
     sources = {"dictionary": dictionary, "rows": rows, "corpus": corpus}
+    train = Stage(
+        "train",
+        "dictionary",
+        dictionary,
+        hookpoint,
+        _dump(recipe, "train") | place | train_config,
+        train_parents,
+        needs_model=live or asks_the_model(recipe),
+    )
     return [
-        Stage(
-            "train",
-            "dictionary",
-            dictionary,
-            hookpoint,
-            _dump(recipe, "train") | place | train_config,
-            train_parents,
-            needs_model=live or asks_the_model(recipe),
-        ),
+        Stage("convert", "dictionary", dictionary, hookpoint, place, {}) if recipe.dictionary else train,
         Stage("evaluate", "evaluation", folder / "evaluation", hookpoint, _dump(recipe, "evaluate"), sources, True),
         Stage("catalogue", "catalogue", catalogue, hookpoint, _dump(recipe, "catalogue"), sources, True),
         Stage(
@@ -327,7 +377,8 @@ def _steered_hookpoint(recipe: Recipe, hookpoints: tuple[str, ...]) -> str:
     name = str(parse_hookpoint(clamp.hookpoint, model=recipe.model.path))
     if name not in hookpoints:
         raise ConfigError(
-            f"steer.clamp.hookpoint: {name} is not harvested; harvest.hookpoints has {', '.join(hookpoints)}"
+            f"steer.clamp.hookpoint: {name} is not harvested; add it to harvest.hookpoints, which has {', '.join(hookpoints)}, "
+            "or steer with a latent of one of those"
         )
     return name
 

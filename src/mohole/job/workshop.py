@@ -10,9 +10,10 @@ from mohole.artifact import Inputs
 from mohole.config import DatasetCorpus, PlantedCorpus, Recipe, TextCorpus, Train, n_bytes
 from mohole.config.train import Sae
 from mohole.corpus import Corpus, Document, Task, build_corpus, read_documents
+from mohole.dictionary import SparseAutoencoder
 from mohole.dictionary.files import open_sae
-from mohole.errors import ConfigError
-from mohole.job.plan import Stage, asks_the_model, learned
+from mohole.errors import ConfigError, StageError
+from mohole.job.plan import Stage, asks_the_model, given_at, learned, rows_run
 from mohole.job.rows import fill_shuffled, harvest_executor
 from mohole.job.steering import steer
 from mohole.model import LanguageModel
@@ -46,11 +47,13 @@ class Workshop:
 
     @cached_property
     def corpus(self) -> Corpus:
-        return Corpus.open(self.run / "corpus")
+        return Corpus.open(rows_run(self.recipe) / "corpus")
 
     @cached_property
     def rows(self) -> Store:
-        return Store.open(self.run / ("shuffled" if self.recipe.shuffle.stored else "activations"))
+        if self.recipe.shuffle.stored:
+            return Store.open(self.run / "shuffled")
+        return Store.open(rows_run(self.recipe) / "activations")
 
     def make(self, stage: Stage, out: Path, inputs: Inputs) -> str:
         """Fill `out` with what `stage` is to hold. Stages are imported here: the others' cost is not paid.
@@ -65,10 +68,12 @@ class Workshop:
             case "harvest":
                 self._harvest(out, inputs)
             case "shuffle":
-                store = Store.open(self.run / "activations")
+                store = Store.open(rows_run(recipe) / "activations")
                 fill_shuffled(store, open_storage(out), recipe.machine, levels=recipe.shuffle.levels)
             case "train":
                 return self._train(stage, out)
+            case "convert":
+                return self._convert(stage, out)
             case "evaluate":
                 from mohole.evaluate import evaluate
 
@@ -111,6 +116,24 @@ class Workshop:
             )
             if place is not None:
                 publish(out, place, inputs)
+
+    def _convert(self, stage: Stage, out: Path) -> str:
+        """Raises: StageError: it has another width than the model's rows there, so it is of another model or place."""
+        from mohole.dictionary.formats.export import fill, remembered
+        from mohole.dictionary.formats.load import import_dictionary
+
+        given, hookpoint = given_at(self.recipe, _hookpoint(stage)), _hookpoint(stage)
+        found = import_dictionary(given.path, hookpoint=hookpoint, allow_download=given.allow_download)
+        dictionary, width = found.dictionary, self.rows.d_model(hookpoint)
+        if not isinstance(dictionary, SparseAutoencoder):
+            raise StageError(f"{given.path}: not a sparse autoencoder, which alone can be given to a recipe so far")
+        if dictionary.d_model != width:
+            raise StageError(
+                f"{given.path}: reads rows of {dictionary.d_model} numbers, and those of {hookpoint} have {width}; "
+                "is it of this model and place?"
+            )
+        fill(found, out, remembered(Path(given.path)))
+        return "; ".join((found.format, *found.notes))
 
     def _train(self, stage: Stage, out: Path) -> str:
         from mohole.train import train

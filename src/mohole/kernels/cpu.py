@@ -22,16 +22,20 @@ from mohole.kernels.pairs import AdamStep, Backward, ByLatent, Moving, Pairs, To
 # Fewer latents cost more of MKL's overhead, more leave the cache: 512 x 2048 rows, of one whole product: 1.07 at 256,
 # 0.96-1.03 from 1024 to 4096.
 _TILE_LATENTS = 2048
+_OTHER_LATENTS = (1024, 4096)
+"""That `tuning` tries beside them."""
 _TILE_NUMBERS = 1 << 23
+MULTIPLIES_BFLOAT16 = False
 _BLOCK_LATENTS = 512
 """Latents that `weighted_sum` takes in one go: fixed, so that the sum's order is."""
 _SPARE = 64
 
 
 class Scratch:
-    """Memory for one encoding at a time, kept between batches: fresh memory costs a page fault for every 4 KB."""
+    """Memory for one encoding at a time, kept between batches: fresh memory costs a page fault for every 4 KB. And its tile."""
 
-    def __init__(self) -> None:
+    def __init__(self, tile: int = _TILE_LATENTS) -> None:
+        self.tile = tile
         self._held: dict[str, Tensor] = {}
 
     def __call__(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -202,10 +206,15 @@ def weighted_sum(weights: Float[Tensor, " L"], matrix: Float[Tensor, "L D"]) -> 
     return torch.from_numpy(totals.sum(0))
 
 
+def tiles(dtype: torch.dtype, device: torch.device) -> tuple[int, ...]:
+    """Latents of tiles that rows may be encoded in, the usual number first."""
+    return _TILE_LATENTS, *_OTHER_LATENTS
+
+
 def _tiles(rows: Tensor, W_enc: Tensor, scratch: Scratch) -> Any:
     """Products of rows and some latents at a time, without the bias: (first latent, one past the last, [B, tile])."""
     n_latents = len(W_enc)
-    width = min(n_latents, max(min(_TILE_LATENTS, _TILE_NUMBERS // max(len(rows), 1)) // 128 * 128, 128))
+    width = min(n_latents, max(min(scratch.tile, _TILE_NUMBERS // max(len(rows), 1)) // 128 * 128, 128))
     room = scratch("tile", (len(rows) * width,), rows.dtype)
     for first in range(0, n_latents, width):
         last = min(first + width, n_latents)

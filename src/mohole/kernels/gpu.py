@@ -7,7 +7,7 @@ checks, and so are more codes in a row, or wider rows, than a program can hold.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -19,14 +19,14 @@ from mohole.kernels.pairs import AdamStep, Backward, ByLatent, Moving, Pairs, To
 from mohole.kernels.plain import move
 
 __all__ = [
-    "Scratch", "above", "adam", "batch_top", "by_latent", "decode", "dots", "gradients", "move", "squared_lengths", "top_k",
-    "weighted_sum",
+    "Scratch", "Tile", "above", "adam", "batch_top", "by_latent", "decode", "dots", "gradients", "move", "squared_lengths",
+    "tiles", "top_k", "weighted_sum",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True)
-class _Tile:
-    """What of the product one program makes at a time. The same for every batch, because the order of sums depends on it."""
+class Tile:
+    """What of the product one program makes at a time. The order of sums depends on its columns, and on nothing else of it."""
 
     rows: int
     latents: int
@@ -36,17 +36,23 @@ class _Tile:
 
 
 # Chosen by what the compiler makes of them for Hopper (registers, shared memory, no spills in the loop); not measured yet.
-_WIDE = _Tile(rows=128, latents=256, columns=64, warps=8, stages=3)
+_WIDE = Tile(rows=128, latents=256, columns=64, warps=8, stages=3)
 _WIDE_BYTES = 144 << 10
 """Of shared memory that the wide tile takes; devices whose multiprocessors have less get the small one."""
-_SMALL = _Tile(rows=128, latents=128, columns=32, warps=8, stages=3)
-_EXACT = _Tile(rows=64, latents=128, columns=32, warps=8, stages=2)
+_HALVES = Tile(rows=128, latents=128, columns=64, warps=8, stages=3)
+"""Of what is screened: bounds take more registers, and the wide tile would spill 5.4 KB a thread, this one 0.1."""
+_SMALL = Tile(rows=128, latents=128, columns=32, warps=8, stages=3)
+_EXACT = Tile(rows=64, latents=128, columns=32, warps=8, stages=2)
 """Of float32, which has no matrix units."""
+_OTHERS = ((128, 128, 8), (128, 256, 8), (64, 256, 8), (64, 128, 8))
+"""Rows, latents and warps of tiles that `tuning` tries beside those: smaller ones spill less, and waste less of odd shapes."""
 _PARTS = 8
 """Parts of the latents that are searched side by side, at least: so programs that run at once share rows, which the L2 cache
 then holds. With one part, 132 programs would read 132 blocks of rows, again for every tile."""
 _MOST_HELD = 8192
 """Candidates that a program can sort out at a time."""
+MULTIPLIES_BFLOAT16 = True
+"""At many times the speed of float32 numbers. The others take them for what they are not."""
 _ROOM = 64
 _ROOM_NUMBERS = 1 << 27
 _L2_BYTES = 32 << 20
@@ -59,10 +65,10 @@ _PROGRAMS_WITHOUT_DEVICE = 3
 
 
 class Scratch:
-    """Memory for one encoding at a time, kept between batches, and how long the lists of the last one were."""
+    """Memory for one encoding at a time, kept between batches, how long the lists of the last one were, and its tile."""
 
-    def __init__(self) -> None:
-        self.room = _ROOM
+    def __init__(self, tile: Tile | None = None) -> None:
+        self.room, self.tile = _ROOM, tile
         self._held: dict[str, Tensor] = {}
 
     def __call__(self, name: str, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -77,15 +83,15 @@ class Scratch:
 class _Cut:
     """How an encoding is cut into items: blocks of rows times parts of the latents."""
 
-    tile: _Tile
+    tile: Tile
     n_parts: int
     part_latents: int
     n_items: int
     n_programs: int
 
     @classmethod
-    def of(cls, rows: Tensor, n_latents: int, most_parts: int) -> "_Cut":
-        tile, n_programs = _tile(rows), _n_programs(rows.device)
+    def of(cls, rows: Tensor, n_latents: int, tile: Tile, most_parts: int) -> "_Cut":
+        n_programs = _n_programs(rows.device)
         n_blocks, n_tiles = -(-len(rows) // tile.rows), -(-n_latents // tile.latents)
         wanted = max(_PARTS, -(-n_programs // max(n_blocks, 1)))
         n_parts = min(_power_of_two(wanted), _power_of_two(n_tiles), most_parts)
@@ -112,14 +118,35 @@ def top_k(
     A program goes through a part of the latents for a block of rows. It keeps what exceeds the row's k-th best so far, and
     sorts out when its room is full; the best of the parts are then the best of the row.
     """
-    n_rows, n_latents, width = len(rows), *W_enc.shape
-    k = min(k, n_latents)
-    tile = _tile(rows)
-    room = _power_of_two(k + tile.latents + max(k, tile.latents // 2))
-    if rows.dtype == torch.float64 or room > _MOST_HELD:
+    k, scratch = min(k, len(W_enc)), scratch or Scratch()
+    if rows.dtype == torch.float64 or not holds(k, rows.dtype, rows.device, scratch):
         return plain.top_k(rows, W_enc, b_enc, k)
-    scratch, device, kept = scratch or Scratch(), rows.device, _power_of_two(k)
-    cut = _Cut.of(rows, n_latents, most_parts=_MOST_HELD // kept)
+    counts, values, latents = strongest(rows, W_enc, b_enc, k, scratch)
+    return packed(counts, values, latents, b_enc.dtype)
+
+
+def holds(k: int, dtype: torch.dtype, device: torch.device, scratch: Scratch) -> bool:
+    """Whether a program can keep so many of a row."""
+    return _room(_tile(dtype, device, scratch), k) <= _MOST_HELD
+
+
+def strongest(
+    rows: Float[Tensor, "B D"],
+    W_enc: Float[Tensor, "L D"],
+    b_enc: Float[Tensor, " L"],
+    k: int,
+    scratch: Scratch,
+    facts: tuple[Float[Tensor, "three B"], Float[Tensor, "three L"]] | None = None,
+) -> tuple[Int[Tensor, " B"], Float[Tensor, "B kept"], Int[Tensor, "B kept"]]:
+    """Each row's k largest positive pre-activations: how many, and from a row's beginning on their values and latents, ascending.
+
+    Args:
+        facts: of rounded rows and latents; then it is the k largest of what their pre-activations cannot exceed.
+    """
+    n_rows, n_latents, width = len(rows), *W_enc.shape
+    tile, device, kept = _tile(rows.dtype, rows.device, scratch), rows.device, _power_of_two(k)
+    room = _room(tile, k)
+    cut = _Cut.of(rows, n_latents, tile, most_parts=_MOST_HELD // kept)
     n_own = cut.n_programs * tile.rows
     held = scratch("held values", n_own * room, torch.float32, device)
     held_latents = scratch("held latents", n_own * room, torch.int32, device)
@@ -127,16 +154,28 @@ def top_k(
     values = scratch("values", n_rows * cut.n_parts * kept, torch.float32, device).zero_().view(n_rows, -1)
     latents = scratch("latents", values.numel(), torch.int32, device).view(n_rows, -1)
     programs.stream_top[(cut.n_programs,)](
-        rows.contiguous(), W_enc.contiguous(), b_enc, held, held_latents, *states, values, latents,
-        n_rows, n_latents, width, k, cut.part_latents, cut.n_parts, cut.n_items,
-        ROOM=room, GROUP=min(_MOST_HELD // room, tile.rows), KEPT=kept, **cut.options,
+        rows.contiguous(), W_enc.contiguous(), b_enc, *(facts or (b_enc, b_enc)), held, held_latents, *states,
+        values, latents, n_rows, n_latents, width, k, cut.part_latents, cut.n_parts, cut.n_items,
+        ROOM=room, GROUP=min(_MOST_HELD // room, tile.rows), KEPT=kept, SCREENS=facts is not None, **cut.options,
     )  # fmt: skip
-    counts = torch.empty(n_rows, dtype=torch.int32, device=device)
+    counts = keep_best(values, latents, k)
+    return counts, values[:, :kept], latents[:, :kept]
+
+
+def keep_best(values: Float[Tensor, "B place"], latents: Int[Tensor, "B place"], k: int) -> Int[Tensor, " B"]:
+    """Bring each row's k largest positive values, with their latents, to its beginning, in the order they stand in; among equals
+    the first. Places are a power of two. Returns how many there are."""
+    counts = torch.empty(len(values), dtype=torch.int32, device=values.device)
     group = max(_MOST_HELD // values.shape[1], 1)
-    programs.merge_parts[(-(-n_rows // group),)](
-        values, latents, counts, n_rows, k, WIDTH=values.shape[1], GROUP=group, num_warps=8, enable_fp_fusion=True
+    programs.merge_parts[(-(-len(values) // group),)](
+        values, latents, counts, len(values), k, WIDTH=values.shape[1], GROUP=group, num_warps=8, enable_fp_fusion=True
     )
-    return _packed(counts, values[:, :kept], latents[:, :kept], b_enc.dtype)
+    return counts
+
+
+def _room(tile: Tile, k: int) -> int:
+    """Of a row's candidates: the k best, and at least a tile's more."""
+    return _power_of_two(k + tile.latents + max(k, tile.latents // 2))
 
 
 def batch_top(
@@ -155,7 +194,7 @@ def batch_top(
     scratch, n_latents, mean = scratch or Scratch(), len(W_enc), -(-n // max(len(rows), 1))
     limit = torch.zeros(1, device=rows.device)
     found: Pairs | None = None
-    for first, last in _doubling(4 * mean, n_latents, _tile(rows).latents):
+    for first, last in _doubling(4 * mean, n_latents, _tile(rows.dtype, rows.device, scratch).latents):
         room = last - first if first == 0 else 8 * mean + _ROOM
         more = _above(rows, W_enc[first:last], b_enc[first:last], limit.expand(last - first), scratch, room)
         more = Pairs(more.row_starts, more.latents + first, more.values)
@@ -281,7 +320,7 @@ def _above(
 ) -> Pairs:
     """Lists are given room for what is likely. Where one is longer, the product is made again, with room as it was counted."""
     n_rows, n_latents, width = len(rows), *W_enc.shape
-    cut = _Cut.of(rows, n_latents, most_parts=_MOST_HELD)
+    cut = _Cut.of(rows, n_latents, _tile(rows.dtype, rows.device, scratch), most_parts=_MOST_HELD)
     n_lists = n_rows * cut.n_parts
     room = max(min(room, cut.part_latents, _ROOM_NUMBERS // max(n_lists, 1)), 1)
     counts = torch.zeros(n_lists, dtype=torch.int32, device=rows.device)
@@ -301,7 +340,7 @@ def _above(
     longest = int(counts.max()) if n_lists else 0
     scratch.room = _power_of_two(max(longest, 1))
     if longest <= room:
-        found = _packed(counts, values.view(n_lists, room), latents.view(n_lists, room), b_enc.dtype)
+        found = packed(counts, values.view(n_lists, room), latents.view(n_lists, room), b_enc.dtype)
     else:
         starts = _starts(counts)
         values = torch.empty(int(starts[-1]), device=rows.device)
@@ -311,7 +350,7 @@ def _above(
     return Pairs(found.row_starts[:: cut.n_parts].contiguous(), found.latents, found.values)
 
 
-def _packed(
+def packed(
     counts: Int[Tensor, " list"],
     values: Float[Tensor, "list room"],
     latents: Int[Tensor, "list room"],
@@ -406,12 +445,25 @@ def _sum_type(weight: Tensor) -> object:
     return programs.DOUBLE if weight.dtype == torch.float64 else programs.SINGLE
 
 
-def _tile(rows: Tensor) -> _Tile:
-    if rows.dtype in (torch.float32, torch.float64):
+def tiles(dtype: torch.dtype, device: torch.device) -> tuple[Tile, ...]:
+    """That may encode rows of some numbers, the usual one first. All have its columns, and so give the same bits."""
+    usual = _usual_tile(dtype, device)
+    others = (replace(usual, rows=rows, latents=latents, warps=warps) for rows, latents, warps in _OTHERS)
+    return usual, *(tile for tile in others if tile != usual)
+
+
+def _usual_tile(dtype: torch.dtype, device: torch.device) -> Tile:
+    if dtype in (torch.float32, torch.float64):
         return _EXACT
-    if rows.is_cuda and torch.cuda.get_device_properties(rows.device).shared_memory_per_multiprocessor < _WIDE_BYTES:
-        return _SMALL
-    return _WIDE
+    if device.type == "cuda":
+        facts = torch.cuda.get_device_properties(device)
+        if facts.shared_memory_per_multiprocessor < _WIDE_BYTES:
+            return _SMALL
+    return _HALVES if dtype == torch.float16 else _WIDE
+
+
+def _tile(dtype: torch.dtype, device: torch.device, scratch: Scratch) -> Tile:
+    return scratch.tile or _usual_tile(dtype, device)
 
 
 def _n_programs(device: torch.device) -> int:

@@ -11,17 +11,21 @@ import triton
 import triton.language as tl
 
 _FADING = tl.constexpr(1e-30)
+_SMALLEST, _LARGEST = tl.constexpr(2.0**-60), tl.constexpr(2.0**50)
+"""Largest numbers of rows that are rounded: products of two, in units of both, are float32 numbers."""
+_HALF_EXPONENT = tl.constexpr(14)
+"""Of a row's largest number in its unit: halves reach 2^16."""
 SINGLE, DOUBLE = tl.float32, tl.float64
 """What sums are kept in."""
 
 
 @triton.jit
 @no_type_check
-def _product(
-    rows, W_enc, b_enc, row, latent, n_rows, n_latents, width,
+def _dots(
+    rows, W_enc, row, latent, n_rows, n_latents, width,
     BLOCK_B: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Pre-activations of a tile [BLOCK_B, BLOCK_L], rounded as b_enc is, in float32.
+    """Products of a tile [BLOCK_B, BLOCK_L].
 
     Rows and latents past the end repeat others, which costs no mask in the loop: the caller keeps none of them.
     """
@@ -35,8 +39,39 @@ def _product(
         weights = tl.load(right + first, mask=inside[:, None], other=0.0)
         # ieee: TF32, the default for float32, keeps ten bits of a number, and other latents would win.
         total = tl.dot(read, weights, total, input_precision="ieee")
+    return total
+
+
+@triton.jit
+@no_type_check
+def _product(
+    rows, W_enc, b_enc, row, latent, n_rows, n_latents, width,
+    BLOCK_B: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Pre-activations of a tile [BLOCK_B, BLOCK_L], rounded as b_enc is, in float32."""
+    total = _dots(rows, W_enc, row, latent, n_rows, n_latents, width, BLOCK_B, BLOCK_L, BLOCK_D)
     bias = tl.load(b_enc + latent % n_latents)
     return (total + bias[None, :].to(tl.float32)).to(b_enc.dtype.element_ty).to(tl.float32)
+
+
+@triton.jit
+@no_type_check
+def _at_most(
+    rows, W_enc, b_enc, row_facts, latent_facts, row, latent, n_rows, n_latents, width,
+    BLOCK_B: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """What the pre-activations of a tile [BLOCK_B, BLOCK_L] cannot exceed, from rounded rows and latents: see `gpu_screen`.
+
+    row_facts [3, B]: unit, what rounding missed, length. latent_facts [3, L]: unit, length, what rounding missed.
+    """
+    total = _dots(rows, W_enc, row, latent, n_rows, n_latents, width, BLOCK_B, BLOCK_L, BLOCK_D)
+    row_facts += row % n_rows
+    latent_facts += latent % n_latents
+    slack = tl.load(row_facts + n_rows)[:, None] * tl.load(latent_facts + n_latents)[None, :]
+    slack += tl.load(row_facts + 2 * n_rows)[:, None] * tl.load(latent_facts + 2 * n_latents)[None, :]
+    near = total * tl.load(row_facts)[:, None] * tl.load(latent_facts)[None, :]
+    most = near + tl.load(b_enc + latent % n_latents)[None, :] + slack
+    return tl.where(most == most, most, float("inf"))  # of bad numbers nothing is known
 
 
 @triton.jit
@@ -90,12 +125,13 @@ def _shrink(
 @triton.jit
 @no_type_check
 def stream_top(
-    rows, W_enc, b_enc, held_values, held_latents, counts, thresholds, out_values, out_latents,
+    rows, W_enc, b_enc, row_facts, latent_facts, held_values, held_latents, counts, thresholds, out_values, out_latents,
     n_rows, n_latents, width, k, part_latents, n_parts, n_items,
     BLOCK_B: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_D: tl.constexpr,
-    ROOM: tl.constexpr, GROUP: tl.constexpr, KEPT: tl.constexpr,
+    ROOM: tl.constexpr, GROUP: tl.constexpr, KEPT: tl.constexpr, SCREENS: tl.constexpr,
 ):  # fmt: skip
-    """The k largest positive pre-activations of every row in every part of the latents, tile after tile.
+    """The k largest positive pre-activations of every row in every part of the latents, tile after tile. SCREENS: of what they
+    cannot exceed.
 
     out [B, n_parts, KEPT] must be zeros. held [programs, BLOCK_B, ROOM], counts and thresholds [programs, BLOCK_B] are a
     program's own. An item is a block of rows and a part: those that run at once share rows and parts, and so the L2 cache.
@@ -117,7 +153,13 @@ def stream_top(
         threshold = tl.zeros((BLOCK_B,), tl.float32)
         for first in range(part * part_latents, last, BLOCK_L):
             latent = first + tl.arange(0, BLOCK_L)
-            pre = _product(rows, W_enc, b_enc, row, latent, n_rows, n_latents, width, BLOCK_B, BLOCK_L, BLOCK_D)
+            if SCREENS:
+                pre = _at_most(
+                    rows, W_enc, b_enc, row_facts, latent_facts, row, latent, n_rows, n_latents, width,
+                    BLOCK_B, BLOCK_L, BLOCK_D,
+                )  # fmt: skip
+            else:
+                pre = _product(rows, W_enc, b_enc, row, latent, n_rows, n_latents, width, BLOCK_B, BLOCK_L, BLOCK_D)
             hit = (pre > threshold[:, None]) & (latent < last)[None, :]
             hits = hit.to(tl.int32)
             n_hits = tl.sum(hits, 1)
@@ -163,6 +205,43 @@ def merge_parts(values, latents, counts, n_rows, k, WIDTH: tl.constexpr, GROUP: 
     tl.store(values + target, found, mask=keep)
     tl.store(latents + target, numbers, mask=keep)
     tl.store(counts + row, tl.sum(kept, 1), mask=is_row)
+
+
+@triton.jit
+@no_type_check
+def round_rows(
+    matrix, halves, units, lengths, errors, n_rows, width, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr
+):  # fmt: skip
+    """Rows as 16-bit floats times a unit of each, a power of two; their lengths, and those of what rounding missed.
+
+    Rows of next to nothing become zeros, and so do those with numbers that are too large or none: all of them is missed.
+    """
+    row = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
+    is_row = row < n_rows
+    column = tl.arange(0, BLOCK_D)
+    at = row.to(tl.int64)[:, None] * width + column[None, :]
+    largest = tl.zeros((BLOCK_B,), tl.float32)
+    square = tl.zeros((BLOCK_B,), tl.float64)
+    for first in range(0, width, BLOCK_D):
+        here = is_row[:, None] & (column < width - first)[None, :]
+        values = tl.load(matrix + at + first, mask=here, other=0.0)
+        largest = tl.maximum(largest, tl.max(tl.abs(values), 1))
+        square += tl.sum(values.to(tl.float64) * values.to(tl.float64), 1)
+    is_kept = (largest >= _SMALLEST) & (largest <= _LARGEST) & (square < float("inf"))  # no NaN either
+    exponent = tl.where(is_kept, largest, 1.0).to(tl.int32, bitcast=True) >> 23
+    unit = ((exponent - _HALF_EXPONENT) << 23).to(tl.float32, bitcast=True)
+    inverse = ((254 - exponent + _HALF_EXPONENT) << 23).to(tl.float32, bitcast=True)
+    missed = tl.zeros((BLOCK_B,), tl.float64)
+    for first in range(0, width, BLOCK_D):
+        here = is_row[:, None] & (column < width - first)[None, :]
+        values = tl.load(matrix + at + first, mask=here, other=0.0)
+        half = (tl.where(is_kept[:, None], values, 0.0) * inverse[:, None]).to(tl.float16)
+        tl.store(halves + at + first, half, mask=here)
+        error = (values - half.to(tl.float32) * unit[:, None]).to(tl.float64)
+        missed += tl.sum(error * error, 1)
+    tl.store(units + row, tl.where(is_kept, unit, 0.0), mask=is_row)
+    tl.store(lengths + row, tl.sqrt(square).to(tl.float32), mask=is_row)
+    tl.store(errors + row, tl.sqrt(tl.where(is_kept, missed, square)).to(tl.float32), mask=is_row)
 
 
 @triton.jit

@@ -13,6 +13,7 @@ from torch.nn.functional import embedding_bag
 
 from mohole.kernels.pairs import AdamStep, Backward, ByLatent, Moving, Pairs, TooManyError, best, from_dense
 
+MULTIPLIES_BFLOAT16 = False
 _BLOCKS = 16
 _CHUNK_NUMBERS = 1 << 22
 """Pre-activations held at a time, but of 512 rows at least: fewer make slow products."""
@@ -23,6 +24,11 @@ _FADING = 1e-30
 
 class Scratch:
     """Memory kept between batches. torch keeps its own: nothing to do here."""
+
+
+def tiles(dtype: torch.dtype, device: torch.device) -> tuple[int, ...]:
+    """torch chooses its own."""
+    return ()
 
 
 def top_k(

@@ -10,11 +10,26 @@ from torch import Tensor
 from mohole.metrics.absorption import Absorbed, absorption
 from mohole.metrics.binary import Area, BestCut, Confusion, auroc, auroc_by_document, best_cut, confusion
 from mohole.metrics.bootstrap import document_weights, interval
+from mohole.metrics.centred import CentredRows, MeanRow
 from mohole.metrics.concept_removal import attribution, scr, tpp, without
+from mohole.metrics.correlation import CodeCorrelation
+from mohole.metrics.diffing import LatentScaling, relative_norm
 from mohole.metrics.disentangle import caused, disentanglement, interchange, isolated
 from mohole.metrics.firing import Firing
+from mohole.metrics.geometry import best_cosine, cosine_with, nearest_other, paired_cosine, row_norms
 from mohole.metrics.judged import Judged, judged, simulation_score
 from mohole.metrics.language import ce_recovered, kl_nats, scored_pairs, token_nats
+from mohole.metrics.longest import LongestApart
+from mohole.metrics.matching import (
+    Matching,
+    Mmcs,
+    expected_max_cosine,
+    hungarian,
+    mmcs,
+    mutual_nearest,
+    shared,
+    stability,
+)
 from mohole.metrics.measure import Statistic, wilson
 from mohole.metrics.reconstruction import Reconstruction
 from mohole.metrics.sparse_probe import (
@@ -23,10 +38,12 @@ from mohole.metrics.sparse_probe import (
     balanced_accuracy,
     class_gap,
     fit_probe,
+    probe_splits,
     selectivity,
     sparse_probe,
-    splitting,
 )
+from mohole.metrics.sparsity import DocumentFiring, l1_by_row
+from mohole.metrics.splitting import CoFiring, Coverage, children_by_cosine
 from mohole.metrics.unlearning import choose_edit, frontier, unlearned, unlearning_score
 
 Array = NDArray[np.float64]
@@ -52,12 +69,34 @@ class Definitions:
     document_weights: Callable[..., Array] = document_weights
     interval: Callable[[Array], tuple[float | None, float | None]] = interval
     wilson: Callable[[int, int], tuple[float, float]] = wilson
+    mean_row: type[MeanRow] = MeanRow
+    centred: type[CentredRows] = CentredRows
+    longest_apart: type[LongestApart] = LongestApart
+    l1_by_row: Callable[..., Array] = l1_by_row
+    document_firing: type[DocumentFiring] = DocumentFiring
+    row_norms: Callable[[Tensor], Tensor] = row_norms
+    paired_cosine: Callable[[Tensor, Tensor], Tensor] = paired_cosine
+    cosine_with: Callable[[Tensor, Tensor], Tensor] = cosine_with
+    best_cosine: Callable[..., tuple[Tensor, Tensor]] = best_cosine
+    nearest_other: Callable[..., tuple[Tensor, Tensor]] = nearest_other
+    expected_max_cosine: Callable[[int, int], float] = expected_max_cosine
+    mmcs: Callable[..., Mmcs] = mmcs
+    hungarian: Callable[[Tensor, Tensor], Matching] = hungarian
+    mutual_nearest: Callable[..., Matching] = mutual_nearest
+    shared: Callable[..., Matching] = shared
+    stability: Callable[..., list[Tensor]] = stability
+    children_by_cosine: Callable[..., NDArray[np.int64]] = children_by_cosine
+    co_firing: type[CoFiring] = CoFiring
+    coverage: type[Coverage] = Coverage
+    code_correlation: type[CodeCorrelation] = CodeCorrelation
+    relative_norm: Callable[[Tensor, Tensor], Tensor] = relative_norm
+    latent_scaling: type[LatentScaling] = LatentScaling
     fit_probe: Callable[..., LinearProbe] = fit_probe
     class_gap: Callable[..., Array] = class_gap
     sparse_probe: Callable[..., Probed] = sparse_probe
     balanced_accuracy: Callable[..., Statistic] = balanced_accuracy
     selectivity: Callable[[Array, Array], Array] = selectivity
-    splitting: Callable[..., int] = splitting
+    probe_splits: Callable[..., int] = probe_splits
     attribution: Callable[..., Array] = attribution
     without: Callable[..., Array] = without
     scr: Callable[[Array, Array, Array], Array] = scr

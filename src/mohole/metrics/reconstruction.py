@@ -1,8 +1,9 @@
-"""How well rows are rebuilt: FVU, uncentred R^2, squared error, cosine, relative bias. One accumulator, mergeable.
+"""How well rows are rebuilt: FVU, uncentred R^2, squared error, cosine, lengths, relative bias. One accumulator, mergeable.
 
 Each document keeps (n, mean row, squared distance from that mean) and a few sums; documents are joined by the formula of
 Chan, Golub & LeVeque 1979, so the centre is the mean over everything whatever the batches were. Centring each batch by its
-own mean, as is often done, makes FVU depend on the batch size: 0.040 becomes 0.081 at batches of 2.
+own mean, as is often done, makes FVU depend on the batch size: 0.040 becomes 0.081 at batches of 2. What needs the mean
+before the first row is in centred.py; FVU without the longest rows in longest.py.
 """
 
 import numpy as np
@@ -16,7 +17,7 @@ from mohole.metrics.measure import ratio, require_finite
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
-_SUMS = ("n", "spread", "error", "target_square", "output_square", "product", "cosine")
+_SUMS = ("n", "spread", "error", "target_square", "output_square", "product", "cosine", "length_ratio", "has_length")
 
 
 class Reconstruction:
@@ -56,6 +57,10 @@ class Reconstruction:
         return self._table()[0]
 
     @property
+    def has_rows(self) -> bool:
+        return bool(self._parts)
+
+    @property
     def n_rows(self) -> int:
         return int(self._sum("n").sum())
 
@@ -87,6 +92,14 @@ class Reconstruction:
     def cosine(self, weights: Float64) -> Float64:
         """Mean over rows of cos(x, x^), uncentred; a zero row has cosine 0."""
         return ratio(weights @ self._sum("cosine"), weights @ self._sum("n"))
+
+    def mse_per_dimension(self, weights: Float64) -> Float64:
+        """`mse` divided by the number of dimensions: what torch's mse_loss gives for all rows at once."""
+        return np.asarray(self.mse(weights) / self._table()[1].shape[1])
+
+    def length_ratio(self, weights: Float64) -> Float64:
+        """Mean over rows of |x^| / |x|: below 1 is shrinkage. Rows of length zero have no ratio and are left out."""
+        return ratio(weights @ self._sum("length_ratio"), weights @ self._sum("has_length"))
 
     def relative_bias(self, weights: Float64) -> Float64:
         """sum |x^|^2 / sum x.x^: 1 is unbiased, below 1 is shrinkage (Rajamanoharan et al. 2024, eq. 10)."""
@@ -128,7 +141,8 @@ def _by_document(target: Tensor, output: Tensor, documents: Int64) -> tuple[Int6
     group = torch.from_numpy(place)
     n = torch.bincount(group, minlength=len(unique)).double()
     means = torch.zeros(len(unique), target.shape[1], dtype=torch.float64).index_add_(0, group, target) / n[:, None]
-    norms = target.norm(dim=1) * output.norm(dim=1)
+    length, output_length = target.norm(dim=1), output.norm(dim=1)
+    norms = length * output_length
     product = (target * output).sum(1)
     columns = torch.stack(
         [
@@ -139,6 +153,8 @@ def _by_document(target: Tensor, output: Tensor, documents: Int64) -> tuple[Int6
             output.square().sum(1),
             product,
             torch.where(norms > 0, product / norms.clamp(min=1e-300), torch.zeros_like(norms)),
+            torch.where(length > 0, output_length / length.clamp(min=1e-300), torch.zeros_like(length)),
+            (length > 0).double(),
         ],
         dim=1,
     )

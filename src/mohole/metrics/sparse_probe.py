@@ -145,7 +145,7 @@ def selectivity(task: Float64, control: Float64) -> Float64:
     return np.asarray(task - control)
 
 
-def splitting(f1: Float64, least_jump: float = 0.03) -> int:
+def probe_splits(f1: Float64, least_jump: float = 0.03) -> int:
     """How many latents beyond the first a label is split over, from F1 of probes of 1, 2, 3, ... latents. 0: it is one latent.
 
     The probe grows while one more latent adds at least `least_jump` of F1, and stops at the first that does not. F1 must

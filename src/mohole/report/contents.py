@@ -85,11 +85,16 @@ def _store(store: Store) -> RenderableType:
     return Text(f"{store.n_rows:,} rows in {store.dtype}, in {n_shards} shards, {order}, of {widths}{more}")
 
 
+_SHARES = ("fvu", "l0", "ce_recovered", "excess_ce")
+
+
 def _dictionary(path: Path) -> RenderableType:
     dictionary, record = open_dictionary(path), read_record(path / "record.jsonl")
     size = f"{dictionary.n_latents:,} latents {_place(dictionary)}"
     last = record[-1] if record else {}
-    figures = ", ".join(f"{name} {last[name]:.4g}" for name in ("step", "rows", "fvu", "l0", "dead") if name in last)
+    counts = [f"{name} {last[name]:,}" for name in ("step", "rows", "dead") if name in last]
+    shares = [f"{name} {last[name]:.4g}" for name in _SHARES if last.get(name) is not None]
+    figures = ", ".join(counts + shares)
     return Group(
         Text(size), Text(f"last recorded batch of training: {figures}" if last else "no record of its training")
     )

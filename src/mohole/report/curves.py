@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mohole.drawing import SMALL, Figure, Scale, Series, Sheet, plot, write_drawing, write_page
 from mohole.errors import ArtifactError
 from mohole.metrics import DensityHistogram, Firing
 from mohole.record import read_json
 from mohole.report.place import check_place
 from mohole.tensors import open_tensors
-from mohole.train.axis import Scale
-from mohole.train.chart import SMALL, Figure, Series, plot, write_drawing, write_page
 from mohole.train.in_model import IN_MODEL_FILE
 from mohole.train.loop import RECORD_FILE, STATISTICS_FILE
 
@@ -113,7 +112,7 @@ def write_curves(out: Path, title: str, trainings: Sequence[Training]) -> int:
         write_drawing(out, title, notes, plots, legend)
     else:
         lines = [_line(training) for training in trainings]
-        write_page(out, title, notes, plots, _HEADS, lines, legend=legend)
+        write_page(out, title, notes, plots, [Sheet(_HEADS, lines)], legend=legend)
     return len(plots)
 
 

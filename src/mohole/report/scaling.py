@@ -9,10 +9,10 @@ import numpy as np
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from mohole.drawing import Figure, Series, Sheet, plot, write_page
 from mohole.errors import StageError
 from mohole.report.place import check_place
 from mohole.report.terminal import plain_table
-from mohole.train.chart import Figure, Series, plot, write_page
 from mohole.train.compute import Budget, ComputeFrontier
 from mohole.train.laws import ROWS, SPARSITY, WIDTH
 from mohole.train.scaling import FAR, Estimate, Law, Need, Point, best_points, fit_all, frontier, need, points_of
@@ -78,8 +78,12 @@ def scaling_text(studies: Sequence[Study]) -> RenderableType:
         for head in _HEADS:
             laws.add_column(head, justify="right" if head in ("points", "residual") else "left")
         for law in study.laws:
-            laws.add_row(*_law_line(law))
+            name, where, constants, *numbers = _law_line(law)
+            laws.add_row(name, where, constants.replace("; ", "\n"), *numbers)
         parts.append(laws)
+        forms = dict.fromkeys(law.form for law in study.laws)
+        parts += [Text(f"{form.name}: fvu = {form.formula}", "dim") for form in forms]
+        parts.append(Text("n latents, k active latents, D rows trained on", "dim"))
         if study.needs:
             needs = plain_table("What a target takes")
             for head in _NEED_HEADS:
@@ -115,7 +119,7 @@ def write_scaling(out: Path, studies: Sequence[Study]) -> None:
         *(note for study in studies for note in study.notes),
     ]
     lines = [[study.place, *_law_line(law)] for study in studies for law in study.laws]
-    write_page(out, "Scaling of dictionaries", notes, plots, ("place", *_HEADS), lines)
+    write_page(out, "Scaling of dictionaries", notes, plots, [Sheet(("place", *_HEADS), lines)])
 
 
 def _study(
@@ -139,7 +143,7 @@ def _study(
 
 
 def _law_line(law: Law) -> list[str]:
-    constants = ", ".join(f"{name} {_with_interval(found)}" for name, found in law.constants().items())
+    constants = "; ".join(f"{name} {_with_interval(found)}" for name, found in law.constants().items())
     return [law.form.name, visible(law.where), constants, str(len(law.points)), f"{law.sigma:.2%}"]
 
 

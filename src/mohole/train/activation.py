@@ -14,8 +14,8 @@ from torch import Tensor
 
 from mohole.config import BatchTopK, Gated, JumpReLU, Nonlinearity, ReLU, TopK
 from mohole.kernels import plain
+from mohole.kernels.choice import Screening
 from mohole.kernels.pairs import Pairs
-from mohole.kernels.screen import Screen
 from mohole.parallel import Axis, Mesh
 from mohole.train.spread import largest_of_all, strongest_of_batch, strongest_of_rows
 from mohole.train.weights import Block
@@ -92,7 +92,7 @@ def activate(
     scratch: object,
     mesh: Mesh,
     most: int | None = None,
-    screen: Screen | None = None,
+    screen: Screening | None = None,
 ) -> Active:
     """Encode this rank's rows with its latents; where latents compete, those of all ranks do.
 

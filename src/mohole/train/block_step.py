@@ -235,6 +235,7 @@ class BlockStep:
             gate_source=None if shared.gate_source is None else columns_written(shared.gate_source, block)[0],
             penalty=settings.penalty(), each=self._each_price(),
             lengths=self._lengths if settings.decoder == "free" else None, sites=sites_written(shared.sites, block),
+            products=settings.products,
         )  # fmt: skip
         total = shared.mesh.data.total
         back = DenseBackward(total(back.d_enc), total(back.d_dec), total(back.product_sums), back.is_unit)

@@ -1,7 +1,7 @@
 """What a training will take and what it took: memory before the first step, products and waiting afterwards. For people.
 
-A product is rows x d x latents multiplications in float32, which the encoder cannot do without; the limit is the rate at which
-this machine makes one, measured when the training begins.
+A product is rows x d x latents multiplications in float32 (on a GPU in `train.products`), which the encoder cannot do without;
+the limit is the rate at which this machine makes one, measured when the training begins.
 """
 
 import time
@@ -62,8 +62,8 @@ def training_bytes(settings: Train, reads: Sites, writes: Sites) -> Bytes:
     if settings.resample is not None:  # rows that are held, and a checkpoint's copy of them
         candidates = min(settings.resample.most, settings.n_latents * len(layers)) * (reads.width + writes.width)
     gradients = numbers * (isinstance(settings.optimiser, Muon) + starts_dense)
-    whole = settings.n_latents * sum(d_in for d_in, _ in widths) // 2 if settings.screening else 0  # of 16 bits
-    device = numbers * held + 4 * (gradients + tile + pairs + batch + candidates + whole)
+    copies = settings.n_latents * max(d_in for d_in, _ in widths) * _copy_bytes(settings)
+    device = numbers * held + 4 * (gradients + tile + pairs + batch + candidates) + copies
     return Bytes(device, numbers * max(saved, end) + 4 * candidates)
 
 
@@ -72,6 +72,13 @@ def _moment_bytes(optimiser: AnyOptimiser) -> int:
     if isinstance(optimiser, Adam):
         return 2 * {"float32": 4, "bfloat16": 2, "8bit": 1}[optimiser.moments]
     return 4
+
+
+def _copy_bytes(settings: Train) -> int:
+    """Of each of the encoder's numbers: the copies of 16 bits that codes are found with, and wider ones of them on a CPU."""
+    if settings.products == "bfloat16":
+        return 6 if settings.device == "cpu" else 2
+    return 2 if settings.screening else 0
 
 
 def _needs(settings: Train, reads: Sites, writes: Sites) -> dict[torch.device, int]:
@@ -145,8 +152,9 @@ class Limit:
     def measured(cls, settings: Train, reads: Sites) -> "Limit":
         """From three products of a batch and some latents, the best of them: other work on the machine only slows."""
         n_latents, device = min(settings.n_latents, _LIMIT_LATENTS), torch.device(settings.device)
-        rows = torch.randn(settings.batch_rows, reads.width, device=device)
-        encoder = torch.randn(n_latents, reads.width, device=device)
+        kind = torch.bfloat16 if settings.products == "bfloat16" and device.type != "cpu" else torch.float32
+        rows = torch.randn(settings.batch_rows, reads.width, device=device).to(kind)
+        encoder = torch.randn(n_latents, reads.width, device=device).to(kind)
         out = torch.mm(rows, encoder.T)
         times = []
         for _ in range(3):
@@ -197,4 +205,4 @@ class Watch:
         peak = f"peak memory {peak_bytes(self._device) / _GIB:.1f} GiB"
         waiting, measuring = self._waits / whole, self._measures / whole
         shares = f"{waiting:.0%} of the time waiting for rows, {measuring:.0%} measuring"
-        return f"{products:.1f} products a step ({rates}), {shares}, {peak}"
+        return f"a step took {products:.1f} products of rows and encoder ({rates}), {shares}, {peak}"

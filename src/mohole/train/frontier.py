@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from mohole.train.chart import Series, plot, write_page
+from mohole.drawing import Series, Sheet, plot, write_page
 from mohole.train.table import Entry, SweepTable, table_lines
 
 
@@ -26,7 +26,7 @@ def write_frontier(out: Path, table: SweepTable) -> None:
         f"flops: {table.flops_are}.",
     ]
     heads, lines = table_lines(table.members)
-    write_page(out, f"Sweep at {table.place}", notes, plots, heads, lines)
+    write_page(out, f"Sweep at {table.place}", notes, plots, [Sheet(heads, lines)])
 
 
 def _series(entries: Iterable[Entry], label: Callable[[Entry], str], x: Callable[[Entry], float]) -> list[Series]:

@@ -13,9 +13,9 @@ from mohole.device import training_device
 from mohole.dictionary import SparseAutoencoder
 from mohole.dictionary.files import save
 from mohole.errors import ArtifactError, ConfigError, NumericsError
-from mohole.kernels.screen import can_screen
+from mohole.kernels.choice import why_not_screened
 from mohole.progress import tell, track
-from mohole.record import Recorder, Seal, cut_back, write_json
+from mohole.record import Recorder, Seal, cut_back, read_record, write_json
 from mohole.sinks import Sink
 from mohole.store.stream import RowStream
 from mohole.tensors import write_tensors
@@ -65,7 +65,7 @@ def train(
     standard error it says before the first step how often the rows are read, if any is read twice.
 
     Returns:
-        What it cost, in a line for people.
+        Where it ended and what it cost, in a line for people.
 
     Raises:
         ConfigError: more latents than the memory holds, or a device that cannot be used.
@@ -77,10 +77,8 @@ def train(
             are not those that were written before the checkpoint.
     """
     device = training_device(settings.device)
-    if settings.screening and not can_screen():
-        raise ConfigError(
-            "train.screening: needs numba and an x86 processor with AVX2, which is not here; leave it off"
-        )
+    if settings.screening and (missing := why_not_screened(device)) is not None:
+        raise ConfigError(f"train.screening: needs {missing}, which is not here; leave it off")
     source = Source.of(settings.learns, streams, device)
     reads, writes = source.sites()
     check_memory(settings, reads, writes)
@@ -89,6 +87,8 @@ def train(
     _check_sample(rows, reads)
     _check_sample(targets, writes)
     trainer = Trainer.start(settings, rows, targets, reads, writes, seed=seed)
+    if settings.tune:
+        tell(trainer.tune(rows))
     checkpoints = Checkpoints(out)
     try:
         seal, n_worse = _go_on(trainer, checkpoints, out)
@@ -108,7 +108,16 @@ def train(
         out / STATISTICS_FILE, {name: each.cpu().numpy() for name, each in trainer.statistics.in_units(scale).items()}
     )
     checkpoints.clear()
-    return watch.summary() + trainer.doubts()
+    return f"{_end(out / RECORD_FILE)}{watch.summary()}{trainer.doubts()}"
+
+
+def _end(record: Path) -> str:
+    """How good its last batch was."""
+    lines = read_record(record)
+    if not lines or lines[-1]["fvu"] is None:
+        return ""
+    last = lines[-1]
+    return f"last batch: fvu {last['fvu']:.4f}, l0 {last['l0']:.1f}, dead {last['dead']:,}; "
 
 
 def _go_on(trainer: Trainer, checkpoints: Checkpoints, out: Path) -> tuple[Seal, int]:
@@ -161,9 +170,8 @@ def _steps(
     last_checkpoint = time.monotonic()
     with (
         Recorder(out / RECORD_FILE, seal) as record,
-        track(f"train {source.name}", settings.steps * n_rows, "rows") as tracker,
+        track(f"train {source.name}", settings.steps * n_rows, "rows", done=trainer.n_steps * n_rows) as tracker,
     ):
-        tracker.advance(trainer.n_steps * n_rows)
         for step in range(trainer.n_steps, settings.steps):
             rows, targets = source.rows(step * n_rows, n_rows)
             watch.waited()

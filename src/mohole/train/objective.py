@@ -24,14 +24,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mohole.config import BatchTopK, Gated, TopK, Train
-from mohole.kernels.choice import kernels_for
+from mohole.device import busy_seconds, machine_name
+from mohole.kernels.choice import kernels_for, screen_for
 from mohole.kernels.dense import DenseBackward, gradients_of_tile
 from mohole.kernels.pairs import Backward, Pairs, TooManyError
-from mohole.kernels.screen import Screen
+from mohole.kernels.tuning import cache_file, fastest, kernel_versions
 from mohole.parallel import ALONE, Axis, Mesh, joined, total_of
 from mohole.train import tiled
 from mohole.train.activation import Active, activate
 from mohole.train.block_step import BlockStep, OfRows, Shared, columns_read, no_pairs
+from mohole.train.products import multiplied
 from mohole.train.spread import strongest_of_rows
 from mohole.train.sums import whole_sum
 from mohole.train.tiled import Crowd
@@ -90,7 +92,7 @@ class Objective:
         self.settings, self.writes, self.mesh = settings, writes, mesh or Mesh()
         self.kernels: ModuleType = kernels_for(device)
         self._scratch = self.kernels.Scratch()
-        self.screen = Screen() if settings.screening else None
+        self.screen = screen_for(device) if settings.screening else None
         own = self.mesh.own_latents(settings.n_latents)
         bounds = (0, *settings.prefixes, settings.n_latents)
         self.cuts = tuple(min(max(bound - own.start, 0), len(own)) for bound in bounds)
@@ -101,28 +103,55 @@ class Objective:
         read = batch.rows - weights.b_dec if weights.is_tied else batch.rows
         return tuple(self._encode(block, columns_read(read, block)) for block in weights.blocks)
 
+    def tune(self, weights: Weights, rows: Float[Tensor, "B D"]) -> str:
+        """Encode in the tile that is fastest here for such rows, in training units, and the first block; says which. Not in tiles
+        of a dense start, which are torch's."""
+        block, settings, device = weights.blocks[0], self.settings, rows.device
+        read = columns_read(rows - weights.b_dec if weights.is_tied else rows, block)
+        near, W_enc = multiplied(read, block.W_enc, settings.products, self.kernels)
+        own, screens = block.of({"W_enc": W_enc}), self.screen is not None
+        tiles = self.kernels.tiles(torch.float16 if screens else near.dtype, device)
+        if not tiles or (screens and device.type == "cpu"):
+            return "tile: nothing to choose here"
+
+        def encode(tile: object) -> Pairs:
+            scratch, screen = self.kernels.Scratch(tile), screen_for(device) if screens else None
+            return activate(own, near, settings.nonlinearity, self.kernels, scratch, Mesh(), screen=screen).pairs
+
+        key = {
+            "encoding": settings.nonlinearity.model_dump(), "screening": screens, "numbers": str(near.dtype),
+            "rows": len(near), "latents": len(W_enc), "width": near.shape[1], "machine": machine_name(device),
+            "versions": kernel_versions(),
+        }  # fmt: skip
+        chosen, line = fastest(encode, tiles, key, lambda: busy_seconds(device), cache_file())
+        self._scratch = self.kernels.Scratch(chosen)
+        return line
+
     def _encode(self, block: Block, read: Float[Tensor, "B D"]) -> Active | Crowd:
         """In pairs, or in tiles where more than `DENSE_SHARE` of them are kept. The guess only says what is tried first.
 
         Data ranks decide together, by the number of pairs of all rows: their gradients are added up.
         """
         nonlinearity, mesh, kernels, scratch = self.settings.nonlinearity, self.mesh, self.kernels, self._scratch
+        products = self.settings.products
+        near, W_enc = multiplied(read, block.W_enc, products, kernels)
+        own = block.of({"W_enc": W_enc})
         if isinstance(nonlinearity, TopK | BatchTopK):
-            return activate(block, read, nonlinearity, kernels, scratch, mesh, screen=self.screen)
+            return activate(own, near, nonlinearity, kernels, scratch, mesh, screen=self.screen)
         most = int(DENSE_SHARE * len(read) * mesh.data.size * len(block.b_enc))
         found: Active | Crowd | None = None
         if tiled.looks_dense(block, read, nonlinearity, DENSE_SHARE):
-            found = tiled.forward(block, read, nonlinearity, self.cuts)
+            found = tiled.forward(block, read, nonlinearity, self.cuts, products)
             n_kept = found.n_kept
         else:
             try:
-                found = activate(block, read, nonlinearity, kernels, scratch, mesh, most)
+                found = activate(own, near, nonlinearity, kernels, scratch, mesh, most)
                 n_kept = len(found.values)
             except TooManyError:
                 n_kept = most + 1
         if total_of(n_kept, mesh.data) > most:
-            return found if isinstance(found, Crowd) else tiled.forward(block, read, nonlinearity, self.cuts)
-        return found if isinstance(found, Active) else activate(block, read, nonlinearity, kernels, scratch, mesh)
+            return found if isinstance(found, Crowd) else tiled.forward(block, read, nonlinearity, self.cuts, products)
+        return found if isinstance(found, Active) else activate(own, near, nonlinearity, kernels, scratch, mesh)
 
     def __call__(
         self,
@@ -265,7 +294,8 @@ class _Step:
             pairs = no_pairs(self._read)
             if len(dead):
                 read = columns_read(self._read, block)
-                best = self._kernels.top_k(read, block.W_enc[dead], block.b_enc[dead], min(k, len(dead)))
+                operands = multiplied(read, block.W_enc[dead], self._settings.products, self._kernels)
+                best = self._kernels.top_k(*operands, block.b_enc[dead], min(k, len(dead)))
                 pairs = best.numbered(dead)
             found.append(strongest_of_rows(pairs, k, self._mesh.latent))
         return found

@@ -19,6 +19,7 @@ from mohole.kernels.dense import DenseBackward, add_product, gradients_of_tile, 
 from mohole.kernels.pairs import Backward
 from mohole.train.activation import Totals, limits, pull_back, strengths, vectors_at
 from mohole.train.price import priced
+from mohole.train.products import Products, multiplied
 from mohole.train.sums import whole_sum
 from mohole.train.weights import Block
 
@@ -57,7 +58,13 @@ def looks_dense(block: Block, read: Float[Tensor, "B D"], nonlinearity: Threshol
     return int((pre > limits(block, nonlinearity)[some]).sum()) > share * pre.numel()
 
 
-def forward(block: Block, read: Float[Tensor, "B D"], nonlinearity: Threshold, cuts: tuple[int, ...]) -> Crowd:
+def forward(
+    block: Block,
+    read: Float[Tensor, "B D"],
+    nonlinearity: Threshold,
+    cuts: tuple[int, ...],
+    products: Products = "float32",
+) -> Crowd:
     """Encode and decode a batch.
 
     Args:
@@ -67,7 +74,7 @@ def forward(block: Block, read: Float[Tensor, "B D"], nonlinearity: Threshold, c
     decoded = read.new_zeros(len(cuts) - 1, len(read), block.W_dec.shape[1])
     gates = torch.zeros_like(decoded[0]) if isinstance(nonlinearity, Gated) else None
     counts, totals, largest = [], [], []
-    for first, last, pre in tiles(read, block.W_enc, block.b_enc, cuts):
+    for first, last, pre in tiles(*multiplied(read, block.W_enc, products), block.b_enc, cuts):
         here = slice(first, last)
         keep = is_kept(pre, limit[here])
         n_of_each = keep.sum(0)
@@ -87,7 +94,7 @@ def forward(block: Block, read: Float[Tensor, "B D"], nonlinearity: Threshold, c
 def backward(
     block: Block, read: Float[Tensor, "B D"], sources: Float[Tensor, "P B E"], nonlinearity: Threshold,
     cuts: tuple[int, ...], *, gate_source: Float[Tensor, "B E"] | None, penalty: Sparsity | None, each: float,
-    lengths: Float[Tensor, " L"] | None, sites: tuple[int, ...],
+    lengths: Float[Tensor, " L"] | None, sites: tuple[int, ...], products: Products = "float32",
 ) -> tuple[DenseBackward, dict[str, Float[Tensor, " L"]], float]:  # fmt: skip
     """Gradients of both matrices, of the vectors, and the weighted price of sparsity.
 
@@ -102,7 +109,7 @@ def backward(
     product_sums = torch.zeros_like(block.b_enc)
     d_vectors = {name: torch.zeros_like(vector) for name, vector in block.vectors().items()}
     total = 0.0
-    for first, last, pre in tiles(read, block.W_enc, block.b_enc, cuts):
+    for first, last, pre in tiles(*multiplied(read, block.W_enc, products), block.b_enc, cuts):
         here, source = slice(first, last), sources[_group(first, cuts)]
         own, directions = vectors_at(block, here), block.W_dec[here]
         keep = is_kept(pre, limit[here])

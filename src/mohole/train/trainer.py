@@ -119,6 +119,12 @@ class Trainer:
                 assert_never(settings.learns)
         return cls(settings, reads, writes, weights, units, seed=seed, mesh=mesh)
 
+    def tune(self, rows: Float[Tensor, "row d_in"]) -> str:
+        """Find the tile in which rows like these, in the model's units, are encoded fastest here; says which. Changes no bits."""
+        n_rows = self.settings.batch_rows // self._mesh.data.size
+        rows = rows[torch.arange(n_rows, device=rows.device) % len(rows)]
+        return self._objective.tune(self.weights, self.units.rows(rows))
+
     def step(self, rows: Float[Tensor, "row d_in"], targets: Float[Tensor, "row d_out"]) -> Stepped:
         """Learn from a batch: from this rank's share of its rows, on the weights' device."""
         settings, mesh = self.settings, self._mesh

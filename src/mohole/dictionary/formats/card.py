@@ -30,6 +30,9 @@ _LOADING = {
     ),
 }
 
+_LAST = ("step", "rows", "fvu", "l0", "dead", "ce_recovered", "excess_ce")
+"""What of a record's line says how well a dictionary does."""
+
 
 def model_card(
     dictionary: AnyDictionary,
@@ -38,25 +41,45 @@ def model_card(
     *,
     training: Mapping[str, Any],
     measures: Mapping[str, Any] | None = None,
+    model: str | None = None,
+    last_line: Mapping[str, Any] | None = None,
 ) -> str:
     """The README.md of a repository.
 
     Args:
-        training: what `dictionary.json` remembers of the making; may be empty.
+        training: what is known of the making; may be empty.
         measures: the table of that name in `evaluation.json`: each number with its unit, interval and masks.
+        model: the language model that it is of; None: nobody said.
+        last_line: of the record of its training.
     """
-    parts = [_head(to), f"# {repository}", _what(dictionary), _shapes(dictionary), _loading(repository, to)]
+    parts = [
+        _head(to, model),
+        f"# {repository}",
+        _what(dictionary),
+        _shapes(dictionary, model),
+        _loading(repository, to),
+    ]
     if measures:
         parts.append(_measures(measures))
+    if last_line:
+        parts.append(_last_line(last_line))
     if training:
         parts.append(_training(training))
     parts.append(f"Written by mohole {__version__}.")
     return "\n\n".join(parts) + "\n"
 
 
-def _head(to: str) -> str:
+def _head(to: str, model: str | None) -> str:
     tags = ["mohole", "sparse-autoencoder", "interpretability", *([to] if to != "mohole" else [])]
-    lines = ["---", f"library_name: {_LIBRARIES.get(to, 'mohole')}", "tags:", *(f"- {tag}" for tag in tags), "---"]
+    base = [f"base_model: {json.dumps(visible(model))}"] if model is not None else []
+    lines = [
+        "---",
+        *base,
+        f"library_name: {_LIBRARIES.get(to, 'mohole')}",
+        "tags:",
+        *(f"- {tag}" for tag in tags),
+        "---",
+    ]
     return "\n".join(lines)
 
 
@@ -79,11 +102,12 @@ def _what(dictionary: AnyDictionary) -> str:
             assert_never(dictionary)
 
 
-def _shapes(dictionary: AnyDictionary) -> str:
+def _shapes(dictionary: AnyDictionary, model: str | None) -> str:
     own = dictionary.layers[0] if isinstance(dictionary, CrossLayerTranscoder) else dictionary.latents
     nonlinearity = own.nonlinearity.model_dump()
     settings = ", ".join(f"{key} {value}" for key, value in nonlinearity.items() if key not in ("kind", "bandwidth"))
     rows = [
+        ("of the language model", model or "not recorded: ask who made it"),
         ("kind", kind_of(dictionary)),
         ("latents", f"{dictionary.n_latents:,}"),
         ("columns read", f"{own.W_enc.shape[1]:,}"),
@@ -120,6 +144,12 @@ def _measures(measures: Mapping[str, Any]) -> str:
         "prediction was scored."
     )
     return f"## Measured on held-out documents\n\n{_table(head, rows)}\n\n{note}"
+
+
+def _last_line(line: Mapping[str, Any]) -> str:
+    rows = [(name, _number(line[name])) for name in _LAST if line.get(name) is not None]
+    note = "Of one batch, or of a little held-out text where it is of the loss in the model; no measure of the whole."
+    return f"## The last line of its training's record\n\n{_table(('', ''), rows)}\n\n{note}"
 
 
 def _training(training: Mapping[str, Any]) -> str:

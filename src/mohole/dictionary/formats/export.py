@@ -48,7 +48,7 @@ def convert(
     """
     found = [import_dictionary(source, hookpoint=hookpoint, allow_download=allow_download) for source in sources]
     if len(found) == 1 and to == "mohole":
-        _as_artifact(found[0], target, _parents(Path(sources[0])), remembered(Path(sources[0])))
+        _as_artifact(found[0], target, {"source": artifact.tree_digest(Path(sources[0]))}, remembered(Path(sources[0])))
     elif len(found) == 1:
         into_new_folder(target, lambda draft: write_as(found[0].dictionary, draft, to))
     else:
@@ -118,12 +118,16 @@ def _refuse_to_replace(folder: Path) -> None:
 
 
 def _as_artifact(found: Imported, target: Path, parents: dict[str, str], training: dict[str, Any]) -> None:
-    facts = {"imported": found.facts()}
-    inputs = artifact.Inputs(kind="dictionary", config=facts, seed=0, parents=parents)
+    inputs = artifact.Inputs(kind="dictionary", config={"imported": found.facts()}, seed=0, parents=parents)
     with artifact.create(target, inputs) as draft:
-        files.save(found.dictionary, draft, training=training | facts)
-        write_known_batch(found.dictionary, draft)
-        check_written(found.dictionary, files.read(draft), target)
+        fill(found, draft, training)
+
+
+def fill(found: Imported, folder: Path, training: dict[str, Any]) -> None:
+    """Write the files of mohole's own format and the known batch into a folder that is there, and read them back."""
+    files.save(found.dictionary, folder, training=training | {"imported": found.facts()})
+    write_known_batch(found.dictionary, folder)
+    check_written(found.dictionary, files.read(folder), folder)
 
 
 def remembered(source: Path) -> dict[str, Any]:
@@ -142,15 +146,3 @@ def remembered(source: Path) -> dict[str, Any]:
             f"{source / files.FACTS_FILE}: training: cannot be written again ({type(error).__name__}); take it out of there"
         ) from None
     return training if isinstance(training, dict) else {}
-
-
-def _parents(source: Path) -> dict[str, str]:
-    """Checksum of the source's files; nothing for one on the hub, whose cache is not ours to name."""
-    if source.is_file():
-        return {"source": artifact.file_digest(source)}
-    names = sorted(path for path in source.rglob("*") if path.is_file())
-    return {
-        "source": artifact.digest_of(
-            [(path.relative_to(source).as_posix(), artifact.file_digest(path)) for path in names]
-        )
-    }

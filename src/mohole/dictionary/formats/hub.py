@@ -10,7 +10,7 @@ from mohole.dictionary.formats.card import model_card
 from mohole.dictionary.formats.export import Format, into_new_folder, remembered, write_as
 from mohole.dictionary.formats.load import import_dictionary
 from mohole.errors import ArtifactError, ConfigError
-from mohole.record import read_json, write_json
+from mohole.record import read_json, read_record, write_json
 
 _REPOSITORY = re.compile(r"\b[\w.-]{1,96}\b/(?!.*\.git$)\b[\w.-]{1,96}\b", re.ASCII)
 _TWICE = re.compile(r"--|\.\.")
@@ -27,12 +27,19 @@ class Hub(Protocol):
 
 
 def prepare(
-    source: Path | str, repository: str, folder: Path, to: Format = "mohole", *, evaluation: Path | None = None
+    source: Path | str,
+    repository: str,
+    folder: Path,
+    to: Format = "mohole",
+    *,
+    evaluation: Path | None = None,
+    model: str | None = None,
 ) -> None:
     """Write the folder that is to be uploaded: the dictionary in a format, a known batch, and README.md, its model card.
 
     Args:
         evaluation: an artifact with this dictionary's measures.
+        model: the language model that it is of, by its name on the hub.
 
     Raises:
         ArtifactError: as `load_dictionary` and `export_dictionary`; or the evaluation is damaged, or of another hookpoint.
@@ -43,10 +50,14 @@ def prepare(
             f"{repository}: not a repository's name; the hub's are user/name, of letters, digits, _ and, inside, single - or ."
         )
     found, training = import_dictionary(source), remembered(Path(source))
+    made, last_line = _made(Path(source))
     if found.format != "mohole":
         training = {"imported": found.facts()}
+        made, last_line = artifact.flatten(training), None
     measures = None if evaluation is None else _measures(evaluation, getattr(found.dictionary, "hookpoint", None))
-    card = model_card(found.dictionary, repository, to, training=training, measures=measures)
+    card = model_card(
+        found.dictionary, repository, to, training=made, measures=measures, model=model, last_line=last_line
+    )
 
     def fill(draft: Path) -> None:
         write_as(found.dictionary, draft, to)
@@ -86,6 +97,16 @@ def upload(folder: Path, repository: str, hub: Hub, *, private: bool = False) ->
 
 def _reason(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _made(source: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """What is known of a training, settings and seed included, and the last line of its record, where it stands there."""
+    if not (source / artifact.MANIFEST).is_file():
+        return remembered(source), None
+    inputs = artifact.read_manifest(source).inputs
+    record = read_record(source / "record.jsonl") if (source / "record.jsonl").is_file() else []
+    given = {key: value for key, value in artifact.flatten(dict(inputs.config)).items() if value not in (None, [])}
+    return remembered(source) | given | {"seed": inputs.seed}, record[-1] if record else None
 
 
 def _measures(evaluation: Path, hookpoint: str | None) -> dict[str, Any]:

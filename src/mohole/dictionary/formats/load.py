@@ -13,6 +13,8 @@ from mohole.dictionary.formats.recognise import recognise
 from mohole.dictionary.laws import fits_float32, is_text
 from mohole.dictionary.sae import SparseAutoencoder
 from mohole.errors import ArtifactError, ConfigError
+from mohole.progress import tell
+from mohole.visible import visible
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(/[\w.=+-]+)*")
 
@@ -26,10 +28,15 @@ def load_dictionary(place: Path | str, *, hookpoint: str | None = None, allow_do
         hookpoint: where a sparse autoencoder belongs, where its files do not say, or in other words than mohole's.
         allow_download: fetch from the hub what is not in the local cache. The network is not used without it.
 
+    What the files leave open, and what was taken instead, is told on standard error.
+
     Raises:
         ArtifactError: nothing there, damaged, hostile, or something that mohole has no dictionary for; it says which and why.
     """
-    return import_dictionary(place, hookpoint=hookpoint, allow_download=allow_download).dictionary
+    found = import_dictionary(place, hookpoint=hookpoint, allow_download=allow_download)
+    for note in found.notes:
+        tell(visible(f"{place}: note: {note}"))
+    return found.dictionary
 
 
 def import_dictionary(place: Path | str, *, hookpoint: str | None = None, allow_download: bool = False) -> Imported:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from types import ModuleType
 
+from mohole.dictionary.files import FACTS_FILE
 from mohole.dictionary.formats import (
     circuit_tracer,
     dictionary_learning,
@@ -33,7 +34,7 @@ def recognise(path: Path) -> ModuleType:
     below = _below(path) if path.is_dir() else []
     if below:
         shown = ", ".join(below[:_SHOWN]) + (f" and {len(below) - _SHOWN} more" if len(below) > _SHOWN else "")
-        raise ArtifactError(f"{path}: holds several dictionaries; name one: {shown}")
+        raise ArtifactError(f"{path}: no dictionary itself; name one of what it holds: {shown}")
     known = ", ".join(candidate.NAME for candidate in READ)
     raise ArtifactError(
         f"{path}: no dictionary that mohole reads ({known}, or its own); name the folder with the weights"
@@ -41,7 +42,10 @@ def recognise(path: Path) -> ModuleType:
 
 
 def _below(path: Path) -> list[str]:
-    """Folders with a dictionary, two levels down, and files that are one each."""
+    """Folders with a dictionary, two levels down, mohole's among them, or files that may be one each."""
     folders = [folder for pattern in ("*", "*/*") for folder in sorted(path.glob(pattern)) if folder.is_dir()]
     found = [str(folder.relative_to(path)) for folder in folders if any(kind.is_here(folder) for kind in READ)]
-    return found or [file.name for file in sorted(path.glob("*.pt"))]
+    if not found:  # mohole's own: of a run that is named, say
+        own = sorted(file.parent for pattern in ("*", "*/*") for file in path.glob(f"{pattern}/{FACTS_FILE}"))
+        found = [str(folder.relative_to(path)) for folder in own]
+    return found or [file.name for file in sorted([*path.glob("*.pt"), *path.glob("*.safetensors")])]

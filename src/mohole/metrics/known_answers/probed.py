@@ -130,10 +130,10 @@ def knowing_the_word_is_not_knowing_the_label(d: Definitions) -> Iterator[Answer
 
 def splitting_counts_the_latents_beyond_the_first(d: Definitions) -> Iterator[Answer]:
     """A label that is one latent is split 0 times; one in three equal parts 2 times; a later jump after a stop does not count."""
-    yield Answer("F1 .95, .96, .96", float(d.splitting(np.array([0.95, 0.96, 0.96]))), 0.0, 0)
-    yield Answer("F1 .5, .8, 1, 1", float(d.splitting(np.array([0.5, 0.8, 1.0, 1.0]))), 2.0, 0)
-    yield Answer("F1 .5, .51, .9", float(d.splitting(np.array([0.5, 0.51, 0.9]))), 0.0, 0)
-    yield Answer("F1 of one probe", float(d.splitting(np.array([0.5]))), 0.0, 0)
+    yield Answer("F1 .95, .96, .96", float(d.probe_splits(np.array([0.95, 0.96, 0.96]))), 0.0, 0)
+    yield Answer("F1 .5, .8, 1, 1", float(d.probe_splits(np.array([0.5, 0.8, 1.0, 1.0]))), 2.0, 0)
+    yield Answer("F1 .5, .51, .9", float(d.probe_splits(np.array([0.5, 0.51, 0.9]))), 0.0, 0)
+    yield Answer("F1 of one probe", float(d.probe_splits(np.array([0.5]))), 0.0, 0)
 
 
 CHECKS: tuple[Check, ...] = (

@@ -13,7 +13,7 @@ _N, _D = 60, 6
 
 
 def a_copy_explains_everything(d: Definitions) -> Iterator[Answer]:
-    """A copy has FVU 0, no squared error, cosine 1, relative bias 1."""
+    """A copy has FVU 0, no squared error, cosine 1, relative bias 1, ratio of lengths 1."""
     rows = waves(_N, _D, mean=3.0)
     sums = rebuilt(d, rows, rows)
     yield Answer("FVU of a copy", sums.fvu(ALL)[0], 0.0)
@@ -21,6 +21,7 @@ def a_copy_explains_everything(d: Definitions) -> Iterator[Answer]:
     yield Answer("squared error of a copy", sums.mse(ALL)[0], 0.0)
     yield Answer("cosine of a copy", sums.cosine(ALL)[0], 1.0)
     yield Answer("relative bias of a copy", sums.relative_bias(ALL)[0], 1.0)
+    yield Answer("ratio of lengths of a copy", sums.length_ratio(ALL)[0], 1.0)
 
 
 def nothing_explains_nothing(d: Definitions) -> Iterator[Answer]:
@@ -48,6 +49,7 @@ def shrinking_costs_its_square(d: Definitions) -> Iterator[Answer]:
         towards_zero = rebuilt(d, rows, kept * rows)
         yield Answer(f"relative bias, shrunk to {kept}", towards_zero.relative_bias(ALL)[0], kept)
         yield Answer(f"cosine, shrunk to {kept}", towards_zero.cosine(ALL)[0], 1.0)
+        yield Answer(f"ratio of lengths, shrunk to {kept}", towards_zero.length_ratio(ALL)[0], kept)
 
 
 def noise_costs_its_variance(d: Definitions) -> Iterator[Answer]:
@@ -57,6 +59,7 @@ def noise_costs_its_variance(d: Definitions) -> Iterator[Answer]:
         sums = rebuilt(d, rows, rows + deviation * quadratures(_N, _D))
         yield Answer(f"FVU under noise {deviation}", sums.fvu(ALL)[0], deviation**2)
         yield Answer(f"squared error under noise {deviation}", sums.mse(ALL)[0], _D * deviation**2)
+        yield Answer(f"squared error per dimension, noise {deviation}", sums.mse_per_dimension(ALL)[0], deviation**2)
 
 
 def an_offset_is_an_error(d: Definitions) -> Iterator[Answer]:
@@ -83,13 +86,23 @@ def units_do_not_matter(d: Definitions) -> Iterator[Answer]:
     yield Answer("squared error, times 20", rebuilt(d, 20 * rows, 20 * output).mse(ALL)[0], 400 * 0.25 * _D, 1e-7)
 
 
+def every_length_counts_alike(d: Definitions) -> Iterator[Answer]:
+    """Rows of length 2 and 200 kept to a half and to a tenth: their ratio is 0.3, in any units. A zero row has no ratio."""
+    rows = torch.tensor([[0.0, 2.0], [200.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
+    output = torch.tensor([[0.0, 1.0], [0.0, 20.0], [7.0, 0.0]], dtype=torch.float64)
+    for scale in (1.0, 1e-7):
+        found = rebuilt(d, scale * rows, scale * output).length_ratio(ALL)[0]
+        yield Answer(f"ratio of lengths, times {scale:g}", found, 0.3)
+    yield Answer("ratio of lengths of zeros", rebuilt(d, 0 * rows, output).length_ratio(ALL)[0], float("nan"))
+
+
 def batches_may_be_cut_anywhere(d: Definitions) -> Iterator[Answer]:
     """Batches of 1, 7, 32 or all rows, in any order, in one accumulator or in several: the same number."""
     rows = waves(_N, _D, mean=1.0) * torch.linspace(0.2, 3.0, _N, dtype=torch.float64)[:, None]
     output = rows + 0.3 * quadratures(_N, _D)
     documents = np.arange(_N) // 10
     weights = np.ones((1, 6))
-    names = ("fvu", "r2_uncentred", "mse", "cosine", "relative_bias")
+    names = ("fvu", "r2_uncentred", "mse", "mse_per_dimension", "cosine", "length_ratio", "relative_bias")
     centre = rows.mean(0)
     true_fvu = float((rows - output).square().sum() / (rows - centre).square().sum())
     true_mse = float((rows - output).square().sum(1).mean())
@@ -140,6 +153,6 @@ def rows_without_variance_have_no_fvu(d: Definitions) -> Iterator[Answer]:
 
 CHECKS: tuple[Check, ...] = (
     a_copy_explains_everything, nothing_explains_nothing, the_mean_scores_one, shrinking_costs_its_square,
-    noise_costs_its_variance, an_offset_is_an_error, units_do_not_matter, batches_may_be_cut_anywhere,
+    noise_costs_its_variance, an_offset_is_an_error, units_do_not_matter, every_length_counts_alike, batches_may_be_cut_anywhere,
     what_is_masked_is_not_looked_at, rows_without_variance_have_no_fvu,
 )  # fmt: skip

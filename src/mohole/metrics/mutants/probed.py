@@ -33,7 +33,7 @@ def _stopped_where_the_test_is_best(selection: Items, scoring: Items, k: int) ->
 
     Seen in: SAEBench probe_training.train_probe_gpu, best_test_accuracy.
     """
-    tried = [OURS.sparse_probe(selection, scoring, more) for more in range(k, k + 5)]
+    tried = [OURS.sparse_probe(selection, scoring, more) for more in range(k, k + 4)]
     return max(tried, key=lambda each: float((each.decided == scoring.positive).mean()))
 
 
@@ -134,7 +134,7 @@ def _counts_the_first(f1: Array, least_jump: float = 0.03) -> int:
 
     Seen in: the number of main latents taken for the number of splits.
     """
-    return OURS.splitting(f1, least_jump) + 1
+    return OURS.probe_splits(f1, least_jump) + 1
 
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -150,6 +150,6 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant("balanced_accuracy", _of_what_there_is),
     mutant("selectivity", _no_control),
     mutant("selectivity", _share_of_the_task),
-    mutant("splitting", _every_jump_counts),
-    mutant("splitting", _counts_the_first),
+    mutant("probe_splits", _every_jump_counts),
+    mutant("probe_splits", _counts_the_first),
 )

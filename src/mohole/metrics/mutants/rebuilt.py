@@ -170,6 +170,39 @@ class _Unnormalised(Reconstruction):
         return np.asarray(weights @ self._sum("product") / (weights @ self._sum("n")))
 
 
+class _ShortRowsByOne(_Kept):
+    """Rows shorter than 1e-4 are divided by 1.
+
+    Seen in: sae-lens 6.54 evals, l2_norm_in_for_div.
+    """
+
+    def length_ratio(self, weights: Array) -> Array:
+        target, output = self.rows
+        lengths = target.norm(dim=1)
+        return np.array([float((output.norm(dim=1) / torch.where(lengths < 1e-4, 1.0, lengths)).mean())])
+
+
+class _LengthsPooled(_Kept):
+    """Mean length over mean length: the longest rows decide.
+
+    Seen in: a ratio of two averages.
+    """
+
+    def length_ratio(self, weights: Array) -> Array:
+        target, output = self.rows
+        return np.array([float(output.norm(dim=1).sum() / target.norm(dim=1).sum())])
+
+
+class _MeanOfDimensions(Reconstruction):
+    """A sum over dimensions is called a mean over them.
+
+    Seen in: SAELens, mse_loss in training and mse in evals until #711.
+    """
+
+    def mse_per_dimension(self, weights: Array) -> Array:
+        return self.mse(weights)
+
+
 MUTANTS: tuple[Mutant, ...] = (
     mutant("reconstruction", _SquaresForMeans),
     mutant("reconstruction", _MeanOfRowRatios),
@@ -183,4 +216,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant("reconstruction", _NothingIsPerfect),
     mutant("reconstruction", _MeanOfBatches),
     mutant("reconstruction", _Unnormalised),
+    mutant("reconstruction", _ShortRowsByOne),
+    mutant("reconstruction", _LengthsPooled),
+    mutant("reconstruction", _MeanOfDimensions),
 )

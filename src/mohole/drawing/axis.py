@@ -102,9 +102,10 @@ def _decades(low: float, high: float) -> float:
 
 
 def _log_label(value: float) -> str:
-    power = math.log10(value)
-    if abs(power - round(power)) < 1e-9 and not 1e-3 <= value < 1e5:
-        return f"10{str(round(power)).translate(_SUPERSCRIPTS)}"
+    digits, _, power = f"{value:.2e}".partition("e")
+    if not 1e-3 <= value < 1e5:
+        times = digits.rstrip("0").rstrip(".")
+        return f"{'' if times == '1' else f'{times}·'}10{str(int(power)).translate(_SUPERSCRIPTS)}"
     return f"{value:,.0f}" if 10 <= value < 1e6 else f"{value:.3g}"
 
 

@@ -1,0 +1,45 @@
+"""Artifacts: folders with a `manifest.json` that says what they are, what made them and what bytes they hold.
+
+An artifact is written in a hidden folder beside its place and renamed into it when whole, so a killed stage leaves nothing
+that looks finished. Its manifest holds no time and no machine: the same recipe and seed give the same bytes.
+"""
+
+from mohole.artifact.folder import create, lock, reopen, sync
+from mohole.artifact.manifest import (
+    MANIFEST,
+    SCHEMA,
+    Inputs,
+    Manifest,
+    difference,
+    flatten,
+    is_finished,
+    manifest_bytes,
+    open_artifact,
+    parse_manifest,
+    read_manifest,
+)
+from mohole.artifact.seal import data_digest, digest_of, file_digest, sealed, tree_digest, unsealed
+
+__all__ = [
+    "MANIFEST",
+    "SCHEMA",
+    "Inputs",
+    "Manifest",
+    "create",
+    "data_digest",
+    "difference",
+    "digest_of",
+    "file_digest",
+    "flatten",
+    "is_finished",
+    "lock",
+    "manifest_bytes",
+    "open_artifact",
+    "parse_manifest",
+    "read_manifest",
+    "reopen",
+    "sealed",
+    "sync",
+    "tree_digest",
+    "unsealed",
+]

@@ -1,0 +1,139 @@
+"""Plots as SVG. Knows nothing of what they are of, nor of where they are shown."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from mohole.drawing.axis import Axis, Scale
+from mohole.visible import visible
+
+LARGE, SMALL = (560, 380), (390, 250)
+"""Sizes of a plot, in pixels. Small ones stand three in a row."""
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 14, 14, 46
+COLOURS = 8
+_DASHES = ("", " dash1", " dash2")
+LETTER = 7.2
+"""Width of a letter, about, in pixels."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one colour."""
+
+    label: str
+    points: tuple[tuple[float, float, str], ...] = ()
+    """x, y, and what is said of the point. Above zero where an axis is logarithmic."""
+    line: tuple[tuple[float, float], ...] = ()
+    """A line through these places, ascending in x."""
+    is_law: bool = False
+    """The line is a fit, not a connection of points: it is drawn dashed."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One plot."""
+
+    title: str
+    label: str
+    """What it shows, for those who do not see it."""
+    size: tuple[int, int]
+    drawing: str
+    """The inside of its SVG element."""
+
+
+def plot(
+    title: str,
+    x_label: str,
+    y_label: str,
+    series: Sequence[Series],
+    *,
+    x_scale: Scale = "log",
+    y_scale: Scale = "log",
+    size: tuple[int, int] = LARGE,
+    has_legend: bool = True,
+    floor: float | None = None,
+    has_zero: bool = False,
+) -> Figure:
+    """One figure.
+
+    Args:
+        floor, has_zero: of a linear y axis: what lies below is cut off; it begins at zero.
+
+    Raises:
+        ValueError: no points, or one that is not above zero on a logarithmic axis.
+    """
+    places = [(x, y) for one in series for x, y in [*((x, y) for x, y, _ in one.points), *one.line]]
+    shown = [
+        values for values, scale in zip(zip(*places, strict=True), (x_scale, y_scale), strict=False) if scale == "log"
+    ]
+    if not places or any(min(values) <= 0 for values in shown):
+        raise ValueError(f"{title}: a plot needs points, and on logarithmic axes numbers above zero")
+    width, height = size
+    y_axis = Axis.over([y for _, y in places], height - _BOTTOM, _TOP, y_scale, floor=floor, has_zero=has_zero)
+    longest = max((len(label) for _, label in y_axis.ticks(_tick_room(y_axis))), default=0)
+    left = max(_LEFT, round(30 + LETTER * longest))
+    x_axis = Axis.over([x for x, _ in places], left, width - _RIGHT, x_scale)
+    # An SVG element inside of another one cuts off what leaves it.
+    place = f"{left} {_TOP} {width - _RIGHT - left} {height - _TOP - _BOTTOM}"
+    x, y, *size_of = place.split()
+    inner = f'x="{x}" y="{y}" width="{size_of[0]}" height="{size_of[1]}" viewBox="{place}"'
+    parts = [*_grid(x_axis, y_axis, x_label, y_label, size), f"<svg {inner}>"]
+    for number, one in enumerate(series):
+        parts += _drawn(one, number, x_axis, y_axis)
+    parts += ["</svg>", *(_legend(series, size) if has_legend else ())]
+    return Figure(title, f"{title}: {y_label} over {x_label}", size, "".join(parts))
+
+
+def _grid(x_axis: Axis, y_axis: Axis, x_label: str, y_label: str, size: tuple[int, int]) -> list[str]:
+    width, height = size
+    left = x_axis.start
+    parts = []
+    for value, label in x_axis.ticks(room=52):
+        x = x_axis.at(value)
+        parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{_TOP}" y2="{height - _BOTTOM}"/>')
+        parts.append(f'<text class="tick" x="{x}" y="{height - _BOTTOM + 16}" text-anchor="middle">{label}</text>')
+    for value, label in y_axis.ticks(_tick_room(y_axis)):
+        y = y_axis.at(value)
+        parts.append(f'<line class="grid" x1="{left}" x2="{width - _RIGHT}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text class="tick" x="{left - 6}" y="{y + 4}" text-anchor="end">{label}</text>')
+    middle = (left + width - _RIGHT) / 2
+    parts.append(f'<text x="{middle}" y="{height - 8}" text-anchor="middle">{escape(x_label)}</text>')
+    upright = f"translate(14 {(_TOP + height - _BOTTOM) / 2}) rotate(-90)"
+    parts.append(f'<text transform="{upright}" text-anchor="middle">{escape(y_label)}</text>')
+    return parts
+
+
+def _tick_room(y_axis: Axis) -> float:
+    return 18.0 if y_axis.scale == "log" else 32.0
+
+
+def _class(number: int) -> str:
+    """Of a series: eight colours, then the same ones in dashes."""
+    return f"c{number % COLOURS}{_DASHES[number // COLOURS % len(_DASHES)]}"
+
+
+def _drawn(one: Series, number: int, x_axis: Axis, y_axis: Axis) -> list[str]:
+    parts = []
+    if one.line:
+        path = " ".join(f"{x_axis.at(x)},{y_axis.at(y)}" for x, y in one.line)
+        kind = "curve law" if one.is_law else "curve"
+        parts.append(f'<g class="{_class(number)}"><polyline class="{kind}" points="{path}"/></g>')
+    for x, y, said in one.points:
+        title = f"<title>{escape(visible(said))}</title>"
+        parts.append(f'<circle class="{_class(number)}" cx="{x_axis.at(x)}" cy="{y_axis.at(y)}" r="3">{title}</circle>')
+    return parts
+
+
+def swatch(number: int) -> str:
+    """A short line in the colour and dashes of a series."""
+    return f'<g class="{_class(number)}"><polyline class="curve" points="0,5 28,5"/></g>'
+
+
+def _legend(series: Sequence[Series], size: tuple[int, int]) -> list[str]:
+    parts = []
+    for number, one in enumerate(series):
+        y = _TOP + 14 + 16 * number
+        right = size[0] - _RIGHT - 8
+        parts.append(f'<circle class="{_class(number)}" cx="{right}" cy="{y - 4}" r="3.5"/>')
+        parts.append(f'<text x="{right - 8}" y="{y}" text-anchor="end">{escape(visible(one.label))}</text>')
+    return parts

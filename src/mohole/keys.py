@@ -43,6 +43,10 @@ class Use(IntEnum):
     ABLATION_POOL = 20
     ABLATION_ROWS = 21
     DARK_MATTER_DOCUMENTS = 22
+    CONTROL_LABEL = 23
+    PROBED_ITEMS = 24
+    INTERCHANGED = 25
+    UNLEARNED_PROMPTS = 26
 
 
 def philox(first: UInt64, second: UInt64, key: int) -> tuple[UInt64, UInt64]:

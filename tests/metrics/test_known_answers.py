@@ -6,8 +6,8 @@ from dataclasses import fields, replace
 import pytest
 
 from mohole.metrics.definitions import OURS, Definitions
-from mohole.metrics.known_answers import CHECKS, Answer, Check, ask, refuses
-from mohole.metrics.known_answers.seen import asked, caught, changed
+from mohole.metrics.known_answers import CHECKS, Answer, Check, ask, detected, refuses
+from mohole.metrics.known_answers.seen import caught, changed
 from mohole.metrics.mutants import MUTANTS, Mutant
 
 
@@ -45,7 +45,8 @@ def test_names_of_mutants_are_their_own() -> None:
 
 
 def test_every_check_says_what_must_be_true() -> None:
-    assert all(found.claim.endswith((".", ":")) and len(found.claim) > 20 for found in asked(CHECKS))
+    claims = [(check.__doc__ or "").strip().splitlines()[0] for check in CHECKS]
+    assert all(claim.endswith((".", ":")) and len(claim) > 20 for claim in claims)
 
 
 def test_a_number_that_is_off_is_wrong_and_undefined_is_no_number() -> None:
@@ -62,7 +63,7 @@ def test_a_definition_that_stops_is_wrong_and_says_why() -> None:
     def stops(*_: object) -> float:
         raise ValueError("no such thing")
 
-    found = [ask(check, replace(OURS, auroc=stops)) for check in CHECKS]
+    found = [ask(check, replace(OURS, auroc=stops)) for check in detected.CHECKS]
     assert [*next(each.wrong for each in found if each.stopped)] == ["stopped: ValueError: no such thing"]
 
 

@@ -37,8 +37,8 @@ from mohole.errors import ConfigError
 
 __all__ = [
     "L0", "L1", "BatchTopK", "Catalogue", "Corpus", "DatasetCorpus", "Evaluate", "Gated", "Given", "Harvest", "JumpReLU", "Label",
-    "Machine", "Model", "Nonlinearity", "PlantedCorpus", "ReLU", "Recipe", "Report", "Shuffle", "Sparsity", "Steer", "Sweep",
-    "Table", "Tanh", "TextCorpus", "TopK", "Train", "Windows", "members", "n_bytes", "parse", "read_recipe", "settings",
+    "Machine", "Model", "Nonlinearity", "PlantedCorpus", "ReLU", "Recipe", "Report", "Shuffle", "Sparsity", "Steer", "Suite",
+    "Sweep", "Table", "Tanh", "TextCorpus", "TopK", "Train", "Windows", "members", "n_bytes", "parse", "read_recipe", "settings",
 ]  # fmt: skip
 
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?) ?(?:([kMGT])(i?))?B")
@@ -50,6 +50,9 @@ def _a_size(text: str) -> str:
     if _SIZE.fullmatch(text) is None:
         raise PydanticCustomError("size", "not a size; write such as 512MiB or 2GB")
     return text
+
+
+Suite = Literal["sparse_probing", "absorption", "scr", "tpp", "ravel", "unlearning"]
 
 
 class Machine(Table):
@@ -199,6 +202,14 @@ class Evaluate(Table):
     """A label with fewer marked tokens, to choose on or to score on, is listed as not scored."""
     min_language_tokens: Count = 5
     """A language counts for a concept when so many held-out tokens are the concept in that language."""
+    suites: tuple[Suite, ...] = ()
+    """Supervised and causal measurements that need labels, each of them opt-in: see docs/supervised-metrics.md."""
+    suite_rows: Count = 4000
+    """Rows that a suite looks at on each side of the split for one family of labels, as many of each class."""
+    suite_windows: Count = 100
+    """Windows on each side of the split that are run through the model for each edit of a suite."""
+    unlearn: Name | None = None
+    """The task that the suite `unlearning` makes the model forget; else the first that it can do well."""
 
 
 class Catalogue(Table):

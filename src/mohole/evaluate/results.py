@@ -6,6 +6,7 @@ from typing import Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from mohole.config import Suite
 from mohole.errors import ArtifactError
 from mohole.metrics import DensityHistogram, Masks, Measure
 
@@ -77,6 +78,29 @@ class Caution:
 
 
 @dataclass(frozen=True, slots=True)
+class Rated:
+    """One number of a suite, for the dictionary and beside it for what could be had without one."""
+
+    name: str
+    measures: dict[str, Measure]
+    """`dictionary`; `random` (directions), `neurons`, `pca` treated as dictionaries; `probe`: with all of the row."""
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteResult:
+    """One suite of supervised or causal measurements."""
+
+    suite: Suite
+    rated: tuple[Rated, ...]
+    left_out: tuple[str, ...]
+    """What was not measured and why, a sentence each."""
+
+    def rating(self, name: str) -> Rated | None:
+        """One number, None if it was not measured."""
+        return next((rated for rated in self.rated if rated.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """How well a dictionary stands in for the activation."""
 
@@ -93,6 +117,8 @@ class Evaluation:
     dark_matter: DarkMatter
     warnings: tuple[Caution, ...]
     """Numbers that should not be what they are. Empty is good."""
+    suites: tuple[SuiteResult, ...] = ()
+    """Those asked for by `evaluate.suites`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@
     warnings       [{name, sentence}]: fvu_above_one, fvu_near_one, fvu_undefined, recovered_above_one, recovered_below_zero,
                     recovered_undefined, dead, dense, biased, dropped, task_lost, few_rows, mean_leakage,
                     codes_depend_on_batch, better_elsewhere, better_scaled, better_otherwise
+    suites         [{suite, rated: [{name, measures: {dictionary, random, neurons, pca, probe: as above}}], left_out: [sentence]}]
 
 `recovery.json`, only where the corpus has truth, read back by `read_recovery`:
 
@@ -51,14 +52,16 @@ from pathlib import Path
 from mohole.config import Evaluate
 from mohole.corpus import Corpus, Task
 from mohole.dictionary import AnyDictionary, SparseAutoencoder
+from mohole.errors import StageError
 from mohole.evaluate.dark_matter import measure_dark_matter
 from mohole.evaluate.guards import numbers_out_of_range, probe, require_rows_of, unexplained
 from mohole.evaluate.recovery import measure_recovery
-from mohole.evaluate.results import EVALUATION_FILE, RECOVERY_FILE, Evaluation
-from mohole.evaluate.rows import choose_rows, measure_rows
+from mohole.evaluate.results import EVALUATION_FILE, RECOVERY_FILE, Evaluation, SuiteResult
+from mohole.evaluate.rows import Rows, choose_rows, measure_rows
 from mohole.evaluate.splice import measure_splice
 from mohole.evaluate.standin import stand_in
 from mohole.evaluate.tasks import measure_tasks
+from mohole.evaluate.truth import Marks, Truth
 from mohole.evaluate.weights import measure_weights
 from mohole.model import LanguageModel
 from mohole.record import write_json
@@ -102,6 +105,17 @@ def evaluate(
         *unexplained(measures, dark_matter),
         *probe(store, rows, spliced),
     )
+    suites: tuple[SuiteResult, ...] = ()
+    if settings.suites:
+        if not isinstance(dictionary, SparseAutoencoder):
+            raise StageError(
+                f"evaluate.suites: for sparse autoencoders; {spliced.name} is a {spliced.kind}: leave them out"
+            )
+        from mohole.evaluate.material import Material  # here: most runs ask for none
+        from mohole.evaluate.suites import measure_suites
+
+        truth = _truth(corpus, store, rows, settings, seed) if corpus.labels else None
+        suites = measure_suites(Material(model, dictionary, corpus, store, truth, tasks, settings, seed))
     evaluation = Evaluation(
         hookpoint=spliced.name,
         kind=spliced.kind,
@@ -113,8 +127,14 @@ def evaluate(
         density=quality.firing.histogram(),
         dark_matter=dark_matter,
         warnings=warnings,
+        suites=suites,
     )
     write_json(out / EVALUATION_FILE, asdict(evaluation))
     if settings.recovery and corpus.labels and isinstance(dictionary, SparseAutoencoder):
         recovery = measure_recovery(store, rows, dictionary, corpus, settings, seed=seed)
         write_json(out / RECOVERY_FILE, asdict(recovery))
+
+
+def _truth(corpus: Corpus, store: Store, rows: Rows, settings: Evaluate, seed: int) -> Truth:
+    chosen = choose_rows(corpus, store, held_out=False, max_rows=settings.selection_rows, seed=seed)
+    return Truth(list(corpus.labels), Marks(corpus, chosen), Marks(corpus, rows), settings.min_positives)

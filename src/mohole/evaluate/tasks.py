@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from mohole.config import Evaluate
@@ -21,7 +22,9 @@ _LEAST_FILLED = 0.8  # share of a padded row that is prompt and answer
 
 
 @dataclass(frozen=True)
-class _Sequence:
+class Prompted:
+    """A prompt and its answer, as tokens."""
+
     tokens: list[int]
     """BOS where the model has one, prompt, answer."""
     n_answer: int
@@ -42,9 +45,9 @@ def measure_tasks(
     n_prompts = sum(min(len(task.prompts), settings.task_prompts) for task in tasks)
     with track(f"evaluate {spliced.name}: tasks", n_prompts, "prompts") as tracker:
         for task in tasks:
-            sequences = _sequences(model, task, has_bos)[: settings.task_prompts]
+            sequences = prompted(model, task, has_bos)[: settings.task_prompts]
             n_clean = n_replaced = 0
-            for batch in _batches(sequences, settings.batch_tokens):
+            for batch in batched(sequences, settings.batch_tokens):
                 clean, replaced = _n_right(model, spliced, batch, int(has_bos), task.name)
                 n_clean, n_replaced = n_clean + clean, n_replaced + replaced
                 tracker.advance(len(batch))
@@ -55,7 +58,8 @@ def measure_tasks(
     return tuple(results)
 
 
-def _sequences(model: LanguageModel, task: Task, has_bos: bool) -> list[_Sequence]:
+def prompted(model: LanguageModel, task: Task, has_bos: bool) -> list[Prompted]:
+    """Each prompt with its answer. Raises: StageError: none, not one answer for each, or one without tokens."""
     if not task.prompts or len(task.prompts) != len(task.answers):
         raise StageError(
             f"task {task.name}: {len(task.prompts)} prompts and {len(task.answers)} answers; give one answer for each"
@@ -70,13 +74,13 @@ def _sequences(model: LanguageModel, task: Task, has_bos: bool) -> list[_Sequenc
             raise StageError(
                 f"task {task.name}: {prompt!r} + {answer!r} has no {'answer' if n_answer == 0 else 'prompt'} in tokens"
             )
-        sequences.append(_Sequence(bos + ids, n_answer))
+        sequences.append(Prompted(bos + ids, n_answer))
     return sequences
 
 
-def _batches(sequences: list[_Sequence], batch_tokens: int) -> list[list[_Sequence]]:
+def batched(sequences: list[Prompted], batch_tokens: int) -> list[list[Prompted]]:
     """Sequences of similar length together, longest first. One much shorter than its batch's longest starts another batch."""
-    result: list[list[_Sequence]] = []
+    result: list[list[Prompted]] = []
     longest = 0
     for sequence in sorted(sequences, key=lambda sequence: -len(sequence.tokens)):
         is_like = len(sequence.tokens) >= _LEAST_FILLED * longest
@@ -88,7 +92,18 @@ def _batches(sequences: list[_Sequence], batch_tokens: int) -> list[list[_Sequen
     return result
 
 
-def _n_right(model: LanguageModel, spliced: StandIn, batch: list[_Sequence], first: int, task: str) -> tuple[int, int]:
+def _n_right(model: LanguageModel, spliced: StandIn, batch: list[Prompted], first: int, task: str) -> tuple[int, int]:
+    tokens, is_text, is_answer = padded(model, batch, first)
+    clean, rows = model.logits_and_rows(tokens, spliced.needs_clean)
+    replaced = model.logits(tokens, together([spliced], is_text, rows))
+    return (
+        int(all_likeliest(clean, tokens, is_answer, task).sum()),
+        int(all_likeliest(replaced, tokens, is_answer, f"{task}, replaced").sum()),
+    )
+
+
+def padded(model: LanguageModel, batch: list[Prompted], first: int) -> tuple[Tensor, Tensor, Tensor]:
+    """One row for each: tokens, which of them are text (behind BOS, where `first` is 1), and which are the answer."""
     lengths = np.array([len(sequence.tokens) for sequence in batch])
     tokens = torch.zeros(len(batch), int(lengths.max()), dtype=torch.int64)
     is_answer = torch.zeros_like(tokens, dtype=torch.bool)
@@ -96,16 +111,12 @@ def _n_right(model: LanguageModel, spliced: StandIn, batch: list[_Sequence], fir
         length = len(sequence.tokens)
         tokens[row, :length] = torch.tensor(sequence.tokens)
         is_answer[row, length - sequence.n_answer : length] = True
-    logits, rows = model.logits_and_rows(tokens, spliced.needs_clean)
-    edits = together([spliced], text_mask(tokens, lengths - first, first, model.special_ids), rows)
-    return (
-        _all_likeliest(logits, tokens, is_answer, task),
-        _all_likeliest(model.logits(tokens, edits), tokens, is_answer, f"{task}, replaced"),
-    )
+    return tokens, text_mask(tokens, lengths - first, first, model.special_ids), is_answer
 
 
-def _all_likeliest(logits: Tensor, tokens: Tensor, is_answer: Tensor, place: str) -> int:
+def all_likeliest(logits: Tensor, tokens: Tensor, is_answer: Tensor, place: str) -> Bool[Tensor, " batch"]:
+    """For each row, is every token of the answer the likeliest after the right ones before it?"""
     logits = logits.cpu()[:, :-1]
     require_finite(logits[is_answer[:, 1:]], f"task {place}: logits")
     right = (logits.argmax(-1) == tokens[:, 1:]) | ~is_answer[:, 1:]
-    return int(right.all(1).sum())
+    return right.all(1)

@@ -7,13 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mohole.metrics.absorption import Absorbed, absorption
 from mohole.metrics.binary import Area, BestCut, Confusion, auroc, auroc_by_document, best_cut, confusion
 from mohole.metrics.bootstrap import document_weights, interval
 from mohole.metrics.centred import CentredRows, MeanRow
+from mohole.metrics.concept_removal import attribution, scr, tpp, without
 from mohole.metrics.correlation import CodeCorrelation
 from mohole.metrics.diffing import LatentScaling, relative_norm
+from mohole.metrics.disentangle import caused, disentanglement, interchange, isolated
 from mohole.metrics.firing import Firing
 from mohole.metrics.geometry import best_cosine, cosine_with, nearest_other, paired_cosine, row_norms
+from mohole.metrics.judged import Judged, judged, simulation_score
 from mohole.metrics.language import ce_recovered, kl_nats, scored_pairs, token_nats
 from mohole.metrics.longest import LongestApart
 from mohole.metrics.matching import (
@@ -26,10 +30,21 @@ from mohole.metrics.matching import (
     shared,
     stability,
 )
-from mohole.metrics.measure import wilson
+from mohole.metrics.measure import Statistic, wilson
 from mohole.metrics.reconstruction import Reconstruction
+from mohole.metrics.sparse_probe import (
+    LinearProbe,
+    Probed,
+    balanced_accuracy,
+    class_gap,
+    fit_probe,
+    probe_splits,
+    selectivity,
+    sparse_probe,
+)
 from mohole.metrics.sparsity import DocumentFiring, l1_by_row
 from mohole.metrics.splitting import CoFiring, Coverage, children_by_cosine
+from mohole.metrics.unlearning import choose_edit, frontier, unlearned, unlearning_score
 
 Array = NDArray[np.float64]
 
@@ -76,6 +91,27 @@ class Definitions:
     code_correlation: type[CodeCorrelation] = CodeCorrelation
     relative_norm: Callable[[Tensor, Tensor], Tensor] = relative_norm
     latent_scaling: type[LatentScaling] = LatentScaling
+    fit_probe: Callable[..., LinearProbe] = fit_probe
+    class_gap: Callable[..., Array] = class_gap
+    sparse_probe: Callable[..., Probed] = sparse_probe
+    balanced_accuracy: Callable[..., Statistic] = balanced_accuracy
+    selectivity: Callable[[Array, Array], Array] = selectivity
+    probe_splits: Callable[..., int] = probe_splits
+    attribution: Callable[..., Array] = attribution
+    without: Callable[..., Array] = without
+    scr: Callable[[Array, Array, Array], Array] = scr
+    tpp: Callable[..., Array] = tpp
+    absorption: Callable[..., Absorbed] = absorption
+    interchange: Callable[..., Array] = interchange
+    caused: Callable[..., Array] = caused
+    isolated: Callable[..., Array] = isolated
+    disentanglement: Callable[[Array, Array], Array] = disentanglement
+    frontier: Callable[..., NDArray[np.int64]] = frontier
+    choose_edit: Callable[..., int | None] = choose_edit
+    unlearned: Callable[[Array, Array, float], Array] = unlearned
+    unlearning_score: Callable[..., float] = unlearning_score
+    judged: Callable[..., Judged] = judged
+    simulation_score: Callable[[Array, Array], float] = simulation_score
 
 
 OURS = Definitions()

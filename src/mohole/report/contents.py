@@ -19,6 +19,7 @@ from mohole.interpret import Label, Labels, Status
 from mohole.record import read_record
 from mohole.report.findings import FeatureCard
 from mohole.report.read import read_card
+from mohole.report.suites import suite_tables
 from mohole.report.sweeps import sweep_text
 from mohole.report.terminal import WIDEST, needs_marks, plain_table, share, snippet_line, steering_table
 from mohole.store import Store
@@ -132,6 +133,8 @@ def _evaluation(evaluation: Evaluation) -> RenderableType:
         for task in evaluation.tasks:
             tasks.add_row(task.name, f"{task.clean:.3f}", f"{task.replaced:.3f}", str(task.n))
         parts.append(tasks)
+    if evaluation.suites:
+        parts.append(suite_tables(evaluation, plain_table("Supervised and causal measurements")))
     parts.append(_dark_matter(evaluation))
     parts += [
         Text.assemble((f"{warning.name}: ", "bold"), visible(warning.sentence)) for warning in evaluation.warnings

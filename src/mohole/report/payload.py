@@ -15,6 +15,7 @@ from mohole.evaluate import Recovery
 from mohole.evaluate.results import FamilyResult
 from mohole.report.choose import merit
 from mohole.report.findings import FeatureCard, Findings, HookpointFindings, Snippet
+from mohole.report.suites import COLUMNS, NOTE, suite_rows
 from mohole.visible import visible, visible_lines
 
 _RECORD_POINTS = 300  # more than a plot has pixels for
@@ -88,6 +89,11 @@ def _hookpoint(place: HookpointFindings, texts: _Texts) -> dict[str, Any]:
         "n_tokens": place.n_tokens,
         "measures": {name: asdict(measure) for name, measure in place.evaluation.measures.items()},
         "tasks": [asdict(task) | {"name": visible(task.name)} for task in place.evaluation.tasks],
+        "suites": {
+            "columns": COLUMNS,
+            "note": NOTE,
+            "tables": [suite_rows(suite) for suite in place.evaluation.suites],
+        },
         "density": asdict(place.evaluation.density),
         "warnings": [
             *(caution.sentence for caution in place.evaluation.warnings),

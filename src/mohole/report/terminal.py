@@ -18,6 +18,7 @@ from mohole.evaluate.results import FamilyResult
 from mohole.metrics import Measure
 from mohole.report.choose import Chosen, choose_features, varied_snippets
 from mohole.report.findings import FeatureCard, Findings, HookpointFindings, Snippet
+from mohole.report.suites import suite_tables
 from mohole.visible import visible, visible_lines
 
 N_FEATURES = 20
@@ -37,6 +38,10 @@ def print_findings(findings: Findings, console: Console) -> None:
     parts: list[RenderableType] = [_heading(findings), quality_table(findings)]
     if any(place.recovery for place in findings.hookpoints):
         parts.append(recovery_tables(findings))
+    for place in findings.hookpoints:
+        if place.evaluation.suites:
+            table = plain_table(f"Supervised and causal measurements at {place.hookpoint}")
+            parts.append(suite_tables(place.evaluation, table))
     parts.append(features_list(findings, width, marks=needs_marks(console)))
     if findings.steering:
         parts.append(steering_table(findings.steering))

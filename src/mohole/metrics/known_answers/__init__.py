@@ -4,15 +4,21 @@ Each check builds rows, codes, predictions or scores whose number follows from h
 """
 
 from mohole.metrics.known_answers import (
+    absorbed,
     centred,
     correlated,
     detected,
     diffed,
     directed,
     fired,
+    forgotten,
+    interchanged,
+    judged,
     matched,
     predicted,
+    probed,
     rebuilt,
+    removed,
     split,
     summed,
 )
@@ -21,6 +27,7 @@ from mohole.metrics.known_answers.answer import Answer, Asked, Check, ask, refus
 CHECKS: tuple[Check, ...] = (
     *rebuilt.CHECKS, *fired.CHECKS, *predicted.CHECKS, *detected.CHECKS, *centred.CHECKS, *summed.CHECKS, *directed.CHECKS,
     *matched.CHECKS, *split.CHECKS, *correlated.CHECKS, *diffed.CHECKS,
+    *probed.CHECKS, *removed.CHECKS, *absorbed.CHECKS, *interchanged.CHECKS, *forgotten.CHECKS, *judged.CHECKS,
 )  # fmt: skip
 """Within a file the slow ones come last: a mutant is caught by the first that is wrong."""
 

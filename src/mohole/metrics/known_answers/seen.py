@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
+
 from mohole.metrics.definitions import OURS, Definitions
 from mohole.metrics.known_answers.answer import Asked, Check, ask
 from mohole.metrics.mutants.mutant import Mutant
@@ -46,7 +48,8 @@ def caught(mutants: Iterable[Mutant], checks: Sequence[Check]) -> Iterator[Caugh
     for mutant in mutants:
         wrong = changed(mutant.definitions)
         able = [check for check in checks if reads[check] & wrong]
-        seen = next((each for each in (ask(check, mutant.definitions) for check in able) if each.wrong), None)
+        with np.errstate(all="ignore"):  # a mutant may divide by nothing; ours may not
+            seen = next((each for each in (ask(check, mutant.definitions) for check in able) if each.wrong), None)
         yield Caught(mutant, seen.name, seen.wrong[0]) if seen else Caught(mutant, "", "")
 
 

@@ -4,15 +4,21 @@ That a suite of checks passes says little; that it fails for every bug that othe
 """
 
 from mohole.metrics.mutants import (
+    absorbed,
     centred,
     correlated,
     detected,
     diffed,
     directed,
     fired,
+    forgotten,
+    interchanged,
+    judged,
     matched,
     predicted,
+    probed,
     rebuilt,
+    removed,
     split,
     summed,
 )
@@ -21,6 +27,7 @@ from mohole.metrics.mutants.mutant import Mutant
 MUTANTS: tuple[Mutant, ...] = (
     *rebuilt.MUTANTS, *fired.MUTANTS, *predicted.MUTANTS, *detected.MUTANTS, *centred.MUTANTS, *summed.MUTANTS,
     *directed.MUTANTS, *matched.MUTANTS, *split.MUTANTS, *correlated.MUTANTS, *diffed.MUTANTS,
+    *probed.MUTANTS, *removed.MUTANTS, *absorbed.MUTANTS, *interchanged.MUTANTS, *forgotten.MUTANTS, *judged.MUTANTS,
 )  # fmt: skip
 
 __all__ = ["MUTANTS", "Mutant"]

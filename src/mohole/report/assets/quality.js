@@ -17,7 +17,16 @@ function drawQuality(place) {
     place.warnings.length ? h("ul", { class: "warning" }, place.warnings.map((text) => h("li", {}, text))) : null,
     h("div", { class: "cards" }, cards),
     h("div", { class: "plots" }, trainingPlot(place), densityPlot(place), damagePlot(place), taskPlot(place)),
+    ...place.suites.tables.map((suite) => suiteTable(place.suites, suite)),
   ].filter(Boolean));
+}
+
+function suiteTable(suites, suite) {
+  const head = (text) => h("th", { scope: "col" }, text);
+  const row = ([name, ...values]) => h("tr", {}, h("th", { scope: "row" }, name), values.map((value) => h("td", {}, value)));
+  return h("details", { class: "table" }, h("summary", {}, `Supervised and causal: ${suite.suite}`),
+    h("p", { class: "why" }, [suites.note, ...suite.left_out].join(" ")),
+    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": suite.suite }, h("table", {}, h("thead", {}, h("tr", {}, ["", ...suites.columns].map(head))), h("tbody", {}, suite.rows.map(row)))));
 }
 
 function card(place, measure, title, why, digits) {

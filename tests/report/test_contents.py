@@ -1,6 +1,7 @@
 """One artifact in a terminal: its own figures, hostile text made harmless, and clear refusals."""
 
 import io
+import re
 import shutil
 
 import pytest
@@ -39,6 +40,16 @@ def test_an_evaluation_shows_every_measure_with_its_interval(run):
             assert f"{measure.value:.5g}" in text
         if measure.low is not None:
             assert f"{measure.low:.5g}" in text
+
+
+def test_an_evaluation_shows_whose_error_it_is_and_which_guards_have_seen_something(run):
+    path = run / HOOKPOINTS[0] / "evaluation"
+    evaluation, text = read_evaluation(path), shown(path, width=120)
+    for each in evaluation.dark_matter.classes:
+        assert re.search(rf"{each.name} +{each.n:,} +{each.share_of_rows} +{each.share_of_error.value}", text)
+    assert "5 (40%, 0.9)" in text
+    for warning in evaluation.warnings:
+        assert f"{warning.name}: {warning.sentence}" in text
 
 
 def test_labels_show_the_best_first_and_how_many_there_are(run):

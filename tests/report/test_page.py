@@ -36,7 +36,8 @@ class Elements(HTMLParser):
 
 def test_the_page_names_nothing_outside_itself(page):
     shell = re.sub(r'(?s)(<script type="application/json" id="data">).*?(</script>)', r"\1\2", page)
-    addresses = set(re.findall(r"""(?:https?:)?//[a-z][\w./-]*""", shell)) - {"http://www.w3.org/2000/svg"}
+    without_hashes = re.sub(r"sha256-[\w+/=]+", "", shell)  # of the page's own script: base64 may hold two slashes
+    addresses = set(re.findall(r"""(?:https?:)?//[a-z][\w./-]*""", without_hashes)) - {"http://www.w3.org/2000/svg"}
     assert not {address for address in addresses if not address.startswith("// ")}
     for _, attributes in Elements(shell).found:
         assert attributes.get("href", "#")[:1] == "#" or attributes["href"] == "data:,"

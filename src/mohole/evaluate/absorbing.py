@@ -11,11 +11,11 @@ from mohole.evaluate.classes import WORD, Classed, Group
 from mohole.evaluate.coders import Coder
 from mohole.evaluate.material import Material, Unit, constant, over, rated
 from mohole.evaluate.results import Rated
-from mohole.evaluate.rows import COUNTED
+from mohole.evaluate.row_measures import COUNTED
 from mohole.keys import Use, words
 from mohole.metrics import DocumentSums, Masks
 from mohole.metrics.absorption import absorption
-from mohole.metrics.measure import Statistic
+from mohole.metrics.measure import Statistic, ratio
 from mohole.metrics.sparse_probe import (
     Codes,
     Items,
@@ -123,14 +123,14 @@ def _carried(
 def _main_latents(codes: Codes, positive: Bools, documents: Int64, seed: int) -> tuple[Int64, int]:
     """A label's own latents: added while F1 on a half of the selection documents grows, fitted on the other half."""
     fitted = words(seed, Use.PROBED_ITEMS, documents, 1) % 2 == 0
-    halves = [Items(codes[np.flatnonzero(half)], positive[half], documents[half]) for half in (fitted, ~fitted)]
-    if any(not half.positive.any() or half.positive.all() for half in halves):
+    first, second = (Items(codes[np.flatnonzero(half)], positive[half], documents[half]) for half in (fitted, ~fitted))
+    if any(not half.positive.any() or half.positive.all() for half in (first, second)):
         return np.argsort(-np.abs(class_gap(codes, positive)), kind="stable")[:1], 0
     f1, latents = [], np.zeros(0, dtype=np.int64)
     for k in range(1, MOST_MAIN + 1):
-        probed = sparse_probe(*halves, k)
+        probed = sparse_probe(first, second, k)
         latents = probed.latents
-        sums = decision_sums(probed.decided, halves[1].positive, halves[1].documents)
+        sums = decision_sums(probed.decided, second.positive, second.documents)
         f1.append(float(f1_of(sums)(np.ones((1, len(sums.documents))))[0]))
     n_splits = probe_splits(np.array(f1))
     return latents[: n_splits + 1], n_splits
@@ -139,4 +139,4 @@ def _main_latents(codes: Codes, positive: Bools, documents: Int64, seed: int) ->
 def _pooled(sums: list[DocumentSums], top: str, bottom: str, weights: NDArray[np.float64]) -> NDArray[np.float64]:
     numerator = sum(weights @ each.column(top) for each in sums)
     denominator = sum(weights @ each.column(bottom) for each in sums)
-    return np.divide(numerator, denominator, out=np.full(len(weights), np.nan), where=np.asarray(denominator) > 0)
+    return ratio(np.asarray(numerator), np.asarray(denominator))

@@ -121,13 +121,15 @@ def measure_scr(material: Material) -> Iterator[Rated]:
     pair = attributes(material.groups)
     if pair is None:
         return
-    cases = [*_cases(*pair, material), *_cases(*reversed(pair), material)]
+    first, second = pair
+    cases = [*_cases(first, second, material), *_cases(second, first, material)]
     if not cases:
         return
     documents = np.unique(np.concatenate([case.judged.documents for case in cases]))
     biased = [case.accuracy(case.biased, None, documents) for case in cases]
     oracle = [case.accuracy(case.oracle, None, documents) for case in cases]
-    shares, sizes = {}, {}
+    shares: dict[str, Statistic] = {}
+    sizes: dict[str, Statistic] = {}
     for coder in [*material.coders, None]:
         name = coder.name if coder else "probe"
         edits, chosen = zip(*(case.edit(coder) for case in cases), strict=True)

@@ -198,7 +198,7 @@ def _probes(rows: Float32, items: Classed, group: Group) -> list[LinearProbe]:
 
 def _read_as(probes: list[LinearProbe], rows: NDArray[np.floating]) -> Int64:
     """The class with the highest log-odds."""
-    return np.argmax(np.stack([probe.log_odds(rows) for probe in probes]), axis=0).astype(np.int64)
+    return np.asarray(np.argmax(np.stack([probe.log_odds(rows) for probe in probes]), axis=0), dtype=np.int64)
 
 
 def _outcomes(pairs: _Pairs, i: int, clean: list[Int64], after: list[Int64]) -> tuple[Float64, Float64]:

@@ -40,6 +40,8 @@ class Use(IntEnum):
     LIVE_ROWS = 17
     LATENT_READS = 18
     RESAMPLED_ROWS = 19
+    CAUSAL_WINDOWS = 32
+    CAUSAL_DIRECTION = 33
 
 
 def philox(first: UInt64, second: UInt64, key: int) -> tuple[UInt64, UInt64]:

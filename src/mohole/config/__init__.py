@@ -194,6 +194,12 @@ class Evaluate(Table):
     """A label with fewer marked tokens, to choose on or to score on, is listed as not scored."""
     min_language_tokens: Count = 5
     """A language counts for a concept when so many held-out tokens are the concept in that language."""
+    causal_labels: Annotated[int, Field(strict=True, ge=0, le=10_000)] = 6
+    """Labels of which the best latent is clamped and ablated in the model, to see whether it causes what it detects: the best
+    found of each family in turn, words first. 0: none."""
+    causal_tokens: Count = 800
+    """Tokens of held-out text run through the model for each of them, once as it is and once for each of four edits. More make
+    narrower intervals: their cost is a forward pass each."""
 
 
 class Catalogue(Table):

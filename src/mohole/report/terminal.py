@@ -161,7 +161,7 @@ def _recovery_table(title: str) -> Table:
     table = plain_table(title)
     table.add_column("", no_wrap=True)
     heads = (
-        "concepts",
+        "labels",
         "latent",
         "ceiling:\nprobe",
         "floor:\nneuron",

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from mohole.config.sweep import Sweep, check_members, member_tables
+from mohole.config.synthetic import Synthetic
 from mohole.config.tables import Count, Flag, Listed, Name, Number, Share, Table
 from mohole.config.train import (
     L0,
@@ -37,7 +38,8 @@ from mohole.errors import ConfigError
 __all__ = [
     "L0", "L1", "BatchTopK", "Catalogue", "Corpus", "DatasetCorpus", "Evaluate", "Gated", "Harvest", "JumpReLU", "Label",
     "Machine", "Model", "Nonlinearity", "PlantedCorpus", "ReLU", "Recipe", "Report", "Shuffle", "Sparsity", "Steer", "Sweep",
-    "Table", "Tanh", "TextCorpus", "TopK", "Train", "Windows", "members", "n_bytes", "parse", "read_recipe", "settings",
+    "Synthetic", "Table", "Tanh", "TextCorpus", "TopK", "Train", "Windows", "members", "n_bytes", "parse", "read_recipe",
+    "settings",
 ]  # fmt: skip
 
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?) ?(?:([kMGT])(i?))?B")
@@ -291,6 +293,7 @@ class Recipe(Table):
     label: Label = Label()
     steer: Steer = Steer()
     report: Report = Report()
+    synthetic: Synthetic = Synthetic()
 
 
 def n_bytes(size: str) -> int:

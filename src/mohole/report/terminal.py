@@ -138,7 +138,7 @@ def _cause_table(results: Sequence[LabelResult], hookpoint: str) -> RenderableTy
     """Whether the best detectors do anything in the model, one row for each that was tried."""
     table = plain_table(f"Detection is not cause: the best latents edited in the model, at {hookpoint}")
     table.add_column("", no_wrap=True)
-    for head in ("F1", "at max", "random", "at 0", "ablated", "there"):
+    for head in ("F1", "at max", "random", "at 0", "ablated", "here"):
         table.add_column(head, justify="right", no_wrap=True)
     for result in results:
         assert result.cause is not None
@@ -151,7 +151,7 @@ def _cause_table(results: Sequence[LabelResult], hookpoint: str) -> RenderableTy
         table,
         _note(
             "Nats a prediction speaks for the concept: gained where the concept is not (held at maximum; a push as long in a "
-            "random direction), or lost after the concept (held at zero; direction ablated). There: of what ablating changes "
+            "random direction), or lost after the concept (held at zero; direction ablated). Here: of what ablating changes "
             "(KL), the share after the concept; 0.50 is no more there than elsewhere. Intervals are in the report."
         ),
     )

@@ -177,7 +177,7 @@ def cpu() -> str:
 
 
 def vars_of(medians: object) -> dict[str, float]:
-    return {name: round(getattr(medians, name), 3) for name in ("latent", "neuron", "random", "probe")}
+    return {name: round(getattr(medians, name), 3) for name in ("latent", "neuron", "pca", "random", "probe")}
 
 
 def cpu_seconds(call: Callable[[], object]) -> float:

@@ -47,6 +47,15 @@ class Use(IntEnum):
     PROBED_ITEMS = 24
     INTERCHANGED = 25
     UNLEARNED_PROMPTS = 26
+    CAUSAL_WINDOWS = 32
+    CAUSAL_DIRECTION = 33
+    FEATURE_DIRECTION = 34
+    FEATURE_FACTOR = 35
+    FEATURE_SPREAD = 36
+    ROW_FACTOR = 37
+    ROW_FIRING = 38
+    ROW_MAGNITUDE = 39
+    SIBLING = 40
 
 
 def philox(first: UInt64, second: UInt64, key: int) -> tuple[UInt64, UInt64]:
@@ -74,6 +83,15 @@ def words(seed: int, use: Use, ids: NDArray[np.integer], sub_ids: NDArray[np.int
     high = np.asarray(ids).astype(np.uint64) | np.uint64(int(use) << 56)
     low = np.broadcast_to(np.asarray(sub_ids).astype(np.uint64), high.shape)
     return philox(low, high, seed)[0]
+
+
+def stream(seed: int, use: Use, id_: int, n: int) -> UInt64:
+    """`n` 64-bit words of one id: for thousands of numbers of one row, at a twentieth of the price of `words`.
+
+    The same cipher with longer words (Philox4x64-10), as numpy has it: its raw output is fixed by the cipher.
+    """
+    generator = np.random.Philox(key=np.array([seed, int(use)], dtype=np.uint64), counter=[0, 0, id_, 0])
+    return np.asarray(generator.random_raw(n), dtype=np.uint64)
 
 
 def uniform(

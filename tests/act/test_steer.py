@@ -10,7 +10,7 @@ from tests.act.tiny import HOOKPOINT, N_LATENTS, constant_sae, prompt, random_sa
 
 from mohole import artifact, config
 from mohole.act import Clamp, demonstrate, read_steering, steer
-from mohole.act.clamp import ClampedLatents
+from mohole.dictionary.clamped import ClampedLatents
 from mohole.errors import ArtifactError, ConfigError, HookpointError, ModelError, StageError
 from mohole.model import Edit
 

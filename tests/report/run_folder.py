@@ -20,10 +20,12 @@ from mohole.corpus import Corpus, Document, build_corpus
 from mohole.dictionary import SparseAutoencoder
 from mohole.dictionary.files import save
 from mohole.evaluate.results import (
+    Cause,
     Caution,
     ConceptLanguages,
     DarkMatter,
     DenseLatent,
+    EditEffect,
     ErrorClass,
     Evaluation,
     FamilyResult,
@@ -248,7 +250,7 @@ def _recovery(hookpoint: str, number: int) -> Recovery:
 
 
 def _family(name: str, f1: float) -> FamilyResult:
-    medians = Medians(latent=f1, neuron=0.35, random=0.28, probe=0.995)
+    medians = Medians(latent=f1, neuron=0.35, pca=0.31, random=0.28, probe=0.995)
     return FamilyResult(
         name, True, 8, medians, f1 - 0.05, f1 + 0.05, f1 - 0.35, 0.1, 0.5, medians, 0.2, f1 - 0.1, 0.2, 0.99, 0.97
     )
@@ -261,6 +263,7 @@ def _label_result(name: str, latent: int, f1: float) -> LabelResult:
     detectors = {
         "latent": score(f1, latent),
         "neuron": score(0.4, 2),
+        "pca": score(0.37, 1),
         "random": score(0.3, 8),
         "probe": score(0.99, None),
     }
@@ -274,7 +277,20 @@ def _label_result(name: str, latent: int, f1: float) -> LabelResult:
     other = {"firing_f1": f1, "firing_latent": latent, "auroc_all_latent": 0.99, "auroc_all_random": 0.97}
     other |= {"all_latent": latent, "f1_all_latent": f1, "f1_all_random": 0.2}
     family = name.partition("/")[0]
+    if latent == BRIDGE:
+        other["cause"] = _cause(latent)
     return LabelResult(label=name, family=family, contrast="family", contrast_text="", **counts, **detectors, **other)
+
+
+def _cause(latent: int) -> Cause:
+    def effect(nats: float) -> EditEffect:
+        moved, share = _measure("moved", nats, "nats of evidence"), _measure("share", nats / 0.4, "share of the gap")
+        return EditEffect(
+            moved, share, _measure("kl", 0.1, "nats per token"), _measure("specificity", 0.913, "share of KL")
+        )
+
+    effects = {"up": effect(0.321), "random": effect(0.012), "zero": effect(0.045), "ablate": effect(0.155)}
+    return Cause(latent, 8.0, _measure("gap", 0.4, "nats of evidence"), effects)
 
 
 def _make_steering(run: Path) -> None:

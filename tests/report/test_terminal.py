@@ -31,7 +31,20 @@ def test_it_fits_the_window_and_is_plain_when_piped(findings, width):
     shown = printed(findings, width)
     assert "\x1b" not in shown
     assert max(cell_len(line) for line in shown.splitlines()) <= min(width, 120)
-    for part in ("FVU", "0.0210", "recovered", "0.9978", "1/40", "1.000→0.965", "landmark", "ceiling:", "floor:"):
+    for part in (
+        "FVU",
+        "0.0210",
+        "recovered",
+        "0.9978",
+        "1/40",
+        "1.000→0.965",
+        "landmark",
+        "ceiling:",
+        "floor:",
+        "PCA",
+    ):
+        assert part in shown
+    for part in ("Detection is not cause", "+0.321", "+0.012", "+0.045", "+0.155", "0.91"):
         assert part in shown
     assert "red." in shown
     assert "fired at 38 of 38 tokens" in shown

@@ -1,10 +1,6 @@
-"""The exact clamp: what a row becomes when some latents are held at given values. Rows in, rows out; no model.
+"""The exact clamp as a person asks for it: which latents, and how strongly. What rows become is in dictionary/clamped.py.
 
     x' = x + sum_i (c_i - f_i(x)) d_i
-
-f_i(x) is the latent's activation in the dictionary's code of x, after its nonlinearity: for TopK that is zero for every
-latent that is not among the row's k largest, so all latents have to be encoded to know one. d_i is its unit decoder
-direction. What the dictionary does not explain, x - decode(encode(x)), is in x and stays in x': nothing is reconstructed.
 
 Not the same as adding c_i d_i, which ends at f_i + c_i where the latent was already active. And not a promise that encoding x'
 reads c_i again: x' is a new row, other latents may overlap with d_i, and a TopK row has room for k only. What is exact is the
@@ -19,11 +15,10 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mohole.dictionary import Dictionary
+from mohole.dictionary.clamped import ClampedLatents
 from mohole.errors import ConfigError, StageError
 
 
@@ -65,32 +60,6 @@ class Clamp:
         """The one of `times_max` and `value` that was given."""
         strength = self.value if self.times_max is None else self.times_max
         return math.nan if strength is None else strength
-
-
-@dataclass(frozen=True)
-class ClampedLatents:
-    """Latents of one dictionary, held at values. All codes are read from the same row, so order does not matter."""
-
-    dictionary: Dictionary
-    latents: Int[Tensor, " latent"]
-    values: Float[Tensor, " latent"]
-
-    def shift(self, rows: Float[Tensor, "row d"]) -> Float[Tensor, "row latent"]:
-        """c_i - f_i(x): how far each row moves along each direction."""
-        codes = self.dictionary.encode(rows)
-        return self.values - torch.stack([codes.column(latent) for latent in self.latents.tolist()], dim=1)
-
-    def apply(self, rows: Float[Tensor, "row d"]) -> Float[Tensor, "row d"]:
-        """The rows with their latents held. A row that has nothing to move keeps its bits."""
-        shift = self.shift(rows)
-        moved = rows + shift @ self.dictionary.directions(self.latents)
-        return torch.where((shift != 0).any(dim=1, keepdim=True), moved, rows)
-
-    def change(self, rows: Float[Tensor, "batch position d"]) -> Float[Tensor, "batch position d"]:
-        """As `apply`, for rows as a model has them: in its dtype, on its device."""
-        flat = rows.reshape(-1, rows.shape[-1])
-        given = flat.to(dtype=torch.float32, device=self.values.device)
-        return self.apply(given).to(dtype=rows.dtype, device=rows.device).reshape(rows.shape)
 
 
 def resolve(

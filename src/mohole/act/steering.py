@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mohole.act.clamp import Clamp, ClampedLatents, Maxima, resolve
+from mohole.act.clamp import Clamp, Maxima, resolve
 from mohole.dictionary import Dictionary
+from mohole.dictionary.clamped import ClampedLatents
 from mohole.errors import StageError
 from mohole.model import Edit, EditTally, LanguageModel
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from mohole import __version__
-from mohole.cli import checks, curves, dictionaries, stores, sweep
+from mohole.cli import checks, curves, dictionaries, stores, sweep, synthetic
 from mohole.config import Recipe, read_recipe
 from mohole.errors import ConfigError, MoholeError
 from mohole.visible import visible
@@ -141,6 +141,7 @@ for _sweep_verb in (sweep.sweep, sweep.scaling):
     app.command()(_sweep_verb)
 app.command()(curves.plot)
 app.command("check-metrics")(checks.check_metrics)
+app.command()(synthetic.synthesize)
 
 
 @app.command()

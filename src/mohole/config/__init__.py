@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from mohole.config.given import Given
 from mohole.config.sweep import Sweep, check_members, member_tables
+from mohole.config.synthetic import Synthetic
 from mohole.config.tables import Count, Flag, Listed, Name, Number, Share, Table
 from mohole.config.train import (
     L0,
@@ -38,7 +39,8 @@ from mohole.errors import ConfigError
 __all__ = [
     "L0", "L1", "BatchTopK", "Catalogue", "Corpus", "DatasetCorpus", "Evaluate", "Gated", "Given", "Harvest", "JumpReLU", "Label",
     "Machine", "Model", "Nonlinearity", "PlantedCorpus", "ReLU", "Recipe", "Report", "Shuffle", "Sparsity", "Steer", "Suite",
-    "Sweep", "Table", "Tanh", "TextCorpus", "TopK", "Train", "Windows", "members", "n_bytes", "parse", "read_recipe", "settings",
+    "Sweep", "Synthetic", "Table", "Tanh", "TextCorpus", "TopK", "Train", "Windows", "members", "n_bytes", "parse", "read_recipe",
+    "settings",
 ]  # fmt: skip
 
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?) ?(?:([kMGT])(i?))?B")
@@ -210,6 +212,12 @@ class Evaluate(Table):
     """Windows on each side of the split that are run through the model for each edit of a suite."""
     unlearn: Name | None = None
     """The task that the suite `unlearning` makes the model forget; else the first that it can do well."""
+    causal_labels: Annotated[int, Field(strict=True, ge=0, le=10_000)] = 6
+    """Labels of which the best latent is clamped and ablated in the model, to see whether it causes what it detects: the best
+    found of each family in turn, words first. 0: none."""
+    causal_tokens: Count = 800
+    """Tokens of held-out text run through the model for each of them, once as it is and once for each of four edits. More make
+    narrower intervals: their cost is a forward pass each."""
 
 
 class Catalogue(Table):
@@ -305,6 +313,7 @@ class Recipe(Table):
     label: Label = Label()
     steer: Steer = Steer()
     report: Report = Report()
+    synthetic: Synthetic = Synthetic()
 
 
 def n_bytes(size: str) -> int:

@@ -1,5 +1,6 @@
-"""Finds and scores the detectors of the labels that share a contrast: latent, neuron, random latent, probe."""
+"""Finds and scores the detectors of labels that share a contrast: latent, neuron, principal component, random latent, probe."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -7,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mohole.evaluate.floors import Probe
+from mohole.evaluate.floors import PrincipalComponents, Probe
 from mohole.evaluate.ranking import Best, DenseRanking, SparseColumns, SparseRanking
 from mohole.evaluate.results import LabelResult, Score, Unscored
 from mohole.evaluate.summary import Found
@@ -59,7 +60,16 @@ class Resampled:
 class Finder:
     """Finds and scores detectors for the labels of one contrast."""
 
-    def __init__(self, selection: Side, scoring: Side, contrast: Contrast, resampled: Resampled, seed: int) -> None:
+    def __init__(
+        self,
+        selection: Side,
+        scoring: Side,
+        components: PrincipalComponents,
+        contrast: Contrast,
+        resampled: Resampled,
+        seed: int,
+    ) -> None:
+        self._components = components
         self._selection, self._scoring, self._contrast, self._resampled = selection, scoring, contrast, resampled
         rows = selection.marks.contrast_rows(contrast)
         self._chosen = thinned(rows, selection.marks.rows.tokens, seed)
@@ -77,6 +87,10 @@ class Finder:
     def _neurons(self) -> DenseRanking:
         return DenseRanking(self._selection.vectors[self._chosen])
 
+    @cached_property
+    def _principal(self) -> DenseRanking:
+        return DenseRanking(self._components.scores(self._selection.vectors[self._chosen]))
+
     def find(self, label: str, min_positives: int) -> Found | Unscored:
         """The label's result, or why it has none."""
         chosen = np.isin(self._chosen, self._selection.marks.of(label), assume_unique=True)
@@ -88,7 +102,8 @@ class Finder:
         places = np.flatnonzero(chosen)
         scores: dict[str, tuple[Score, Float64]] = {
             "latent": self._sparse(self._latents, self._selection.latents, self._scoring.latents, chosen, scored),
-            "neuron": self._dense(chosen, scored),
+            "neuron": self._dense(self._neurons, _coordinate, chosen, scored),
+            "pca": self._dense(self._principal, self._components.score, chosen, scored),
             "random": self._sparse(self._randoms, self._selection.randoms, self._scoring.randoms, chosen, scored),
             "probe": self._probe(chosen, scored),
         }
@@ -111,7 +126,11 @@ class Finder:
             n_documents=len(np.unique(self._scoring.marks.rows.documents[self._scored[scored]])),
             n_positive_selection=int(chosen.sum()),
             n_negative_selection=int((~chosen).sum()),
-            **{name: score for name, (score, _) in scores.items()},
+            latent=scores["latent"][0],
+            neuron=scores["neuron"][0],
+            pca=scores["pca"][0],
+            random=scores["random"][0],
+            probe=scores["probe"][0],
             firing_f1=confusion(fires, scored).f1,
             firing_latent=firing.column,
             all_latent=alone.column,
@@ -141,12 +160,15 @@ class Finder:
             scored,
         )
 
-    def _dense(self, chosen: Bools, scored: Bools) -> tuple[Score, Float64]:
+    def _dense(
+        self, ranking: DenseRanking, column: Callable[[Float32, int], Float64], chosen: Bools, scored: Bools
+    ) -> tuple[Score, Float64]:
+        """`column`: of rows and a column's number, its values."""
         places = np.flatnonzero(chosen)
-        by_f1, by_auroc = self._neurons.best_f1(places), self._neurons.best_auroc(places)
+        by_f1, by_auroc = ranking.best_f1(places), ranking.best_auroc(places)
 
         def values(side: Side, rows: Int64, best: Best) -> Float64:
-            return np.asarray(best.sign * side.vectors[rows, best.column].astype(np.float64))
+            return np.asarray(best.sign * column(side.vectors[rows], best.column))
 
         return self._score(
             values(self._selection, self._chosen, by_f1),
@@ -217,6 +239,10 @@ class Finder:
     def _against_all(self, label: str, choosing: SparseRanking, judging: SparseRanking) -> float:
         best = choosing.best_auroc(self._selection.marks.of(label)).column
         return float(judging.auroc(self._scoring.marks.of(label))[best])
+
+
+def _coordinate(rows: Float32, column: int) -> Float64:
+    return rows[:, column].astype(np.float64)
 
 
 def _sign(candidates: tuple[Best, Best] | None) -> Literal[1, -1]:

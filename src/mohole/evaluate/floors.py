@@ -1,4 +1,4 @@
-"""What a latent's score is held against: a linear probe (what could be had) and a random dictionary (what is free)."""
+"""What a latent's score is held against: a linear probe (what could be had), principal components and random latents (free)."""
 
 from dataclasses import replace
 
@@ -14,6 +14,7 @@ Float64 = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 _MAX_ITERATIONS = 1000
+_BLOCK_ROWS = 8192
 
 
 def random_dictionary(like: SparseAutoencoder, mean: Float64, seed: int) -> SparseAutoencoder:
@@ -22,6 +23,33 @@ def random_dictionary(like: SparseAutoencoder, mean: Float64, seed: int) -> Spar
     directions = torch.from_numpy(drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).float()
     centre = torch.from_numpy(mean).float()
     return replace(like, W_enc=directions, b_enc=torch.zeros(like.n_latents), W_dec=directions, b_dec=centre)
+
+
+class PrincipalComponents:
+    """The directions of greatest variance of some rows, the greatest first: what a dictionary must beat to be worth training.
+
+    Of each, the entry of the greatest size is positive, so that the same rows give the same signs.
+    """
+
+    def __init__(self, rows: Float32) -> None:
+        self._mean = rows.mean(axis=0, dtype=np.float64)
+        spread = np.zeros((rows.shape[1], rows.shape[1]))
+        for start in range(0, len(rows), _BLOCK_ROWS):
+            centred = rows[start : start + _BLOCK_ROWS] - self._mean
+            spread += centred.T @ centred
+        _, vectors = np.linalg.eigh(spread)
+        largest = np.abs(vectors).argmax(axis=0)
+        signs = np.where(vectors[largest, np.arange(len(largest))] < 0, -1.0, 1.0)
+        self.directions: Float64 = (vectors * signs)[:, ::-1].T
+        """Unit vectors [component, dimension]."""
+
+    def scores(self, rows: Float32) -> Float32:
+        """Every row's place along every component."""
+        return np.asarray((rows - self._mean) @ self.directions.T, dtype=np.float32)
+
+    def score(self, rows: Float32, component: int) -> Float64:
+        """Every row's place along one component."""
+        return np.asarray((rows - self._mean) @ self.directions[component], dtype=np.float64)
 
 
 class Probe:

@@ -1,9 +1,10 @@
-"""Ground-truth recovery: is each planted concept a latent? Beside what a probe, a neuron and a random dictionary reach.
+"""Ground-truth recovery: is each planted concept a latent? Beside what a probe reaches, and what is free.
 
 Everything chosen (latent, neuron, threshold, probe) is chosen on training documents and scored on held-out ones.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,16 +15,18 @@ from mohole.config import Evaluate
 from mohole.corpus import Corpus
 from mohole.dictionary import SparseAutoencoder
 from mohole.errors import StageError
+from mohole.evaluate.cause import measure_causes, most_telling
 from mohole.evaluate.finder import Finder, Resampled, Side
-from mohole.evaluate.floors import random_dictionary
+from mohole.evaluate.floors import PrincipalComponents, random_dictionary
 from mohole.evaluate.languages import measure_languages
 from mohole.evaluate.ranking import SparseColumns
-from mohole.evaluate.results import FamilyResult, Recovery, Unscored
+from mohole.evaluate.results import Cause, FamilyResult, Recovery, Unscored
 from mohole.evaluate.row_measures import COUNTED
 from mohole.evaluate.rows import Rows, choose_rows, chunks
 from mohole.evaluate.summary import Found, summarise
 from mohole.evaluate.truth import Contrast, Marks, Truth
 from mohole.metrics import Masks, require_finite
+from mohole.model import LanguageModel
 from mohole.progress import track
 from mohole.store import Store
 
@@ -36,22 +39,33 @@ DEFINITIONS = {
     "auroc": "chance that a positive scores above a negative, ties counting half",
     "latent": "the best latent of this dictionary",
     "neuron": "the best coordinate of the row, high or low",
+    "pca": "the best principal component of the selection rows, high or low",
     "random": "the best latent of a dictionary of the same shape and nonlinearity with random unit directions",
     "probe": "logistic regression on the standardised row: the ceiling for one linear direction",
-    "margin": "median F1 of latents less the better median of neuron and random",
+    "margin": "median F1 of latents less the best median of neuron, pca and random",
     "all": "f1_all_*: of the latent with the best F1 against all tokens; only this one is the concept rather than a detector "
     "within its family. auroc_all_*: a random dictionary scores high there, as a word is one or two pieces, so it proves nothing",
+    "cause": "the latent of `latent`, edited at every token of the text: held at its maximum (up), at zero (zero), its direction "
+    "made that of the mean row (ablate), and as far as up along a random direction (random); in nats of evidence for the label",
     "intervals": "95 %, over documents: F1 and medians by Poisson bootstrap, AUROC by jackknife",
 }
 
 
 def measure_recovery(
-    store: Store, rows: Rows, dictionary: SparseAutoencoder, corpus: Corpus, settings: Evaluate, *, seed: int
+    store: Store,
+    rows: Rows,
+    dictionary: SparseAutoencoder,
+    corpus: Corpus,
+    settings: Evaluate,
+    *,
+    seed: int,
+    model: LanguageModel | None = None,
 ) -> Recovery:
-    """Score latents, neurons, a random dictionary and a probe for every label of the corpus's truth.
+    """Score latents, neurons, principal components, a random dictionary and a probe for every label of the corpus's truth.
 
     Args:
         rows: the held-out rows to score on.
+        model: in which the best latents of some labels are edited. None: none is.
 
     Raises:
         StageError: no rows of training documents to choose on, or no label with enough tokens.
@@ -62,10 +76,11 @@ def measure_recovery(
     found: dict[str, Found] = {}
     unscored: dict[str, Unscored] = {}
     selection, scoring = _encode(store, truth, dictionary, seed)
+    components = PrincipalComponents(selection.vectors)
     with track(f"evaluate {dictionary.hookpoint}: recovery", len(labels), "labels") as tracker:
         resampled = Resampled(rows.documents, seed)
         for contrast, members in _by_contrast(truth).items():
-            finder = Finder(selection, scoring, contrast, resampled, seed)
+            finder = Finder(selection, scoring, components, contrast, resampled, seed)
             for label in members:
                 match finder.find(label, settings.min_positives):
                     case Unscored() as missing:
@@ -80,6 +95,11 @@ def measure_recovery(
         )
     ordered = [found[label] for label in labels if label in found]
     words, families = summarise(truth, ordered)
+    results = [item.result for item in ordered]
+    causes: dict[str, Cause] = {}
+    if model is not None and settings.causal_labels:
+        candidates = most_telling(results, truth.word_families)
+        causes = measure_causes(model, dictionary, corpus, truth, selection, candidates, settings, seed=seed)
     return Recovery(
         hookpoint=dictionary.hookpoint,
         n_rows=len(rows),
@@ -90,7 +110,7 @@ def measure_recovery(
         definitions=DEFINITIONS,
         words=words,
         families=families,
-        labels=tuple(item.result for item in ordered),
+        labels=tuple(replace(result, cause=causes.get(result.label)) for result in results),
         multilingual=measure_languages(truth, selection, scoring, settings.min_language_tokens),
         unscored=tuple(unscored[label] for label in labels if label in unscored),
         warnings=tuple(_warnings(words)),
@@ -135,10 +155,9 @@ def _warnings(words: FamilyResult | None) -> Iterator[str]:
     if words is None:
         return
     if words.margin <= 0:
-        floor = max(words.f1.neuron, words.f1.random)
         yield (
-            f"Concept words: the latents' median F1 ({words.f1.latent:.2f}) is no better than that of single neurons or of a "
-            f"random dictionary ({floor:.2f})."
+            f"Concept words: the latents' median F1 ({words.f1.latent:.2f}) is no better than that of single neurons, of "
+            f"principal components or of a random dictionary ({words.f1.floor:.2f})."
         )
     if words.auroc.probe < 0.9:
         yield (

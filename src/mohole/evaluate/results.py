@@ -13,6 +13,9 @@ from mohole.metrics import DensityHistogram, Masks, Measure
 EVALUATION_FILE = "evaluation.json"
 RECOVERY_FILE = "recovery.json"
 
+FLOORS = ("neuron", "pca", "random")
+"""Detectors that nobody has to train a dictionary for."""
+
 Result = TypeVar("Result")
 
 
@@ -134,9 +137,9 @@ class Score:
     precision: float
     recall: float
     candidate: int | None
-    """The latent or neuron (residual coordinate) of the F1. None for a probe."""
+    """The latent, neuron (residual coordinate) or principal component of the F1. None for a probe."""
     sign: Literal[1, -1]
-    """-1: the neuron detects by being low."""
+    """-1: the neuron or component detects by being low."""
     threshold: float
     """The rule is sign * value > threshold, chosen on the selection documents. 0 for a latent means that it fires."""
     f1_selection: float
@@ -148,8 +151,35 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class EditEffect:
+    """What one edit of a latent does to predictions: where it should matter, and elsewhere."""
+
+    moved: Measure
+    """Evidence for the label, in nats: gained where the label is not (up, random), or lost where it is (zero, ablate)."""
+    share: Measure
+    """The same as a share of the gap."""
+    kl: Measure
+    """Whatever changed where the edit should matter."""
+    specificity: Measure
+    """KL where the edit should matter, of that and KL elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What a latent does in the model. That it detects a label says nothing about it."""
+
+    latent: int
+    maximum: float
+    """Its largest activation on the selection documents: what `up` holds it at."""
+    gap: Measure
+    """How differently the model predicts after the label and where the label is not, in nats of evidence."""
+    edits: dict[str, EditEffect]
+    """`up` (held at its maximum), `random` (as far along a random direction), `zero` (held at zero), `ablate` (its direction)."""
+
+
+@dataclass(frozen=True, slots=True)
 class LabelResult:
-    """One label of the truth, found by four kinds of detector."""
+    """One label of the truth, found by five kinds of detector."""
 
     label: str
     family: str
@@ -164,6 +194,8 @@ class LabelResult:
     n_negative_selection: int
     latent: Score
     neuron: Score
+    pca: Score
+    """The best principal component of the rows that detectors are chosen on."""
     random: Score
     probe: Score
     firing_f1: float
@@ -177,6 +209,8 @@ class LabelResult:
     auroc_all_latent: float
     """Against all tokens. Easy: see `auroc_all_random` before believing it."""
     auroc_all_random: float
+    cause: Cause | None = None
+    """What `latent` does in the model, for the labels that were tried (evaluate.causal_labels)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +219,14 @@ class Medians:
 
     latent: float
     neuron: float
+    pca: float
     random: float
     probe: float
+
+    @property
+    def floor(self) -> float:
+        """The best of what is free."""
+        return max(self.neuron, self.pca, self.random)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +242,7 @@ class FamilyResult:
     f1_high: float | None
     """Interval of the latents' median F1."""
     margin: float
-    """Latents' median F1 less the better floor's: max(neuron, random)."""
+    """Latents' median F1 less the best floor's: max(neuron, pca, random)."""
     margin_low: float | None
     margin_high: float | None
     auroc: Medians
@@ -267,7 +307,7 @@ class Unscored:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """Which planted concepts the latents are, beside what is possible (probe) and what is free (neuron, random dictionary)."""
+    """Which planted concepts the latents are, beside what is possible (probe) and what is free (FLOORS)."""
 
     hookpoint: str
     n_rows: int

@@ -28,15 +28,17 @@
 
     hookpoint, n_rows, n_documents, n_rows_selection, n_documents_selection, masks, definitions
     words          one family result over all families of words, or null
-    families       [{family, is_words, n_labels, f1: {latent, neuron, random, probe}, f1_low, f1_high,
-                     margin, margin_low, margin_high, auroc: {latent, neuron, random, probe},
+    families       [{family, is_words, n_labels, f1: {latent, neuron, pca, random, probe}, f1_low, f1_high,
+                     margin, margin_low, margin_high, auroc: {latent, neuron, pca, random, probe},
                      always_yes, f1_all_latent, f1_all_random, auroc_all_latent, auroc_all_random}]
     labels         [{label, family, contrast, contrast_text, n_positive, n_negative, n_documents, n_positive_selection,
-                     n_negative_selection, latent, neuron, random, probe, firing_f1, firing_latent,
+                     n_negative_selection, latent, neuron, pca, random, probe, firing_f1, firing_latent,
                      all_latent, f1_all_latent, f1_all_random,
-                     auroc_all_latent, auroc_all_random}]; latent, neuron, random and probe are each
+                     auroc_all_latent, auroc_all_random, cause}]; latent, neuron, pca, random and probe are each
                     {f1, f1_low, f1_high, precision, recall, candidate, sign, threshold, f1_selection,
-                     auroc, auroc_low, auroc_high, auroc_candidate}
+                     auroc, auroc_low, auroc_high, auroc_candidate}; cause is null where the latent was not tried, or
+                    {latent, maximum, gap, edits: {up, random, zero, ablate}}, of each edit {moved, share, kl, specificity};
+                    all of these are measures as above
     multilingual   {share, low, high, share_random, concepts: [{label, latent, languages: [{language, rate, n}], n_fired,
                      other_rate, n_other, is_multilingual}]}
     unscored       [{label, n_positive, n_positive_selection, reason}]
@@ -131,7 +133,7 @@ def evaluate(
     )
     write_json(out / EVALUATION_FILE, asdict(evaluation))
     if settings.recovery and corpus.labels and isinstance(dictionary, SparseAutoencoder):
-        recovery = measure_recovery(store, rows, dictionary, corpus, settings, seed=seed)
+        recovery = measure_recovery(store, rows, dictionary, corpus, settings, seed=seed, model=model)
         write_json(out / RECOVERY_FILE, asdict(recovery))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mohole.evaluate.results import FamilyResult, LabelResult, Medians
+from mohole.evaluate.results import FLOORS, FamilyResult, LabelResult, Medians
 from mohole.evaluate.truth import Truth
 from mohole.metrics import interval
 
@@ -37,10 +37,10 @@ def _family(name: str, members: list[Found], is_words: bool) -> FamilyResult:
     f1, auroc = _medians(results, "f1"), _medians(results, "auroc")
     replicates = {
         detector: _nan_median(np.stack([item.replicates[detector] for item in members]))
-        for detector in ("latent", "neuron", "random")
+        for detector in ("latent", *FLOORS)
     }
     f1_low, f1_high = interval(replicates["latent"])
-    margins = replicates["latent"] - np.maximum(replicates["neuron"], replicates["random"])
+    margins = replicates["latent"] - np.maximum.reduce([replicates[floor] for floor in FLOORS])
     margin_low, margin_high = interval(margins)
     return FamilyResult(
         family=name,
@@ -49,7 +49,7 @@ def _family(name: str, members: list[Found], is_words: bool) -> FamilyResult:
         f1=f1,
         f1_low=f1_low,
         f1_high=f1_high,
-        margin=f1.latent - max(f1.neuron, f1.random),
+        margin=f1.latent - f1.floor,
         margin_low=margin_low,
         margin_high=margin_high,
         auroc=auroc,
@@ -69,7 +69,7 @@ def _medians(results: list[LabelResult], measure: str) -> Medians:
     return Medians(
         **{
             detector: float(np.median([getattr(getattr(result, detector), measure) for result in results]))
-            for detector in ("latent", "neuron", "random", "probe")
+            for detector in ("latent", *FLOORS, "probe")
         }
     )
 

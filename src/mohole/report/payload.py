@@ -12,7 +12,8 @@ from typing import Any
 
 from mohole.act import Demonstration
 from mohole.evaluate import Recovery
-from mohole.evaluate.results import FamilyResult
+from mohole.evaluate.results import FLOORS, Cause, FamilyResult
+from mohole.metrics import Measure
 from mohole.report.choose import merit
 from mohole.report.findings import FeatureCard, Findings, HookpointFindings, Snippet
 from mohole.report.suites import COLUMNS, NOTE, suite_rows
@@ -122,7 +123,8 @@ def _recovery(recovery: Recovery) -> dict[str, Any]:
                 "latent": result.latent.candidate,
                 "among_all": {"latent": result.all_latent, "f1": round(result.f1_all_latent, 3)},
                 "n": result.n_positive,
-                "f1": {name: round(getattr(result, name).f1, 3) for name in ("latent", "probe", "neuron", "random")},
+                "cause": _cause(result.cause) if result.cause else None,
+                "f1": {name: round(getattr(result, name).f1, 3) for name in ("latent", "probe", *FLOORS)},
             }
             for result in recovery.labels
         ],
@@ -135,6 +137,19 @@ def _recovery(recovery: Recovery) -> dict[str, Any]:
         },
         "n_unscored": len(recovery.unscored),
     }
+
+
+def _cause(cause: Cause) -> dict[str, Any]:
+    """Every number with its interval: [value, low, high]."""
+    edits = {
+        name: {what: _interval(getattr(effect, what)) for what in ("moved", "share", "kl", "specificity")}
+        for name, effect in cause.edits.items()
+    }
+    return {"gap": _interval(cause.gap), "n": cause.gap.n, "edits": edits}
+
+
+def _interval(measure: Measure) -> list[float | None]:
+    return [None if value is None else round(value, 4) for value in (measure.value, measure.low, measure.high)]
 
 
 def _family(family: FamilyResult) -> dict[str, Any]:

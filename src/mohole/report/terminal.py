@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mohole.act import Demonstration
-from mohole.evaluate.results import FamilyResult
+from mohole.evaluate.results import FamilyResult, LabelResult
 from mohole.metrics import Measure
 from mohole.report.choose import Chosen, choose_features, varied_snippets
 from mohole.report.findings import FeatureCard, Findings, HookpointFindings, Snippet
@@ -129,24 +129,58 @@ def recovery_tables(findings: Findings) -> RenderableType:
     for row in sorted(best.families, key=lambda row: (not row.is_words, -row.f1.latent)):
         families.add_row(visible(row.family), *_family_cells(row))
     note = (
-        "Ceiling: a linear probe trained on the truth. Floors: the best single neuron, a dictionary of random directions, and "
-        f"calling everything the concept. At {hookpoint} {len(best.unscored)} of {len(best.unscored) + len(best.labels)} labels "
+        "Ceiling: a linear probe trained on the truth. Floors: the best single neuron, the best principal component, a "
+        f"dictionary of random directions, and calling everything the concept. At {hookpoint} {len(best.unscored)} of "
+        f"{len(best.unscored) + len(best.labels)} labels "
         "are too rare to score."
     )
-    return Group(*([whole, alone] if whole.row_count else []), families, _note(note))
+    tried = [result for result in best.labels if result.cause]
+    causes = [Text(), _cause_table(tried, hookpoint)] if tried else []
+    return Group(*([whole, alone] if whole.row_count else []), families, _note(note), *causes)
+
+
+def _cause_table(results: Sequence[LabelResult], hookpoint: str) -> RenderableType:
+    """Whether the best detectors do anything in the model, one row for each that was tried."""
+    table = plain_table(f"Detection is not cause: the best latents edited in the model, at {hookpoint}")
+    table.add_column("", no_wrap=True)
+    for head in ("F1", "at max", "random", "at 0", "ablated", "here"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for result in results:
+        assert result.cause is not None
+        edits = result.cause.edits
+        moved = (_value(edits[name].moved, "+.3f") for name in ("up", "random", "zero", "ablate"))
+        table.add_row(
+            visible(result.label), f"{result.latent.f1:.2f}", *moved, _value(edits["ablate"].specificity, ".2f")
+        )
+    return Group(
+        table,
+        _note(
+            "Nats a prediction speaks for the concept: gained where the concept is not (held at maximum; a push as long in a "
+            "random direction), or lost after the concept (held at zero; direction ablated). Here: of what ablating changes "
+            "(KL), the share after the concept; 0.50 is no more there than elsewhere. Intervals are in the report."
+        ),
+    )
 
 
 def _recovery_table(title: str) -> Table:
     table = plain_table(title)
     table.add_column("", no_wrap=True)
-    heads = ("concepts", "latent", "ceiling:\nprobe", "floor:\nneuron", "floor:\nrandom", "floor:\nalways")
+    heads = (
+        "labels",
+        "latent",
+        "ceiling:\nprobe",
+        "floor:\nneuron",
+        "floor:\nPCA",
+        "floor:\nrandom",
+        "floor:\nalways",
+    )
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True, style="bold" if head == "latent" else "")
     return table
 
 
 def _family_cells(row: FamilyResult) -> list[str]:
-    figures = (row.f1.latent, row.f1.probe, row.f1.neuron, row.f1.random, row.always_yes)
+    figures = (row.f1.latent, row.f1.probe, row.f1.neuron, row.f1.pca, row.f1.random, row.always_yes)
     return [str(row.n_labels), *(f"{value:.2f}" for value in figures)]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +23,21 @@ UInt64 = NDArray[np.uint64]
 Float32 = NDArray[np.float32]
 
 
+@runtime_checkable
+class Sliceable(Protocol):
+    """Rows that are made when they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> Float32: ...
+
+
 def write_store(
     out: Path | str,
-    rows: Mapping[str, Float32],
+    rows: Mapping[str, Float32 | Sliceable],
     documents: Documents,
     *,
     tokens: Int64 | None = None,
@@ -34,12 +47,15 @@ def write_store(
     shard_rows: int = 131_072,
     cell_bytes: int = CELL_BYTES,
     inputs: Inputs | None = None,
+    replace: bool = False,
 ) -> None:
     """Write rows [row, d] of each hookpoint as a finished store of runs at `out`.
 
     Args:
         tokens: each row's token, counted over all documents; None: every token has a row, in order.
+        rows: arrays, or what gives arrays when it is sliced: a shard is asked for at a time, so the whole need not be in memory.
         inputs: what the artifact says it was made from; None: nothing but the seed.
+        replace: take away a finished artifact that was made from something else.
 
     Raises:
         ArtifactError: `out` is taken. NumericsError: a value does not fit `dtype`.
@@ -50,7 +66,7 @@ def write_store(
     _check(chosen, n_tokens)
     order = Order.random(documents, seed=seed, epoch=epoch)
     inputs = inputs or Inputs(kind="activations", config={"epoch": epoch, "dtype": dtype}, seed=seed)
-    with artifact.create(out, inputs, bulk=BULK) as draft:
+    with artifact.create(out, inputs, bulk=BULK, replace=replace) as draft:
         storage = open_storage(draft)
         shards: dict[str, tuple[ShardFacts, ...]] = {}
         formats: dict[str, RowFormat] = {}

@@ -31,7 +31,8 @@ class _CosineOfColumns(CodeCorrelation):
     """
 
     def _correlation(self, products: Array, one: Int64, other: Int64) -> Array:
-        return np.asarray(products / np.sqrt(self.one.squares[one] * self.other.squares[other]))
+        lengths = np.sqrt(self.one.squares[one] * self.other.squares[other])
+        return np.divide(products, lengths, out=np.full_like(products, np.nan), where=lengths > 0)
 
 
 class _ConstantIsZero(CodeCorrelation):

@@ -4,14 +4,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from mohole.config import Suite
 from mohole.errors import ArtifactError
 from mohole.metrics import DensityHistogram, Masks, Measure
+from mohole.metrics.measure import as_json
+from mohole.record import write_json
+from mohole.tensors import open_tensors, write_tensors
 
 EVALUATION_FILE = "evaluation.json"
 RECOVERY_FILE = "recovery.json"
+REPLICATES_FILE = "replicates.safetensors"
 
 FLOORS = ("neuron", "pca", "random")
 """Detectors that nobody has to train a dictionary for."""
@@ -335,6 +341,22 @@ class Recovery:
     def concept(self, name: str) -> ConceptLanguages | None:
         """One concept's languages, None if it was not seen in two of them."""
         return next((result for result in self.multilingual.concepts if result.label == name), None)
+
+
+def write_evaluation(out: Path, evaluation: Evaluation) -> None:
+    """Write an evaluation into a folder: its JSON, and the replicates of its measures."""
+    write_json(out / EVALUATION_FILE, as_json(evaluation))
+    kept = {name: each.replicates for name, each in evaluation.measures.items() if each.replicates is not None}
+    write_tensors(out / REPLICATES_FILE, kept)
+
+
+def read_replicates(path: Path | str) -> dict[str, NDArray[np.float64]]:
+    """The replicates of each measure of a finished evaluation.
+
+    Raises:
+        ArtifactError: missing or damaged.
+    """
+    return {name: np.array(values) for name, values in open_tensors(Path(path) / REPLICATES_FILE).items()}
 
 
 def read_evaluation(path: Path | str) -> Evaluation:

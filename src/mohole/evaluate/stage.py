@@ -24,6 +24,9 @@
                     codes_depend_on_batch, better_elsewhere, better_scaled, better_otherwise
     suites         [{suite, rated: [{name, measures: {dictionary, random, neurons, pca, probe: as above}}], left_out: [sentence]}]
 
+`replicates.safetensors`: for each measure with an interval, by its name, float64 [replicate]: its value in each resampling of the
+documents. Of evaluations with the same documents and seed they go together, one by one (`mohole compare-dictionaries`).
+
 `recovery.json`, only where the corpus has truth, read back by `read_recovery`:
 
     hookpoint, n_rows, n_documents, n_rows_selection, n_documents_selection, masks, definitions
@@ -48,7 +51,6 @@ What each field means is said at the classes in results.py. null stands for an u
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from mohole.config import Evaluate
@@ -58,13 +60,14 @@ from mohole.errors import StageError
 from mohole.evaluate.dark_matter import measure_dark_matter
 from mohole.evaluate.guards import numbers_out_of_range, probe, require_rows_of, unexplained
 from mohole.evaluate.recovery import measure_recovery
-from mohole.evaluate.results import EVALUATION_FILE, RECOVERY_FILE, Evaluation, SuiteResult
+from mohole.evaluate.results import RECOVERY_FILE, Evaluation, SuiteResult, write_evaluation
 from mohole.evaluate.rows import Rows, choose_rows, measure_rows
 from mohole.evaluate.splice import measure_splice
 from mohole.evaluate.standin import stand_in
 from mohole.evaluate.tasks import measure_tasks
 from mohole.evaluate.truth import Marks, Truth
 from mohole.evaluate.weights import measure_weights
+from mohole.metrics.measure import as_json
 from mohole.model import LanguageModel
 from mohole.record import write_json
 from mohole.store import Store
@@ -131,10 +134,10 @@ def evaluate(
         warnings=warnings,
         suites=suites,
     )
-    write_json(out / EVALUATION_FILE, asdict(evaluation))
+    write_evaluation(out, evaluation)
     if settings.recovery and corpus.labels and isinstance(dictionary, SparseAutoencoder):
         recovery = measure_recovery(store, rows, dictionary, corpus, settings, seed=seed, model=model)
-        write_json(out / RECOVERY_FILE, asdict(recovery))
+        write_json(out / RECOVERY_FILE, as_json(recovery))
 
 
 def _truth(corpus: Corpus, store: Store, rows: Rows, settings: Evaluate, seed: int) -> Truth:

@@ -3,7 +3,6 @@
 RUN/synthetic/rows  ->  RUN/synthetic/dictionary  ->  RUN/synthetic/scores
 """
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from mohole.config import Recipe, n_bytes
 from mohole.dictionary.files import open_sae
 from mohole.job.make import Say, print_line
 from mohole.metrics import Measure
+from mohole.metrics.measure import as_json
 from mohole.record import write_json
 
 FOLDER = "synthetic"
@@ -51,7 +51,7 @@ def run_synthetic(recipe: Recipe, *, replace: bool = False, say: Say = print_lin
     if not artifact.is_finished(scores, inputs):
         with artifact.create(scores, inputs, replace=replace) as out:
             found = score(world, open_sae(dictionary), n_rows=settings.scored_rows, seed=seed)
-            write_json(out / SCORES_FILE, {name: asdict(measure) for name, measure in found.items()})
+            write_json(out / SCORES_FILE, {name: as_json(measure) for name, measure in found.items()})
     return TypeAdapter(dict[str, Measure]).validate_json((scores / SCORES_FILE).read_bytes())
 
 

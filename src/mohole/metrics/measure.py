@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,6 +51,9 @@ class Measure:
     """What it is measured against, in words; empty where there is no baseline."""
     definition: str
     undefined: str = ""
+    replicates: Any = field(default=None, repr=False, compare=False)
+    """float64 [replicate]: the value with documents counted as in each resampling. Two numbers of the same documents and seed
+    share their resamplings, so the difference of their replicates has the interval of the difference. Not a part of its JSON."""
 
 
 def measured(
@@ -74,7 +79,8 @@ def measured(
     value = float(statistic(np.ones((1, len(documents))))[0])
     if math.isinf(value):
         raise NumericsError(f"{name}: infinite over {n} {n_of}; its inputs are not numbers")
-    low, high = interval(statistic(document_weights(seed, documents))) if len(documents) > 1 else (None, None)
+    replicates = statistic(_weights(seed, documents.tobytes())) if len(documents) > 1 else None
+    low, high = interval(replicates) if replicates is not None else (None, None)
     known = not math.isnan(value)
     return Measure(
         name=name,
@@ -89,7 +95,19 @@ def measured(
         baseline=baseline,
         definition=definition,
         undefined="" if known else undefined,
+        replicates=replicates if known else None,
     )
+
+
+@lru_cache(maxsize=2)
+def _weights(seed: int, documents: bytes) -> Float64:
+    """Drawn once for all numbers of the same documents. Nobody writes into them."""
+    return document_weights(seed, np.frombuffer(documents, dtype=np.int64))
+
+
+def as_json(value: Any) -> Any:
+    """A dataclass with measures in it as plain tables, without replicates."""
+    return asdict(value, dict_factory=lambda items: {name: part for name, part in items if name != "replicates"})
 
 
 def ratio(numerator: Float64, denominator: Float64) -> Float64:

@@ -14,6 +14,7 @@ from mohole.act import Demonstration
 from mohole.evaluate import Recovery
 from mohole.evaluate.results import FLOORS, Cause, FamilyResult
 from mohole.metrics import Measure
+from mohole.metrics.measure import as_json
 from mohole.report.choose import merit
 from mohole.report.findings import FeatureCard, Findings, HookpointFindings, Snippet
 from mohole.report.suites import COLUMNS, NOTE, suite_rows
@@ -88,7 +89,7 @@ def _hookpoint(place: HookpointFindings, texts: _Texts) -> dict[str, Any]:
         "d_model": place.d_model,
         "nonlinearity": place.nonlinearity,
         "n_tokens": place.n_tokens,
-        "measures": {name: asdict(measure) for name, measure in place.evaluation.measures.items()},
+        "measures": {name: as_json(measure) for name, measure in place.evaluation.measures.items()},
         "tasks": [asdict(task) | {"name": visible(task.name)} for task in place.evaluation.tasks],
         "suites": {
             "columns": COLUMNS,

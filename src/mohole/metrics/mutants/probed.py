@@ -33,7 +33,7 @@ def _stopped_where_the_test_is_best(selection: Items, scoring: Items, k: int) ->
 
     Seen in: SAEBench probe_training.train_probe_gpu, best_test_accuracy.
     """
-    tried = [OURS.sparse_probe(selection, scoring, more) for more in range(k, k + 4)]
+    tried = [OURS.sparse_probe(selection, scoring, more) for more in range(k, k + 6)]
     return max(tried, key=lambda each: float((each.decided == scoring.positive).mean()))
 
 

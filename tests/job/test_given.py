@@ -1,16 +1,22 @@
 """Dictionaries that are there already, in the place of trained ones; and the rows of another run."""
 
+import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from typer.testing import CliRunner
 
 from mohole import load_dictionary
+from mohole.cli.app import app
 from mohole.config import Recipe, parse
 from mohole.dictionary.formats.export import export_dictionary
 from mohole.errors import ConfigError, StageError
 from mohole.evaluate import read_evaluation
-from mohole.job import plan, run, run_verb
+from mohole.job import plan, run, run_until, run_verb
 from mohole.record import read_json
+from mohole.report.comparison import Difference, comparison_text, difference, find_evaluations
 
 
 def recipe(folder: Path, **tables: object) -> Recipe:
@@ -21,15 +27,15 @@ def recipe(folder: Path, **tables: object) -> Recipe:
             "corpus": {"kind": "planted", "n_documents": 120},
             "harvest": {"hookpoints": ["resid_post.0"]},
             "train": {"n_latents": 64, "steps": 12, "batch_rows": 256, "nonlinearity": {"kind": "topk", "k": 4}},
-            "evaluate": {"max_documents": 10, "recovery": False},
+            "evaluate": {"max_documents": 10, "recovery": False, "task_prompts": 4},
             **tables,
         }
     )
 
 
-def given(folder: Path, trained: Path, path: Path, **more: str) -> Recipe:
-    tables = {"path": str(path), "hookpoint": "blocks.0.hook_resid_post", **more}
-    return recipe(folder, rows_of=str(trained), dictionary=[tables], harvest={})
+def given(folder: Path, trained: Path, path: Path, **tables: object) -> Recipe:
+    places = [{"path": str(path), "hookpoint": "blocks.0.hook_resid_post"}]
+    return recipe(folder, rows_of=str(trained), dictionary=places, harvest={}, **tables)
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +56,9 @@ def test_another_library_s_files_measure_as_the_dictionary_did_where_it_was_trai
     run_verb(asked, "evaluate")
     ours = read_evaluation(trained / "resid_post.0" / "evaluation").measures
     theirs = read_evaluation(tmp_path / "run" / "resid_post.0" / "evaluation").measures
-    assert {name: each.value for name, each in theirs.items()} == pytest.approx(
-        {name: each.value for name, each in ours.items()}, rel=1e-5, nan_ok=True
-    )
+    assert theirs.keys() == ours.keys()
+    for name, each in theirs.items():
+        assert each.value == (None if ours[name].value is None else pytest.approx(ours[name].value, rel=1e-4, abs=1e-6))
     assert not (tmp_path / "run" / "activations").exists()
 
 
@@ -92,3 +98,85 @@ def test_hookpoints_need_not_be_named_twice_and_may_not_differ(tmp_path: Path) -
     assert parse({"run": "r", "dictionary": [tables]}).harvest.hookpoints == ("resid_post.1",)
     with pytest.raises(ConfigError, match=r"harvest.hookpoints: resid_post.0, and the dictionaries .* resid_post.1"):
         recipe(tmp_path, dictionary=[tables])
+
+
+def test_a_dictionary_of_another_library_is_evaluated_by_itself_and_compared(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ours = load_dictionary(trained / "resid_post.0" / "dictionary")
+    export_dictionary(ours, tmp_path / "theirs", "saelens")
+    export_dictionary(replace(ours, W_dec=3.0 * ours.W_dec), tmp_path / "louder", "mohole")
+    options = [
+        "--store",
+        str(trained),
+        "-o",
+        "evaluate.max_documents=10",
+        "-o",
+        "evaluate.recovery=false",
+        "-o",
+        "evaluate.task_prompts=4",
+    ]
+    for name in ("theirs", "louder"):
+        result = CliRunner().invoke(app, ["evaluate", name, *options, "--hookpoint", "resid_post.0"])
+        assert result.exit_code == 0, result.output
+        assert "fvu" in result.stdout
+        assert (tmp_path / "evaluations" / name / "evaluation.html").is_file()
+    paths = ["evaluations/theirs", "evaluations/louder", str(trained)]
+    result = CliRunner().invoke(app, ["compare-dictionaries", *paths])
+    assert result.exit_code == 0, result.output
+    assert "fvu, difference" in result.stdout
+    page = (tmp_path / "comparison.html").read_text()
+    assert "Difference from " in page
+    assert page.count("<svg") >= 4
+
+
+def test_a_dictionary_differs_nothing_from_itself_and_clearly_from_a_spoilt_one(trained: Path, tmp_path: Path) -> None:
+    ours = load_dictionary(trained / "resid_post.0" / "dictionary")
+    export_dictionary(ours, tmp_path / "same", "mohole")
+    export_dictionary(replace(ours, W_dec=3.0 * ours.W_dec), tmp_path / "louder", "mohole")
+    for name in ("same", "louder"):
+        run_until(given(tmp_path / name / "run", trained, tmp_path / name), "evaluate")
+    first, same, louder = find_evaluations([trained, tmp_path / "same" / "run", tmp_path / "louder" / "run"])
+    nothing = difference(first, same, "fvu")
+    assert nothing == Difference(0.0, 0.0, 0.0)
+    worse = difference(first, louder, "fvu")
+    assert worse is not None
+    assert 0 < worse.low <= worse.value <= worse.high
+    own = louder.evaluation.measures["fvu"]
+    assert worse.high - worse.low < own.high - own.low  # in pairs, what is hard in a document cancels
+    unchanged = difference(first, louder, "l0")
+    assert unchanged == Difference(0.0, 0.0, 0.0)
+
+
+def test_of_other_documents_there_is_no_difference(trained: Path, tmp_path: Path) -> None:
+    other = given(
+        tmp_path / "run",
+        trained,
+        trained / "resid_post.0" / "dictionary",
+        evaluate={"max_documents": 5, "task_prompts": 4},
+    )
+    run_until(other, "evaluate")
+    first, second = find_evaluations([trained, tmp_path / "run"])
+    assert difference(first, second, "ce_clean") is None
+    console = Console(file=io.StringIO(), width=100)
+    console.print(comparison_text([first, second]))
+    assert "measured on other documents, seeds or settings" in " ".join(console.file.getvalue().split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["evaluate", "nowhere"], "nowhere: no artifact there, no file, and no hub id"),
+        (["evaluate", "DICTIONARY", "--model", "elsewhere"], "give one of --store RUN and --text FILE"),
+        (["evaluate", "recipe.toml", "--model", "planted"], "--model: goes with a dictionary"),
+        (["compare-dictionaries", "DICTIONARY"], "one evaluation; name another dictionary"),
+        (["compare-dictionaries", "nowhere", "DICTIONARY"], "nowhere: no evaluation there; `mohole evaluate nowhere"),
+        (["compare-dictionaries", "DICTIONARY", "DICTIONARY"], "named twice"),
+    ],
+)
+def test_what_cannot_be_measured_is_named_with_the_next_step(trained: Path, arguments: list[str], said: str) -> None:
+    place = str(trained / "resid_post.0" / "dictionary")
+    result = CliRunner().invoke(app, [argument.replace("DICTIONARY", place) for argument in arguments])
+    assert result.exit_code != 0
+    assert said in str(result.exception) + result.output

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from mohole import __version__
-from mohole.cli import checks, curves, dictionaries, stores, sweep, synthetic
+from mohole.cli import checks, curves, dictionaries, evaluations, stores, sweep, synthetic
 from mohole.config import Recipe, read_recipe
 from mohole.errors import ConfigError, MoholeError
 from mohole.visible import visible
@@ -106,7 +106,6 @@ def _stage_command(verb: Any, summary: str) -> Callable[..., None]:
 
 _STAGES = {
     "train": "Learn a dictionary for each hookpoint.",
-    "evaluate": "Measure each dictionary on held-out documents, in the model, and against the corpus's truth.",
     "catalogue": "Collect what each latent fires on.",
     "label": "Name the latents by rule, and score every name on documents the rule has not seen.",
     "steer": "Continue a prompt with and without a latent clamped.",
@@ -141,6 +140,8 @@ for _sweep_verb in (sweep.sweep, sweep.scaling):
     app.command()(_sweep_verb)
 app.command()(curves.plot)
 app.command("check-metrics")(checks.check_metrics)
+app.command()(evaluations.evaluate)
+app.command("compare-dictionaries")(evaluations.compare_dictionaries)
 app.command()(synthetic.synthesize)
 
 

@@ -39,8 +39,8 @@ from mohole.errors import ConfigError
 __all__ = [
     "L0", "L1", "BatchTopK", "Catalogue", "Corpus", "DatasetCorpus", "Evaluate", "Gated", "Given", "Harvest", "JumpReLU", "Label",
     "Machine", "Model", "Nonlinearity", "PlantedCorpus", "ReLU", "Recipe", "Report", "Shuffle", "Sparsity", "Steer", "Suite",
-    "Sweep", "Synthetic", "Table", "Tanh", "TextCorpus", "TopK", "Train", "Windows", "members", "n_bytes", "parse", "read_recipe",
-    "settings",
+    "Sweep", "Synthetic", "Table", "Tanh", "TextCorpus", "TopK", "Train", "Windows", "from_tables", "members", "n_bytes", "parse",
+    "read_recipe", "settings",
 ]  # fmt: skip
 
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?) ?(?:([kMGT])(i?))?B")
@@ -350,6 +350,15 @@ def read_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start}); a recipe is a TOML file") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    return from_tables(tables, overrides)
+
+
+def from_tables(tables: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """Plain tables with overrides such as `train.nonlinearity.k=32`, checked.
+
+    Raises:
+        ConfigError: a key or value cannot be meant.
+    """
     for override in overrides:
         _leave_kind(tables, override)
     for override in overrides:

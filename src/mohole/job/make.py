@@ -12,7 +12,7 @@ from mohole import artifact
 from mohole.config import Recipe
 from mohole.errors import StageError
 from mohole.execute import Cores, Kind, Task, open_executor, share_cores
-from mohole.job.plan import Plan, Stage, Verb, plan
+from mohole.job.plan import VERBS, Plan, Stage, Verb, plan
 from mohole.record import Recorder
 from mohole.storage import open_storage
 from mohole.store.listing import BULK
@@ -61,6 +61,17 @@ def run_verb(recipe: Recipe, verb: Verb, *, replace: bool = False, say: Say = pr
             f"{verb}: not for a {recipe.train.learns.kind} yet; its dictionary is what `mohole train` leaves"
         )
     return _make(whole, chosen, replace, say)
+
+
+def run_until(recipe: Recipe, verb: Verb, *, replace: bool = False, say: Say = print_line) -> list[str]:
+    """Make what a stage is made from, where it is missing, and its artifacts.
+
+    Raises:
+        StageError: as `run`.
+    """
+    whole = plan(recipe)
+    last = VERBS.index(verb)
+    return _make(whole, [stage for stage in whole.stages if VERBS.index(stage.verb) <= last], replace, say)
 
 
 def _make(whole: Plan, stages: Sequence[Stage], replace: bool, say: Say) -> list[str]:

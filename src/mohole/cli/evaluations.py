@@ -1,0 +1,125 @@
+"""The verbs that measure dictionaries: evaluate (of a recipe, or any dictionary by itself) and compare-dictionaries."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mohole.config import Recipe, from_tables, read_recipe
+from mohole.errors import ConfigError
+
+Page = Annotated[Path | None, typer.Option("--page", metavar="FILE", help="Where the page goes.")]
+
+
+def evaluate(
+    what: Annotated[
+        str, typer.Argument(metavar="RECIPE|DICTIONARY", help="A .toml recipe; or a dictionary of any library.")
+    ],
+    model: Annotated[str | None, typer.Option(help="Of a dictionary: its language model, a folder or hub id.")] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Measure on the text and rows of this run, which was made by a recipe."),
+    ] = None,
+    text: Annotated[
+        Path | None, typer.Option(help="Measure on this text (a file or folder); rows are made first.")
+    ] = None,
+    hookpoint: Annotated[
+        str | None, typer.Option(help="Where the dictionary belongs, if its files do not say.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where artifacts and page go.")] = None,
+    override: Annotated[
+        list[str], typer.Option("-o", "--override", metavar="KEY=VALUE", help="Change one value; repeatable.")
+    ] = [],  # noqa: B006
+    replace: Annotated[bool, typer.Option("--replace", help="Make artifacts again that were made otherwise.")] = False,
+    allow_download: Annotated[
+        bool, typer.Option("--allow-download", help="Fetch what is not in the hub's cache.")
+    ] = False,
+) -> None:
+    """Measure dictionaries on held-out documents, in the model, and against the text's truth: JSON, a page, a table."""
+    from rich.console import Console
+
+    from mohole import job
+    from mohole.report.comparison import comparison_text, find_evaluations, write_comparison
+
+    if what.endswith(".toml"):
+        if given := [
+            name for name, value in (("--model", model), ("--store", store), ("--text", text)) if value is not None
+        ]:
+            raise ConfigError(
+                f"{given[0]}: goes with a dictionary; a recipe says it in its own tables (-o model.path=...)"
+            )
+        settings, made = read_recipe(what, override), None
+        made = job.run_verb(settings, "evaluate", replace=replace, say=_say)
+    else:
+        settings = _alone(what, model, store, text, hookpoint, out, override, allow_download)
+        made = job.run_until(settings, "evaluate", replace=replace, say=_say)
+    if not made:
+        typer.echo("evaluate: there already, made from the same settings; nothing to do")
+    found = find_evaluations([stage.out for stage in job.plan(settings).stages if stage.verb == "evaluate"])
+    page = Path(settings.run) / "evaluation.html"
+    write_comparison(page, found)
+    Console().print(comparison_text(found))
+    typer.echo(f"page: {page}")
+
+
+def compare_dictionaries(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH PATH...", help="Evaluations, dictionaries that were evaluated, or runs."),
+    ],
+    page: Page = None,
+) -> None:
+    """Evaluated dictionaries side by side: differences from the first with paired intervals, and the frontier as a page."""
+    from rich.console import Console
+
+    from mohole.report.comparison import comparison_text, find_evaluations, write_comparison
+
+    found = find_evaluations(paths)
+    if len(found) < 2:
+        raise ConfigError(f"{paths[0]}: one evaluation; name another dictionary to compare it with")
+    Console().print(comparison_text(found))
+    place = page or Path("comparison.html")
+    write_comparison(place, found)
+    typer.echo(f"page: {place}")
+
+
+def _alone(
+    what: str,
+    model: str | None,
+    store: Path | None,
+    text: Path | None,
+    hookpoint: str | None,
+    out: Path | None,
+    overrides: list[str],
+    allow_download: bool,
+) -> Recipe:
+    """The recipe that measures one dictionary that is there already.
+
+    Raises:
+        ConfigError: nothing to measure on, or no hookpoint.
+    """
+    from mohole.dictionary.formats.imported import UNNAMED
+    from mohole.dictionary.formats.load import import_dictionary
+
+    found = import_dictionary(what, hookpoint=hookpoint, allow_download=allow_download).dictionary
+    place = hookpoint or getattr(found, "hookpoint", UNNAMED)
+    if place == UNNAMED:
+        raise ConfigError(f"{what}: its files do not say where it belongs; --hookpoint resid_post.6")
+    tables: dict[str, Any] = {
+        "run": str(out or Path("evaluations") / Path(what).name),
+        "dictionary": [{"path": what, "hookpoint": place, "allow_download": allow_download}],
+    }
+    if model is not None:
+        tables["model"] = {"path": model, "allow_download": allow_download}
+    if (store is None) == (text is None) and (store is not None or model not in (None, "planted")):
+        raise ConfigError(f"{what}: give one of --store RUN and --text FILE, to say what it is measured on")
+    if store is not None:
+        tables["rows_of"] = str(store)
+    elif text is not None:
+        # Nobody knows what it was trained on: half of the documents choose what has to be chosen, half are measured on.
+        tables |= {"corpus": {"kind": "text", "path": str(text)}, "windows": {"held_out": 0.5}}
+    return from_tables(tables, overrides)
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)

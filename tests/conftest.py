@@ -14,6 +14,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the netw
 import hypothesis
 import jaxtyping
 import torch
+from tests import checks
 
 if not torch.cuda.is_available():
     # Without a device Triton's programs run in its interpreter. It asks once, when it is imported: so here, before anyone does.
@@ -38,7 +39,7 @@ def _checked_modules() -> list[str]:
     return sorted({".".join(file.parts) for file in files if file.name != "__init__"} - _WORD_BY_WORD)
 
 
-jaxtyping.install_import_hook(_checked_modules(), "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+checks.install(_checked_modules())
 
 BUCKET = "mohole-tests"
 """The one bucket of `s3_server`."""

@@ -25,11 +25,11 @@ def small(folder: Path, **tables: object) -> Recipe:
     return parse(
         {
             "run": str(folder),
-            "machine": {"processes": 2, "threads": 1},
+            "machine": {"processes": 1, "threads": 1},  # each of several would import torch and all for 5 seconds
             "corpus": {"kind": "planted", "n_documents": 400},
             "harvest": {"hookpoints": ["resid_post.0", "blocks.1.hook_resid_post"]},
             "train": {"n_latents": 128, "steps": 60, "batch_rows": 512, "nonlinearity": {"kind": "topk", "k": 8}},
-            "evaluate": {"max_documents": 20},
+            "evaluate": {"max_documents": 20, "task_prompts": 10, "min_positives": 40},
             "steer": {"clamp": {"hookpoint": "resid_post.1", "latent": 3}, "max_new_tokens": 8},
             **tables,
         }
@@ -38,10 +38,18 @@ def small(folder: Path, **tables: object) -> Recipe:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its two dictionaries are made side by side; what tests make of it, in this process."""
     folder = tmp_path_factory.mktemp("job") / "run"
-    made = run(small(folder))
+    made = run(small(folder, machine={"processes": 2, "threads": 1}))
     assert len(made) == 2 + 2 * 4 + 1
     return folder
+
+
+@pytest.fixture
+def few_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where steering looks for its latent: one that is tried goes on with all the prompts, which takes a second."""
+    for number in ("_LABELLED", "_CANDIDATES"):
+        monkeypatch.setattr(f"mohole.job.steering.{number}", 3)
 
 
 def digests(recipe: Recipe) -> dict[str, str]:
@@ -55,7 +63,7 @@ def test_a_second_run_does_nothing(finished: Path) -> None:
 
 
 def test_the_same_recipe_gives_the_same_bytes_with_one_process_or_two(finished: Path, tmp_path: Path) -> None:
-    again = small(tmp_path / "run", machine={"processes": 1, "threads": 1})
+    again = small(tmp_path / "run")
     run(again)
     assert digests(again) == digests(small(finished))
 
@@ -127,7 +135,7 @@ def test_a_changed_text_is_another_corpus(tmp_path: Path) -> None:
     ],
 )
 def test_a_latent_that_the_recipe_leaves_open_is_chosen_on_prompts_that_are_not_shown(
-    finished: Path, tmp_path: Path, clamp: dict[str, str] | None, tried: str
+    finished: Path, tmp_path: Path, few_tried: None, clamp: dict[str, str] | None, tried: str
 ) -> None:
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
@@ -135,6 +143,7 @@ def test_a_latent_that_the_recipe_leaves_open_is_chosen_on_prompts_that_are_not_
     run_verb(small(folder, steer=steer), "steer", replace=True)
     shown = read_steering(folder / "steering")
     assert tried in shown.chosen_by
+    assert "of 3 latents" in shown.chosen_by
     assert "of 8 other prompts" in shown.chosen_by
     assert len(shown.generations) == 4
     assert shown.times_max == 1.0
@@ -164,7 +173,7 @@ def test_the_same_text_elsewhere_is_the_same_corpus(tmp_path: Path) -> None:
         text.parent.mkdir()
         text.write_text(words)
         recipe = small(tmp_path / place / "run", corpus={"kind": "text", "path": str(text)}, windows={"held_out": 0.3})
-        run_verb(recipe, "harvest")
+        run_verb(recipe, "corpus")
         digests.append(artifact.open_artifact(Path(recipe.run) / "corpus").digest)
     assert digests[0] == digests[1]
 
@@ -248,7 +257,7 @@ def test_a_stage_refuses_another_model_than_the_one_whose_activations_it_works_o
         run_verb(small(folder, model={"path": str(model)}), verb, replace=True)
 
 
-def test_a_text_without_one_good_label_still_gets_its_steering(finished: Path, tmp_path: Path) -> None:
+def test_a_text_without_one_good_label_still_gets_its_steering(finished: Path, tmp_path: Path, few_tried: None) -> None:
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     unnamed = small(folder, label={"min_firings": 1_000_000}, steer={"max_new_tokens": 3})

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from mohole.evaluate import evaluate, read_evaluation, read_recovery
 from mohole.evaluate.guards import numbers_out_of_range
 from mohole.evaluate.results import TaskResult
 from mohole.metrics import fvu
+from mohole.metrics.measure import as_json
 from mohole.model import LanguageModel
 from mohole.record import plain
 from mohole.store import Store
@@ -52,7 +53,7 @@ def done(
 def test_the_files_are_read_back_as_they_were_written(done: Path) -> None:
     for result, name in ((read_evaluation(done), "evaluation.json"), (read_recovery(done), "recovery.json")):
         assert result is not None
-        assert plain(asdict(result)) == json.loads((done / name).read_text())
+        assert plain(as_json(result)) == json.loads((done / name).read_text())
 
 
 def test_row_measures_agree_with_the_definitions(

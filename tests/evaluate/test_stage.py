@@ -17,7 +17,10 @@ from mohole.evaluate import evaluate, read_evaluation, read_recovery
 from mohole.evaluate.guards import numbers_out_of_range
 from mohole.evaluate.results import TaskResult
 from mohole.metrics import fvu
+from mohole.metrics.definitions import OURS
+from mohole.metrics.known_answers import seen
 from mohole.metrics.measure import as_json
+from mohole.metrics.stamp import stamp
 from mohole.model import LanguageModel
 from mohole.record import plain
 from mohole.store import Store
@@ -213,3 +216,21 @@ def test_a_dictionary_of_another_model_is_seen(
     wrong = replace(identity, b_dec=torch.full((32,), 20.0), nonlinearity=config.TopK(k=1))
     evaluate(folder, model, wrong, world, store, config.Evaluate(max_documents=5, recovery=False), seed=0)
     assert "worse than predicting the mean row" in " ".join(each.sentence for each in read_evaluation(folder).warnings)
+
+
+def test_the_definitions_it_was_measured_by_are_named_and_right(done: Path) -> None:
+    checked = read_evaluation(done).checked
+    assert checked == stamp()
+    assert checked.n_answers > 500
+    assert checked.wrong == ()
+
+
+def test_a_wrong_definition_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = replace(OURS, wilson=lambda successes, n: (0.0, 0.001))
+    monkeypatch.setattr(seen, "OURS", wrong)
+    stamp.cache_clear()
+    try:
+        said = stamp().wrong
+    finally:
+        stamp.cache_clear()
+    assert any(sentence.startswith("intervals_cover_what_they_say: samples of 100") for sentence in said)

@@ -41,6 +41,7 @@ from mohole.evaluate.results import (
 from mohole.harvest.slice import documents_of
 from mohole.interpret.labels import FACTS_FILE, LABELS_FILE, Label, write_labels
 from mohole.metrics import DensityHistogram, Masks, Measure
+from mohole.metrics.stamp import Stamp
 from mohole.record import Recorder, write_json
 from mohole.store import Store, write_store
 
@@ -228,6 +229,7 @@ def _evaluation(hookpoint: str, n_latents: int, number: int) -> Evaluation:
         density=density,
         dark_matter=DarkMatter(3000, classes, (DenseLatent(5, 0.4, 0.9),)),
         warnings=(Caution("dead", f"37 of {n_latents} latents fired in none of 100000 held-out rows."),),
+        checked=Stamp("0123456789abcdef", 660, ()),
     )
 
 

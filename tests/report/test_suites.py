@@ -6,6 +6,7 @@ from rich.console import Console
 
 from mohole.evaluate.results import DarkMatter, Evaluation, Rated, SuiteResult
 from mohole.metrics import DensityHistogram, Masks, Measure
+from mohole.metrics.stamp import Stamp
 from mohole.report.suites import NOTE, suite_rows, suite_tables
 from mohole.report.terminal import plain_table
 
@@ -36,7 +37,8 @@ def test_names_from_a_corpus_are_harmless_and_lines_fit() -> None:
     nothing = DensityHistogram((-1.0, 0.0), (1,), 0, 1)
     evaluation = Evaluation(
         hookpoint="resid_post.1", kind="sae", reads=("resid_post.1",), writes=("resid_post.1",), n_latents=10, measures={},
-        tasks=(), density=nothing, dark_matter=DarkMatter(0, (), ()), warnings=(), suites=(suite("evil\x1b[31m: 1 latent"),),
+        tasks=(), density=nothing, dark_matter=DarkMatter(0, (), ()), warnings=(), checked=Stamp("0", 1, ()),
+        suites=(suite("evil\x1b[31m: 1 latent"),),
     )  # fmt: skip
     out = io.StringIO()
     console = Console(file=out, width=80)

@@ -12,6 +12,7 @@ from mohole.config import Suite
 from mohole.errors import ArtifactError
 from mohole.metrics import DensityHistogram, Masks, Measure
 from mohole.metrics.measure import as_json
+from mohole.metrics.stamp import Stamp
 from mohole.record import write_json
 from mohole.tensors import open_tensors, write_tensors
 
@@ -126,6 +127,8 @@ class Evaluation:
     dark_matter: DarkMatter
     warnings: tuple[Caution, ...]
     """Numbers that should not be what they are. Empty is good."""
+    checked: Stamp
+    """By which definitions it was measured, and that they gave every known answer."""
     suites: tuple[SuiteResult, ...] = ()
     """Those asked for by `evaluate.suites`."""
 

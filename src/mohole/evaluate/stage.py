@@ -21,7 +21,8 @@
                     where share_of_error and fvu are measures
     warnings       [{name, sentence}]: fvu_above_one, fvu_near_one, fvu_undefined, recovered_above_one, recovered_below_zero,
                     recovered_undefined, dead, dense, biased, dropped, task_lost, few_rows, mean_leakage,
-                    codes_depend_on_batch, better_elsewhere, better_scaled, better_otherwise
+                    codes_depend_on_batch, better_elsewhere, better_scaled, better_otherwise, definition_wrong
+    checked        {definitions: checksum of the sources of the metrics, n_answers, wrong: [sentence]}
     suites         [{suite, rated: [{name, measures: {dictionary, random, neurons, pca, probe: as above}}], left_out: [sentence]}]
 
 `replicates.safetensors`: for each measure with an interval, by its name, float64 [replicate]: its value in each resampling of the
@@ -60,7 +61,7 @@ from mohole.errors import StageError
 from mohole.evaluate.dark_matter import measure_dark_matter
 from mohole.evaluate.guards import numbers_out_of_range, probe, require_rows_of, unexplained
 from mohole.evaluate.recovery import measure_recovery
-from mohole.evaluate.results import RECOVERY_FILE, Evaluation, SuiteResult, write_evaluation
+from mohole.evaluate.results import RECOVERY_FILE, Caution, Evaluation, SuiteResult, write_evaluation
 from mohole.evaluate.rows import Rows, choose_rows, measure_rows
 from mohole.evaluate.splice import measure_splice
 from mohole.evaluate.standin import stand_in
@@ -68,6 +69,7 @@ from mohole.evaluate.tasks import measure_tasks
 from mohole.evaluate.truth import Marks, Truth
 from mohole.evaluate.weights import measure_weights
 from mohole.metrics.measure import as_json
+from mohole.metrics.stamp import stamp
 from mohole.model import LanguageModel
 from mohole.record import write_json
 from mohole.store import Store
@@ -109,6 +111,7 @@ def evaluate(
         *numbers_out_of_range(measures, done, spliced.n_latents),
         *unexplained(measures, dark_matter),
         *probe(store, rows, spliced),
+        *(Caution("definition_wrong", f"A known answer is not given: {wrong}.") for wrong in stamp().wrong),
     )
     suites: tuple[SuiteResult, ...] = ()
     if settings.suites:
@@ -132,6 +135,7 @@ def evaluate(
         density=quality.firing.histogram(),
         dark_matter=dark_matter,
         warnings=warnings,
+        checked=stamp(),
         suites=suites,
     )
     write_evaluation(out, evaluation)

@@ -152,9 +152,15 @@ def _open(place: Path, name: str) -> Evaluated:
 def _notes(found: Sequence[Evaluated]) -> list[str]:
     measures = found[0].evaluation.measures
     counted, scored = measures["fvu"], measures["ce_clean"]
+    stamps = {each.evaluation.checked.definitions: each.evaluation.checked for each in found}
     notes = [
         f"In brackets 95 % over resampled documents. fvu, l0, dead: {counted.n:,} rows of {counted.n_documents:,} documents; "
         f"ce, kl: {scored.n:,} pairs of tokens. ce_recovered saturates: read excess_ce (nats per token) beside it."
+    ]
+    notes += [
+        f"Measured by definitions {digest[:8]}, which give {checked.n_answers - len(checked.wrong)} of {checked.n_answers} "
+        "known answers."
+        for digest, checked in stamps.items()
     ]
     if len(found) > 1:
         alone = [each.name for each in found[1:] if each.documents != found[0].documents]

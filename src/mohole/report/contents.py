@@ -136,6 +136,11 @@ def _evaluation(evaluation: Evaluation) -> RenderableType:
     if evaluation.suites:
         parts.append(suite_tables(evaluation, plain_table("Supervised and causal measurements")))
     parts.append(_dark_matter(evaluation))
+    checked = evaluation.checked
+    right = checked.n_answers - len(checked.wrong)
+    parts.append(
+        Text(f"definitions {checked.definitions[:8]}: {right} of {checked.n_answers} known answers right", "dim")
+    )
     parts += [
         Text.assemble((f"{warning.name}: ", "bold"), visible(warning.sentence)) for warning in evaluation.warnings
     ]

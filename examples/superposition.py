@@ -2,7 +2,7 @@
 
     python examples/superposition.py [OUT.svg]
 
-A toy model squeezes n features into m < n dimensions and rebuilds them: x' = relu(W^T W x + b), with loss sum_i I_i (x_i - x'_i)^2.
+A toy model squeezes n features into m < n dimensions and rebuilds them: x' = relu(W^T W x + b), loss sum_i I_i (x_i - x'_i)^2.
 Features are uniform in [0, 1] where they are present, with chance `density` each. Source: Elhage et al. 2022, "Toy models of
 superposition" (arXiv 2209.10652). Dense features are kept m at a time, the most important ones, each with a dimension of its own.
 Sparse ones are kept many more than m, and get in each other's way. A dictionary trained on the m hidden numbers finds them again.
@@ -162,7 +162,8 @@ def main(out: Path) -> None:
     for density, n in zip(densities, counts, strict=True):
         sys.stdout.write(f"density {density:<5} {n:>3} of 40 features kept in 10 dimensions\n")
     sys.stdout.write(
-        f"dictionary trained on the hidden numbers at density {densities[-2]}: finds {own:.0%} of the kept features, MCC {matched:.3f}\n"
+        f"a dictionary trained on the hidden numbers at density {densities[-2]} finds {own:.0%} of the features kept, "
+        f"MCC {matched:.3f}\n"
     )
     points = tuple(
         (density, float(n), f"density {density}: {n} features") for density, n in zip(densities, counts, strict=True)

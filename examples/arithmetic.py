@@ -4,8 +4,8 @@
 
 Words of the built-in world have a concept and a language, and the truth of the corpus says which. The vector of a pair is the
 mean row of its tokens, less the mean of all pairs. A sum is right where the nearest of all pairs by cosine, but for the three
-that went in, is the fourth. Two nulls: the nearest to the first vector alone (nothing added; most "analogies" are won by it: Rogers et
-al. 2017), and the sum with the difference of two pairs drawn at random.
+that went in, is the fourth. Two nulls: the nearest to the first vector alone (nothing added; most "analogies" are won by it:
+Rogers et al. 2017), and the sum with the difference of two pairs drawn at random.
 """
 
 import sys

@@ -3,9 +3,10 @@
     python examples/recovery_curve.py [OUT.svg]
 
 n random unit directions in m dimensions; k of them are active with magnitudes from 1 to 2. The dictionary is the true one, so
-that nothing is lost in training: what is asked is whether a code can be read. The encoder reads each feature by one product and
-keeps the k largest (TopK). Orthogonal matching pursuit (OMP; Tropp & Gilbert 2007) explains one feature away after the other.
-Theory: a number of dimensions proportional to k log(n / k) is enough and needed (Donoho 2006; Candes & Tao 2006), with OMP near 2 k log n.
+that nothing is lost in training: what is asked is whether a code can be read. The encoder reads each feature by one product
+and keeps the k largest (TopK). Orthogonal matching pursuit (OMP; Tropp & Gilbert 2007) explains one feature away after the
+other. Theory: a number of dimensions proportional to k log(n / k) is enough and needed (Donoho 2006; Candes & Tao 2006), with
+OMP near 2 k log n.
 """
 
 import sys

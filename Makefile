@@ -20,8 +20,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 check: setup
-	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 

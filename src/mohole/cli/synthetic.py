@@ -20,13 +20,14 @@ def synthesize(
 ) -> None:
     """Make rows of known features, learn a dictionary from them, and score it against the truth. Writes RUN/synthetic."""
     settings = read_recipe(recipe, override)
-    from mohole.job.synthetic import run_synthetic
+    from mohole.job.synthetic import FOLDER, run_synthetic
 
-    for name, measure in run_synthetic(settings, replace=replace, say=_say).items():
-        interval = "" if measure.low is None else f"  {measure.low:.4f} to {measure.high:.4f}"
-        typer.echo(
-            f"{name:<12}{'-' if measure.value is None else f'{measure.value:.4f}':>10}  {measure.unit}{interval}"
-        )
+    run_synthetic(settings, replace=replace, say=_say)
+    from rich.console import Console
+
+    from mohole.report import print_contents
+
+    print_contents(Path(settings.run) / FOLDER / "scores", Console())
 
 
 def _say(line: str) -> None:

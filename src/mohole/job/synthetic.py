@@ -6,8 +6,6 @@ RUN/synthetic/rows  ->  RUN/synthetic/dictionary  ->  RUN/synthetic/scores
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from mohole import artifact
 from mohole.artifact import Inputs
 from mohole.config import Recipe, n_bytes
@@ -18,7 +16,6 @@ from mohole.metrics.measure import as_json
 from mohole.record import write_json
 
 FOLDER = "synthetic"
-SCORES_FILE = "scores.json"
 _VERSION = 1
 
 
@@ -30,7 +27,7 @@ def run_synthetic(recipe: Recipe, *, replace: bool = False, say: Say = print_lin
     """
     from mohole.store import Store
     from mohole.store.stream import Stream
-    from mohole.synthetic import SyntheticWorld, score, write_rows
+    from mohole.synthetic import SCORES_FILE, SyntheticWorld, read_scores, score, write_rows
     from mohole.train import train
 
     run, seed, settings = Path(recipe.run) / FOLDER, recipe.seed, recipe.synthetic
@@ -52,7 +49,7 @@ def run_synthetic(recipe: Recipe, *, replace: bool = False, say: Say = print_lin
         with artifact.create(scores, inputs, replace=replace) as out:
             found = score(world, open_sae(dictionary), n_rows=settings.scored_rows, seed=seed)
             write_json(out / SCORES_FILE, {name: as_json(measure) for name, measure in found.items()})
-    return TypeAdapter(dict[str, Measure]).validate_json((scores / SCORES_FILE).read_bytes())
+    return read_scores(scores)
 
 
 def _after(parent: Path, kind: str, config: dict[str, Any], seed: int) -> Inputs:

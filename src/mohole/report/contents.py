@@ -1,6 +1,7 @@
 """What one artifact holds, in a terminal: its figures, labels, features or texts. Where it came from is `mohole show`'s part."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import assert_never
 
@@ -16,6 +17,7 @@ from mohole.dictionary.files import open_dictionary
 from mohole.errors import ArtifactError, ConfigError
 from mohole.evaluate.results import Evaluation, read_evaluation
 from mohole.interpret import Label, Labels, Status
+from mohole.metrics import Measure
 from mohole.record import read_record
 from mohole.report.findings import FeatureCard
 from mohole.report.read import read_card
@@ -23,6 +25,7 @@ from mohole.report.suites import suite_tables
 from mohole.report.sweeps import sweep_text
 from mohole.report.terminal import WIDEST, needs_marks, plain_table, share, snippet_line, steering_table
 from mohole.store import Store
+from mohole.synthetic import read_scores
 from mohole.train.table import TABLE_FILE, SweepTable
 from mohole.visible import visible
 
@@ -43,25 +46,41 @@ def print_contents(path: Path, console: Console, latent: int | None = None) -> N
             f"{path}: holds {kind}; a latent's number goes with a catalogue: mohole show CATALOGUE LATENT"
         )
     width = min(console.width, WIDEST)
+    console.print(_contents(path, kind, latent, width, marks=needs_marks(console)), width=width)
+
+
+def _contents(path: Path, kind: str, latent: int | None, width: int, *, marks: bool) -> RenderableType:
     match kind:
         case "corpus":
-            console.print(_corpus(Corpus.open(path)), width=width)
+            return _corpus(Corpus.open(path))
         case "activations" | "shuffled":
-            console.print(_store(Store.open(path)), width=width)
+            return _store(Store.open(path))
         case "dictionary":
-            console.print(_dictionary(path), width=width)
+            return _dictionary(path)
         case "evaluation":
-            console.print(_evaluation(read_evaluation(path)), width=width)
+            return _evaluation(read_evaluation(path))
         case "catalogue":
-            console.print(_catalogue(path, latent, width, marks=needs_marks(console)), width=width)
+            return _catalogue(path, latent, width, marks=marks)
         case "labels":
-            console.print(_labels(Labels.open(path)), width=width)
+            return _labels(Labels.open(path))
         case "steering":
-            console.print(steering_table(read_steering(path)), width=width)
+            return steering_table(read_steering(path))
         case "sweep":
-            console.print(sweep_text(SweepTable.read(path / TABLE_FILE)), width=width)
+            return sweep_text(SweepTable.read(path / TABLE_FILE))
+        case "scores":
+            return _known_features(read_scores(path))
         case _:
             raise ArtifactError(f"{path}: holds {kind!r}, which this mohole does not know; use the one that made it")
+
+
+def _known_features(scores: Mapping[str, Measure]) -> RenderableType:
+    table = plain_table("Against the features that the rows were made of")
+    for head in ("score", "value", "95 %", "unit"):
+        table.add_column(head, justify="right" if head in ("value", "95 %") else "left", no_wrap=True)
+    for name, measure in scores.items():
+        bounds = "" if measure.low is None else f"{measure.low:.4f} to {measure.high:.4f}"
+        table.add_row(name, "-" if measure.value is None else f"{measure.value:.4f}", bounds, measure.unit)
+    return table
 
 
 def _corpus(corpus: Corpus) -> RenderableType:

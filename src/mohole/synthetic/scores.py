@@ -1,10 +1,14 @@
 """A dictionary held against the features that the rows were made of: one value for each score, with n and definition."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from mohole.dictionary import SparseAutoencoder
+from mohole.errors import ArtifactError
 from mohole.metrics import DocumentSums, Masks, Measure, Reconstruction, measured
 from mohole.metrics.known_features import Detection, Pairs, cosines, detection, found, mcc, own_latents, uniqueness
 from mohole.progress import track
@@ -13,6 +17,7 @@ from mohole.synthetic.world import SyntheticWorld
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 
+SCORES_FILE = "scores.json"
 FIRST_SCORED = 1 << 40
 """Rows from this id on are scored: no store holds them, so none was trained on."""
 _BATCH = 512
@@ -49,6 +54,21 @@ def score(world: SyntheticWorld, dictionary: SparseAutoencoder, *, n_rows: int, 
         measure.name: measure
         for measure in (*_of_rows(sums, rebuilt, n_rows, seed), *_of_latents(cosine, counts, n_rows))
     }
+
+
+def read_scores(path: Path | str) -> dict[str, Measure]:
+    """The scores in a finished folder of them, by name.
+
+    Raises:
+        ArtifactError: missing or damaged.
+    """
+    file = Path(path) / SCORES_FILE
+    try:
+        return TypeAdapter(dict[str, Measure]).validate_json(file.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        raise ArtifactError(
+            f"{file}: missing or damaged; delete its folder, and `mohole synthesize RECIPE` makes it again"
+        ) from None
 
 
 def _of_rows(sums: DocumentSums, rebuilt: Reconstruction, n_rows: int, seed: int) -> list[Measure]:

@@ -90,7 +90,7 @@ def test_a_missing_stage_alone_is_made(finished: Path, tmp_path: Path) -> None:
 
 
 def test_a_stage_without_its_parents_says_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"corpus: no artifact there"):
+    with pytest.raises(ArtifactError, match=r"activations: no artifact there; `mohole harvest RECIPE` makes it"):
         run_verb(small(tmp_path / "run"), "train")
 
 

@@ -14,7 +14,7 @@ from mohole import artifact
 from mohole.config import BatchTopK, JumpReLU, Recipe, TopK, Train, members, parse
 from mohole.config.train import CrossLayerOf, TranscoderOf
 from mohole.dictionary.files import read
-from mohole.errors import ConfigError, NumericsError
+from mohole.errors import ArtifactError, ConfigError, NumericsError
 from mohole.metrics import fvu
 from mohole.record import read_record
 from mohole.train import train
@@ -150,11 +150,11 @@ def test_a_finished_member_that_is_damaged_is_named(tmp_path: Path, damage: str)
     before = file.read_bytes()
     file.write_bytes(change(before))
     assert file.read_bytes() != before
-    with pytest.raises(artifact.ArtifactError, match=rf"narrow/{name}: .*; delete .*narrow to train this member again"):
+    with pytest.raises(ArtifactError, match=rf"narrow/{name}: .*; delete .*narrow to train this member again"):
         swept(tmp_path / "killed", Rows())
     file.unlink()
     if name != "result.json":  # without that, it is not finished
-        with pytest.raises(artifact.ArtifactError, match=rf"narrow/{name}: missing"):
+        with pytest.raises(ArtifactError, match=rf"narrow/{name}: missing"):
             swept(tmp_path / "killed", Rows())
     shutil.rmtree(draft / "narrow")
     assert swept(tmp_path / "killed", Rows()) == files(tmp_path / "whole")
@@ -280,7 +280,5 @@ def test_a_damaged_table_is_named(tmp_path: Path) -> None:
     raw = json.loads(file.read_text())
     raw["members"][0]["speed"] = 3
     file.write_text(json.dumps(raw))
-    with pytest.raises(
-        artifact.ArtifactError, match=r"table.json: not a sweep's table of this version .*speed.*; sweep again"
-    ):
+    with pytest.raises(ArtifactError, match=r"table.json: not a sweep's table of this version .*speed.*; sweep again"):
         SweepTable.read(file)

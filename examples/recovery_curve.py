@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mohole.train.chart import SMALL, Series, plot, write_drawing
 from torch import Tensor
 
 from mohole.config import TopK
 from mohole.dictionary import SparseAutoencoder
+from mohole.drawing import SMALL, Series, plot, write_drawing
 
 
 def problem(n: int, m: int, k: int, n_rows: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,13 +15,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from mohole.train.chart import SMALL, Figure, Series, plot, write_drawing
 from torch import Tensor
 
 from mohole import artifact
 from mohole.config import TopK, Train
 from mohole.dictionary.files import open_sae
-from mohole.metrics.matching import cosines, mcc, own_latents
+from mohole.drawing import SMALL, Figure, Series, plot, write_drawing
+from mohole.metrics.known_features import cosines, mcc, own_latents
 from mohole.store import Store, write_store
 from mohole.store.order import Documents
 from mohole.store.stream import Stream

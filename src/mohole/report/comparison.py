@@ -221,7 +221,8 @@ def _point(each: Evaluated, name: str) -> tuple[tuple[float, float, str], ...]:
     l0, lost = measures["l0"].value, measures[name].value
     if l0 is None or lost is None:
         return ()
-    return ((l0, lost, f"{each.name}: L0 {l0:.4g}, {name} {_number(measures[name])}"),)
+    # To four digits: of dictionaries that all keep k latents, an axis would show nothing but rounding.
+    return ((float(f"{l0:.4g}"), lost, f"{each.name}: L0 {l0:.4g}, {name} {_number(measures[name])}"),)
 
 
 def _densities(found: Sequence[Evaluated]) -> Figure:

@@ -13,6 +13,7 @@ import typer
 
 from mohole import __version__
 from mohole.cli import checks, curves, dictionaries, evaluations, stores, sweep, synthetic
+from mohole.cli.options import Overrides, RecipePath, Replace, tell
 from mohole.config import Recipe, read_recipe
 from mohole.errors import ConfigError, MoholeError
 from mohole.visible import visible
@@ -25,12 +26,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML recipe; recipes/ has some.")]
-Overrides = Annotated[
-    list[str], typer.Option("-o", "--override", metavar="KEY=VALUE", help="Change one value of the recipe; repeatable.")
-]
-Replace = Annotated[bool, typer.Option("--replace", help="Make artifacts again that were made with other settings.")]
 
 
 def _print_version(wanted: bool) -> bool:
@@ -56,7 +51,7 @@ def run(recipe: RecipePath, override: Overrides = [], replace: Replace = False) 
     from mohole import job
 
     settings = read_recipe(recipe, override)
-    made = job.run(settings, replace=replace, say=_say)
+    made = job.run(settings, replace=replace, say=tell)
     if settings.train.learns.kind != "sae":
         typer.echo(
             f"{settings.run}: {', '.join(made) or 'nothing to do'}; pages and labels are for sparse autoencoders so far"
@@ -81,17 +76,12 @@ def run(recipe: RecipePath, override: Overrides = [], replace: Replace = False) 
     typer.echo(f"\nreport: {page}")
 
 
-def _say(line: str) -> None:
-    """Progress of the job goes to standard error: standard output holds findings."""
-    typer.echo(line, err=True)
-
-
 def _stage_command(verb: Any, summary: str) -> Callable[..., None]:
     def command(recipe: RecipePath, override: Overrides = [], replace: Replace = False) -> None:  # noqa: B006
         from mohole import job
 
         settings: Recipe = read_recipe(recipe, override)
-        if not job.run_verb(settings, verb, replace=replace, say=_say):
+        if not job.run_verb(settings, verb, replace=replace, say=tell):
             typer.echo(f"{verb}: there already, made from the same settings; nothing to do")
         if verb == "steer":
             from rich.console import Console
@@ -125,7 +115,7 @@ def harvest(
 
     extra = [f"machine.executor={executor}"] if executor else []
     extra += [f"machine.address={address}"] if address else []
-    if not job.run_verb(read_recipe(recipe, [*override, *extra]), "harvest", replace=replace, say=_say):
+    if not job.run_verb(read_recipe(recipe, [*override, *extra]), "harvest", replace=replace, say=tell):
         typer.echo("harvest: there already, made from the same settings; nothing to do")
 
 

@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 import typer
 
+from mohole.cli.options import Download
 from mohole.errors import ConfigError
 from mohole.visible import visible
 
 Library = Literal["mohole", "saelens", "sparsify", "dictionary-learning", "circuit-tracer"]
 To = Annotated[Library, typer.Option("--to", help="Whose files are written.")]
-Download = Annotated[bool, typer.Option("--allow-download", help="Fetch from the hub what is not in its local cache.")]
 
 
 def convert(

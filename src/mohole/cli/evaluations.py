@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mohole.cli.options import Download, Overrides, Replace, tell
 from mohole.config import Recipe, from_tables, read_recipe
 from mohole.errors import ConfigError
 
@@ -27,13 +28,9 @@ def evaluate(
         str | None, typer.Option(help="Where the dictionary belongs, if its files do not say.")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where artifacts and page go.")] = None,
-    override: Annotated[
-        list[str], typer.Option("-o", "--override", metavar="KEY=VALUE", help="Change one value; repeatable.")
-    ] = [],  # noqa: B006
-    replace: Annotated[bool, typer.Option("--replace", help="Make artifacts again that were made otherwise.")] = False,
-    allow_download: Annotated[
-        bool, typer.Option("--allow-download", help="Fetch what is not in the hub's cache.")
-    ] = False,
+    override: Overrides = [],  # noqa: B006
+    replace: Replace = False,
+    allow_download: Download = False,
 ) -> None:
     """Measure dictionaries on held-out documents, in the model, and against the text's truth: JSON, a page, a table."""
     from rich.console import Console
@@ -48,11 +45,11 @@ def evaluate(
             raise ConfigError(
                 f"{given[0]}: goes with a dictionary; a recipe says it in its own tables (-o model.path=...)"
             )
-        settings, made = read_recipe(what, override), None
-        made = job.run_verb(settings, "evaluate", replace=replace, say=_say)
+        settings = read_recipe(what, override)
+        made = job.run_verb(settings, "evaluate", replace=replace, say=tell)
     else:
         settings = _alone(what, model, store, text, hookpoint, out, override, allow_download)
-        made = job.run_until(settings, "evaluate", replace=replace, say=_say)
+        made = job.run_until(settings, "evaluate", replace=replace, say=tell)
     if not made:
         typer.echo("evaluate: there already, made from the same settings; nothing to do")
     found = find_evaluations([stage.out for stage in job.plan(settings).stages if stage.verb == "evaluate"])
@@ -119,7 +116,3 @@ def _alone(
         # Nobody knows what it was trained on: half of the documents choose what has to be chosen, half are measured on.
         tables |= {"corpus": {"kind": "text", "path": str(text)}, "windows": {"held_out": 0.5}}
     return from_tables(tables, overrides)
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from mohole.cli.options import Overrides
 from mohole.config import Machine, Recipe, n_bytes, read_recipe
 from mohole.errors import ArtifactError, ConfigError, DamageError
 
@@ -19,10 +20,7 @@ Processes = Annotated[int, typer.Option(min=0, help="Worker processes. 0: as man
 
 def plan(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML recipe.")],
-    override: Annotated[
-        list[str],
-        typer.Option("-o", "--override", metavar="KEY=VALUE", help="Change one value of the recipe; repeatable."),
-    ] = [],  # noqa: B006
+    override: Overrides = [],  # noqa: B006
     tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of the corpus, where it is not there yet.")] = None,
     d_model: Annotated[int | None, typer.Option(min=1, help="Width of a row, where the model is not at hand.")] = None,
     hosts: Annotated[int, typer.Option(min=1, help="Machines with that memory and that speed.")] = 1,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mohole import artifact
+from mohole.cli.options import Overrides, Replace, tell
 from mohole.config import read_recipe
 from mohole.errors import ArtifactError, ConfigError
 
@@ -18,20 +19,15 @@ def sweep(
     recipe: Annotated[
         Path, typer.Argument(metavar="RECIPE", help=r"A TOML recipe with \[sweep] or \[\[train.dictionary]].")
     ],
-    override: Annotated[
-        list[str],
-        typer.Option("-o", "--override", metavar="KEY=VALUE", help="Change one value of the recipe; repeatable."),
-    ] = [],  # noqa: B006
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Make it again where it was made with other settings.")
-    ] = False,
+    override: Overrides = [],  # noqa: B006
+    replace: Replace = False,
 ) -> None:
     """Train many dictionaries from one pass over the rows: widths, sparsities, learning rates. Writes RUN/sweep/HOOKPOINT."""
     settings = read_recipe(recipe, override)
     from mohole import job
     from mohole.job.sweep import places
 
-    if not job.run_sweep(settings, replace=replace, say=_say):
+    if not job.run_sweep(settings, replace=replace, say=tell):
         typer.echo("sweep: there already, made from the same settings; nothing to do")
     from rich.console import Console
 
@@ -39,10 +35,6 @@ def sweep(
 
     for place in places(settings):
         print_contents(place, Console())
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)
 
 
 def scaling(

@@ -16,6 +16,9 @@ from mohole.evaluate.rows import chunks
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
+SIZES = (1, 2, 5, 10, 20, 50)
+"""How many latents are edited together where the best number is looked for."""
+
 
 @dataclass(frozen=True)
 class Coder:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mohole.corpus import Task
 from mohole.errors import StageError
-from mohole.evaluate.coders import Coder, along, span
+from mohole.evaluate.coders import SIZES, Coder, along, span
 from mohole.evaluate.material import Material, Unit, rated
 from mohole.evaluate.readout import RowEdit, on_tensors
 from mohole.evaluate.results import Rated
@@ -30,7 +30,6 @@ Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
-SIZES = (1, 2, 5, 10, 20, 50)
 _WELL = 0.5
 """Above chance: what a model can do well."""
 _LEAST_KEPT_PROMPTS = 10

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mohole.evaluate.classes import WORD, Classed, Group, attributes, both, group_named
-from mohole.evaluate.coders import Coder, along, span
+from mohole.evaluate.coders import SIZES, Coder, along, span
 from mohole.evaluate.material import Material, Unit, best_on_selection, constant, over, rated
 from mohole.evaluate.passages import REPLACED
 from mohole.evaluate.readout import ReadOut, RowEdit
@@ -24,7 +24,6 @@ Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-SIZES = (1, 2, 5, 10, 20, 50)
 _MOST_CLASSES = 8
 _MOST_PAIRS = 4
 

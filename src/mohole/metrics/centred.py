@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mohole.metrics.measure import ratio, require_finite
+from mohole.metrics.measure import ratio
+from mohole.metrics.reconstruction import counted_rows
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
@@ -67,10 +68,7 @@ class CentredRows:
         Raises:
             NumericsError: a counted row holds a NaN or an infinity.
         """
-        if counted is not None:
-            target, output, documents = target[counted], output[counted], documents[counted.numpy()]
-        require_finite(target, f"{place}: target")
-        require_finite(output, f"{place}: output")
+        target, output, documents = counted_rows(target, output, documents, counted, place)
         if len(target):
             self._parts.append(self._by_document(target.double(), output.double(), documents))
 

@@ -10,8 +10,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mohole.metrics.measure import require_finite
-from mohole.metrics.reconstruction import Reconstruction
+from mohole.metrics.reconstruction import Reconstruction, counted_rows
 
 Int64 = NDArray[np.int64]
 
@@ -43,10 +42,7 @@ class LongestApart:
         Raises:
             NumericsError: a counted row holds a NaN or an infinity.
         """
-        if counted is not None:
-            target, output, documents = target[counted], output[counted], documents[counted.numpy()]
-        require_finite(target, f"{place}: target")
-        require_finite(output, f"{place}: output")
+        target, output, documents = counted_rows(target, output, documents, counted, place)
         if len(self._target):
             target, output = torch.cat([self._target, target.double()]), torch.cat([self._output, output.double()])
             documents = np.concatenate([self._documents, documents])

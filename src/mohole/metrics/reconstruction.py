@@ -20,6 +20,25 @@ Int64 = NDArray[np.int64]
 _SUMS = ("n", "spread", "error", "target_square", "output_square", "product", "cosine", "length_ratio", "has_length")
 
 
+def counted_rows(
+    target: Float[Tensor, "row d"],
+    output: Float[Tensor, "row d"],
+    documents: Int64,
+    counted: Bool[Tensor, " row"] | None,
+    place: str,
+) -> tuple[Float[Tensor, "kept d"], Float[Tensor, "kept d"], Int64]:
+    """The rows that count, with their documents. The others are never looked at, whatever they hold.
+
+    Raises:
+        NumericsError: a counted row holds a NaN or an infinity.
+    """
+    if counted is not None:
+        target, output, documents = target[counted], output[counted], documents[counted.numpy()]
+    require_finite(target, f"{place}: target")
+    require_finite(output, f"{place}: output")
+    return target, output, documents
+
+
 class Reconstruction:
     """Sums over (target, output) rows, by document. Values are read as functions of document weights."""
 
@@ -40,10 +59,7 @@ class Reconstruction:
         Raises:
             NumericsError: a counted row holds a NaN or an infinity.
         """
-        if counted is not None:
-            target, output, documents = target[counted], output[counted], documents[counted.numpy()]
-        require_finite(target, f"{place}: target")
-        require_finite(output, f"{place}: output")
+        target, output, documents = counted_rows(target, output, documents, counted, place)
         if len(target):
             self._parts.append(_by_document(target.double(), output.double(), documents))
 

@@ -7,7 +7,8 @@ The text is cut into documents of exactly four windows, so that every window is 
 `needed` is what no evaluation with these measures can do without: one forward pass each for the model untouched, for the
 reconstruction and for the four ablations, a seventh up to the dictionary's layer for the means, all of Hugging Face's module
 alone on the same batches, and one encoding of every row by the dictionary. `evaluation` is the whole stage, as `mohole evaluate`
-runs it: rows read and checked, sums, intervals over documents, guards, what is unexplained, files. The two take turns;
+runs it: rows read and checked, sums, intervals over documents, guards, what is unexplained, files. It runs the layers before
+the dictionary's once for six passes, so `needed_from_the_layer_on` is what its passes need. The two take turns;
 costs are CPU-seconds of one thread, the ratio is the median over the turns. SAELens runs in an environment of its own
 (`sae_lens.evals.run_evals` with everything but weights on, through its Hugging Face route), before and after, as often.
 """
@@ -146,6 +147,9 @@ def _measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         "needed_cpu_seconds": round(median(needed), 2),
         "evaluation_cpu_seconds": round(median(stages), 2),
         "evaluation_over_needed": round(median(s / n for s, n in zip(stages, needed, strict=True)), 2),
+        "needed_from_the_layer_on_cpu_seconds": round(
+            median(6 * turn["full"] - 4 * turn["partial"] + turn["encode"] for turn in turns), 2
+        ),
         "ratios": [round(s / n, 2) for s, n in zip(stages, needed, strict=True)],
         "saelens_cpu_seconds": [round(each["cpu_seconds"], 2) for each in theirs] or "not measured",
         "saelens_over_evaluation": (

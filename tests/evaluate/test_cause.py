@@ -17,7 +17,7 @@ from mohole.evaluate.recovery import measure_recovery
 from mohole.evaluate.results import Cause, LabelResult, Recovery
 from mohole.evaluate.rows import choose_rows
 from mohole.metrics.evidence import evidence_nats, signature
-from mohole.model import Edit, LanguageModel
+from mohole.model import Edit, LanguageModel, Untouched
 from mohole.store import Store
 
 HOOKPOINT = "resid_post.0"
@@ -165,13 +165,19 @@ class LinearModel(LanguageModel):
                 )
 
     def read(
-        self, tokens: torch.Tensor, hookpoints: Sequence[str], some: Sequence[Edit] = ()
+        self, tokens: torch.Tensor, hookpoints: Sequence[str], some: Sequence[Edit] = (), *, trunk: object = None
     ) -> dict[str, torch.Tensor]:
         assert list(hookpoints) == [HOOKPOINT]
+        assert trunk is None
         rows = self.rows[tokens]
         for edit in some:
             rows = edit.change(rows.clone(), 0)
         return {HOOKPOINT: rows}
+
+    def untouched(self, tokens: torch.Tensor, *, reads: Sequence[str] = (), changes: Sequence[str] = ()) -> Untouched:
+        assert list(changes) == [HOOKPOINT]
+        rows = self.read(tokens, reads)
+        return Untouched(self.unembed(rows[HOOKPOINT]), rows, None)
 
     def unembed(self, rows: torch.Tensor) -> torch.Tensor:
         return rows @ self._reads.T

@@ -254,9 +254,10 @@ def test_the_mean_of_a_place_is_that_of_enough_documents_and_resampled_rows_are_
     for name, own in clean.items():
         put = torch.cat([backdrop.rows("resample", name, passage) for passage in read])
         distance = torch.cdist(put.double(), own.double())
-        assert distance.min(1).values.max() < 1e-5
+        # The first tokens of documents are the same row, so that the nearest may as well be of the row's own document.
+        distance[torch.from_numpy(document[:, None] == document[None])] = torch.inf
+        assert distance.min(1).values.max() < 1e-5, "each is a row of another document"
         sources.append(distance.argmin(1).numpy())
-    assert (document[sources[0]] != document).all()
     same = document[sources[0]] == document[sources[1]]
     assert (
         same.mean() > 0.95

@@ -185,15 +185,13 @@ class _Reader:
             begins = torch.from_numpy(some.first[batch] - windows.start[batch])
             scored = scored_pairs(is_text) & (position[None] >= begins[:, None])
             row = scored.nonzero()[:, 0].numpy()
-            passes = {
-                "clean": [],
-                **{name: [replacing(self.hookpoint, is_text, each)] for name, each in changes.items()},
+            clean = self.model.untouched(ids, reads=[last_layer], changes=[self.hookpoint])
+            passes = {"clean": clean.rows} | {
+                name: self.model.read(ids, [last_layer], [replacing(self.hookpoint, is_text, each)], trunk=clean.trunk)
+                for name, each in changes.items()
             }
             # Of the last layer's rows only those that are scored are turned into logits: a third of the cost.
-            logits = {
-                name: self.model.unembed(self.model.read(ids, [last_layer], edited)[last_layer][:, :-1][scored]).cpu()
-                for name, edited in passes.items()
-            }
+            logits = {name: self.model.unembed(rows[last_layer][:, :-1][scored]).cpu() for name, rows in passes.items()}
             effects.add(logits, some.has_label[batch][row], corpus.document_of(windows.start[batch])[row], place=place)
 
 

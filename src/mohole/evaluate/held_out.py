@@ -15,7 +15,7 @@ from mohole.dictionary import SparseAutoencoder
 from mohole.errors import HookpointError
 from mohole.evaluate.ablations import Ablation, Backdrop
 from mohole.evaluate.passages import SCORED, Passage, choose_windows, masks_at, passages, require_pairs
-from mohole.evaluate.splice import ablating, add_losses, clean_run, definitions, predictions
+from mohole.evaluate.splice import ablating, add_losses, definitions, predictions
 from mohole.evaluate.standin import stand_in, together
 from mohole.metrics import DocumentSums, token_nats
 from mohole.model import Edit, LanguageModel
@@ -41,7 +41,7 @@ class HeldOutLoss:
         self._fixed: list[dict[str, Float[Tensor, " _"]]] = []
         backdrop = Backdrop(model, [self._hookpoint], self._passages, seed)
         for passage in self._passages:
-            own = {"clean": token_nats(clean_run(model, [], passage)[0], passage.targets)}
+            own = {"clean": token_nats(predictions(model, passage, []), passage.targets)}
             for ablation in _ABLATIONS:
                 own[ablation] = self._nats(passage, ablating(backdrop, ablation, [self._hookpoint], passage))
             self._fixed.append(own)

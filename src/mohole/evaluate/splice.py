@@ -1,7 +1,8 @@
 """What the model loses when reconstructions stand in for its activations: CE, KL, and ablations to compare with.
 
-One dictionary or many, of any kind, all in place in the same pass. The untouched run is made once for every batch; the
-reconstruction and each ablation replace the same positions of the same hookpoints, and the same predictions are scored.
+One dictionary or many, of any kind, all in place in the same pass. The untouched run is made once for every batch, and the layers
+before the first hookpoint run in it alone; the reconstruction and each ablation replace the same positions of the same
+hookpoints, and the same predictions are scored.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from mohole.evaluate.passages import SCORED, Passage, held_out_passages, masks_a
 from mohole.evaluate.standin import StandIn, replacing, require_apart, stand_in, together
 from mohole.metrics import DocumentSums, Masks, Measure, ce_recovered, kl_nats, kl_recovered, measured, token_nats
 from mohole.metrics.measure import Statistic, ratio
-from mohole.model import Edit, LanguageModel
+from mohole.model import Edit, LanguageModel, Trunk, Untouched
 from mohole.progress import track
 
 Float64 = NDArray[np.float64]
@@ -94,29 +95,37 @@ def columns_of(ablations: Sequence[Ablation]) -> tuple[str, ...]:
 def _losses(
     model: LanguageModel, stand_ins: Sequence[StandIn], backdrop: Backdrop, places: Sequence[str], passage: Passage
 ) -> dict[str, Float[Tensor, " pair"]]:
-    clean, rows = clean_run(model, stand_ins, passage)
+    untouched = clean_run(model, stand_ins, passage)
+    clean = scored(untouched.logits, passage)
     found = {"clean": token_nats(clean, passage.targets)}
-    changes = {"": together(stand_ins, passage.is_text, rows)}
+    changes = {"": together(stand_ins, passage.is_text, untouched.rows)}
     for ablation in backdrop.available:
         changes[ablation] = ablating(backdrop, ablation, places, passage)
     for name, edits in changes.items():
-        logits = predictions(model, passage, edits)
+        logits = predictions(model, passage, edits, untouched.trunk)
         found[name or "replaced"] = token_nats(logits, passage.targets)
         found[f"kl_{name}" if name else "kl"] = kl_nats(clean, logits)
     return found
 
 
-def clean_run(
-    model: LanguageModel, stand_ins: Sequence[StandIn], passage: Passage
-) -> tuple[Float[Tensor, "pair vocab"], dict[str, Float[Tensor, "batch position d"]]]:
-    """Logits of the scored pairs, the model untouched, and the rows that stand-ins need of this run."""
-    logits, rows = model.logits_and_rows(passage.tokens, [name for each in stand_ins for name in each.needs_clean])
-    return logits.cpu()[:, :-1][passage.scored], rows
+def clean_run(model: LanguageModel, stand_ins: Sequence[StandIn], passage: Passage) -> Untouched:
+    """The model untouched, with the rows that stand-ins need of this run."""
+    touched = [name for each in stand_ins for name in (*each.reads, *each.writes)]
+    return model.untouched(
+        passage.tokens, reads=[name for each in stand_ins for name in each.needs_clean], changes=touched
+    )
 
 
-def predictions(model: LanguageModel, passage: Passage, edits: Sequence[Edit]) -> Float[Tensor, "pair vocab"]:
+def predictions(
+    model: LanguageModel, passage: Passage, edits: Sequence[Edit], trunk: Trunk | None = None
+) -> Float[Tensor, "pair vocab"]:
     """Logits of the scored pairs."""
-    return model.logits(passage.tokens, edits).cpu()[:, :-1][passage.scored]
+    return scored(model.logits(passage.tokens, edits, trunk=trunk), passage)
+
+
+def scored(logits: Float[Tensor, "batch position vocab"], passage: Passage) -> Float[Tensor, "pair vocab"]:
+    """Those of the scored pairs."""
+    return logits.cpu()[:, :-1][passage.scored]
 
 
 def ablating(backdrop: Backdrop, ablation: Ablation, places: Sequence[str], passage: Passage) -> list[Edit]:

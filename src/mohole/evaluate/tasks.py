@@ -94,10 +94,10 @@ def batched(sequences: list[Prompted], batch_tokens: int) -> list[list[Prompted]
 
 def _n_right(model: LanguageModel, spliced: StandIn, batch: list[Prompted], first: int, task: str) -> tuple[int, int]:
     tokens, is_text, is_answer = padded(model, batch, first)
-    clean, rows = model.logits_and_rows(tokens, spliced.needs_clean)
-    replaced = model.logits(tokens, together([spliced], is_text, rows))
+    clean = model.untouched(tokens, reads=spliced.needs_clean, changes=(*spliced.reads, *spliced.writes))
+    replaced = model.logits(tokens, together([spliced], is_text, clean.rows), trunk=clean.trunk)
     return (
-        int(all_likeliest(clean, tokens, is_answer, task).sum()),
+        int(all_likeliest(clean.logits, tokens, is_answer, task).sum()),
         int(all_likeliest(replaced, tokens, is_answer, f"{task}, replaced").sum()),
     )
 

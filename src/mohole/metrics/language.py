@@ -30,7 +30,7 @@ def kl_nats(clean: Float[Tensor, "pair vocab"], replaced: Float[Tensor, "pair vo
     log_p, log_q = torch.log_softmax(clean.float(), -1), torch.log_softmax(replaced.float(), -1)
     p = log_p.exp()
     # Where p is 0 the term is 0, also where both are masked out with -infinity.
-    return torch.where(p > 0, p * (log_p - log_q), torch.zeros_like(p)).double().sum(-1)
+    return torch.where(p > 0, p * (log_p - log_q), 0.0).sum(-1, dtype=torch.float64)
 
 
 def ce_recovered(clean: Float64, replaced: Float64, ablated: Float64) -> Float64:

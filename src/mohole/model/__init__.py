@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mohole.model.hookpoints import Hookpoint, all_hookpoints, parse_hookpoint
     from mohole.model.hooks import Edit, EditTally
-    from mohole.model.language_model import LanguageModel
+    from mohole.model.language_model import LanguageModel, Untouched
     from mohole.model.load import load_model, new_model, save_model
     from mohole.model.tokenizer import Tokenizer
+    from mohole.model.trunk import Trunk
 
 _WHERE = {
     "Edit": "mohole.model.hooks",
@@ -19,6 +20,8 @@ _WHERE = {
     "Hookpoint": "mohole.model.hookpoints",
     "LanguageModel": "mohole.model.language_model",
     "Tokenizer": "mohole.model.tokenizer",
+    "Trunk": "mohole.model.trunk",
+    "Untouched": "mohole.model.language_model",
     "all_hookpoints": "mohole.model.hookpoints",
     "load_model": "mohole.model.load",
     "new_model": "mohole.model.load",
@@ -32,6 +35,8 @@ __all__ = [
     "Hookpoint",
     "LanguageModel",
     "Tokenizer",
+    "Trunk",
+    "Untouched",
     "all_hookpoints",
     "load_model",
     "new_model",

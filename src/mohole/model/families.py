@@ -107,7 +107,8 @@ def layouts_for(model_type: str) -> Sequence[Layout]:
 class Anatomy:
     """A loaded model's hookpoints and head, as modules."""
 
-    n_layers: int
+    blocks: tuple[nn.Module, ...]
+    """The layers, in order."""
     sites: dict[str, Site]
     heads: "Heads | str"
     """Of every layer alike; or why there is no `z`."""
@@ -174,7 +175,7 @@ def find_anatomy(hf: nn.Module, config: Any, layout: Layout) -> Anatomy:
             after_heads.append((projection,) if is_inside else (projection, adds))
     final = tuple(module for module in (_optional(hf, path) for path in layout.final) if module is not None)
     return Anatomy(
-        n_layers=len(blocks),
+        blocks=tuple(blocks),
         sites=sites,
         heads=heads,
         after_heads=tuple(after_heads),

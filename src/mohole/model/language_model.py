@@ -1,7 +1,7 @@
 """A loaded language model whose hookpoints are read and written by name. Loading is load.py's, family facts are families.py's."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +18,22 @@ from mohole.model.hookpoints import all_hookpoints, parse_hookpoint
 from mohole.model.hooks import Edit, EditTally, Pass, run_hooked
 from mohole.model.source import fingerprint
 from mohole.model.tokenizer import Tokenizer
+from mohole.model.trunk import Trunk, beginning_at, layers_before, recording
 
 if TYPE_CHECKING:
     from mohole.model.self_test import SelfTest
 
 Tokens = Int[Tensor, "batch position"]
+
+
+@dataclass(frozen=True, slots=True)
+class Untouched:
+    """What one pass gave that nothing was changed in."""
+
+    logits: Float[Tensor, "batch position vocab"]
+    rows: dict[str, Float[Tensor, "batch position d"]]
+    trunk: Trunk | None
+    """Where passes over the same tokens may begin; None: at the first layer."""
 
 
 class LanguageModel:
@@ -49,9 +60,10 @@ class LanguageModel:
         self.layout = layout
         self.self_test: SelfTest | None = None  # its measurements, once it has passed
         self._anatomy = find_anatomy(hf, text_config, layout)
+        self._trunk_is_proven: dict[int, bool] = {}  # by its number of layers
         self._tokenizer = tokenizer
         self._folder = folder
-        self.n_layers = self._anatomy.n_layers
+        self.n_layers = len(self._anatomy.blocks)
         self.d_model: int = text_config.hidden_size
         self.vocab_size: int = self._anatomy.unembedding.weight.shape[0]  # type: ignore[assignment, index]
         self.context: int | None = _context(text_config)  # positions the model was made for; None if it states none
@@ -138,34 +150,72 @@ class LanguageModel:
 
     @torch.no_grad()
     def read(
-        self, tokens: Tokens, hookpoints: Sequence[str], edits: Sequence[Edit] = (), *, tally: EditTally | None = None
+        self,
+        tokens: Tokens,
+        hookpoints: Sequence[str],
+        edits: Sequence[Edit] = (),
+        *,
+        tally: EditTally | None = None,
+        trunk: Trunk | None = None,
     ) -> dict[str, Float[Tensor, "batch position d"]]:
         """Rows at `hookpoints` for every token, none dropped, keyed by the names as given. Layers after the last one do not run.
 
-        Rows at an edited hookpoint are the edited rows.
+        Rows at an edited hookpoint are the edited rows. `trunk` as in `logits`.
         """
         names = {given: self.canonical(given) for given in hookpoints}
         if not names:
             return {}
-        rows = self._run(tokens, reads=list(dict.fromkeys(names.values())), edits=edits, tally=tally, stop=True).rows
+        wanted = list(dict.fromkeys(names.values()))
+        rows = self._run(tokens, reads=wanted, edits=edits, tally=tally, stop=True, trunk=trunk).rows
         return {given: rows[name] for given, name in names.items()}
 
     @torch.no_grad()
     def logits(
-        self, tokens: Tokens, edits: Sequence[Edit] = (), *, tally: EditTally | None = None
+        self, tokens: Tokens, edits: Sequence[Edit] = (), *, tally: EditTally | None = None, trunk: Trunk | None = None
     ) -> Float[Tensor, "batch position vocab"]:
-        """Next-token logits at every position, with `edits` applied."""
-        logits: Tensor = self._run(tokens, edits=edits, tally=tally).output.logits
+        """Next-token logits at every position, with `edits` applied.
+
+        Args:
+            trunk: of an untouched pass over the same tokens; its layers do not run again. The logits are the same to the bit.
+
+        Raises:
+            HookpointError: an edit of what the trunk has behind it. ModelError: a trunk of other tokens.
+        """
+        logits: Tensor = self._run(tokens, edits=edits, tally=tally, trunk=trunk).output.logits
         return logits
 
     @torch.no_grad()
-    def logits_and_rows(
-        self, tokens: Tokens, hookpoints: Sequence[str]
-    ) -> tuple[Float[Tensor, "batch position vocab"], dict[str, Float[Tensor, "batch position d"]]]:
-        """Both of one untouched pass: next-token logits, and rows keyed by the names as given."""
-        names = {given: self.canonical(given) for given in hookpoints}
-        result = self._run(tokens, reads=list(dict.fromkeys(names.values())))
-        return result.output.logits, {given: result.rows[name] for given, name in names.items()}
+    def untouched(self, tokens: Tokens, *, reads: Sequence[str] = (), changes: Sequence[str] = ()) -> Untouched:
+        """One pass with nothing changed: next-token logits, and rows at `reads`, keyed by the names as given.
+
+        Args:
+            changes: hookpoints that passes over the same tokens are going to change: they can begin at its trunk.
+        """
+        names = {given: self.canonical(given) for given in reads}
+        n_layers = min((layers_before(self.canonical(name)) for name in changes), default=0)
+        wanted = list(dict.fromkeys(names.values()))
+        if n_layers == 0 or self._trunk_is_proven.get(n_layers) is False:
+            result, trunk = self._run(tokens, reads=wanted), None
+        else:
+            with recording(self._anatomy.blocks[n_layers - 1]) as outputs:
+                result = self._run(tokens, reads=wanted)
+            trunk = Trunk(tokens, n_layers, outputs[0]) if len(outputs) == 1 else None
+        logits: Tensor = result.output.logits
+        is_usable = trunk is not None and self._prove(trunk, logits)
+        return Untouched(
+            logits, {given: result.rows[name] for given, name in names.items()}, trunk if is_usable else None
+        )
+
+    def _prove(self, trunk: Trunk, logits: Tensor) -> bool:
+        """Does a pass that begins at a trunk give the same bits? Tried once: blocks may hand on more than what they return.
+
+        A pass over other tokens comes between, so that what blocks might remember of the last one is not of these.
+        """
+        if trunk.n_layers not in self._trunk_is_proven:
+            self._run(trunk.tokens.flip(1))
+            again = self._run(trunk.tokens, trunk=trunk).output.logits
+            self._trunk_is_proven[trunk.n_layers] = torch.equal(again, logits)
+        return self._trunk_is_proven[trunk.n_layers]
 
     @torch.no_grad()
     def unembed(self, rows: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows vocab"]:
@@ -234,22 +284,37 @@ class LanguageModel:
         first_position: int = 0,
         stop: bool = False,
         options: dict[str, Any] | None = None,
+        trunk: Trunk | None = None,
     ) -> Pass:
         self._check_tokens(tokens)
         named = [Edit(self.canonical(edit.hookpoint), edit.change) for edit in edits]
+        self._check_trunk(trunk, tokens, [*(edit.hookpoint for edit in named), *reads])
         ids = tokens.to(self.device).long()
-        result = run_hooked(
-            lambda: self.hf(input_ids=ids, **(options or {"use_cache": False})),
-            self._anatomy.sites,
-            shape=(tokens.shape[0], tokens.shape[1]),
-            reads=reads,
-            edits=named,
-            first_position=first_position,
-            stop=stop,
-        )
+        with beginning_at(self._anatomy.blocks, trunk):
+            result = run_hooked(
+                lambda: self.hf(input_ids=ids, **(options or {"use_cache": False})),
+                self._anatomy.sites,
+                shape=(tokens.shape[0], tokens.shape[1]),
+                reads=reads,
+                edits=named,
+                first_position=first_position,
+                stop=stop,
+            )
         if tally is not None:
             tally.add(tokens.numel(), result.n_edited)
         return result
+
+    def _check_trunk(self, trunk: Trunk | None, tokens: Tensor, hookpoints: Sequence[str]) -> None:
+        if trunk is None:
+            return
+        if not torch.equal(trunk.tokens, tokens):
+            raise ModelError(f"{self.name}: the trunk is of other tokens; make one of these with `untouched`")
+        for name in hookpoints:
+            if layers_before(name) < trunk.n_layers:
+                raise HookpointError(
+                    f"{name}: the trunk has {trunk.n_layers} layers behind it, this place among them; "
+                    "name it in `changes` when the trunk is made"
+                )
 
     def _check_tokens(self, tokens: Tensor) -> None:
         if tokens.ndim != 2 or tokens.is_floating_point() or tokens.numel() == 0:

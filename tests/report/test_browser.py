@@ -55,7 +55,9 @@ def test_everything_is_drawn(tab):
         assert tab.run(f"document.getElementById('{section}').offsetHeight") > 100
     assert "Unexplained variance" in text(tab, "#quality")
     assert "0.0210" in text(tab, "#quality .value")
-    assert tab.run("document.querySelectorAll('#quality figure svg').length") == 4
+    assert tab.run("document.querySelectorAll('#quality figure svg').length") == 5
+    assert "Whose activations it misses" in text(tab, "#quality")
+    assert "5 (40 %, 0.90)" in text(tab, "#quality"), "a latent that nearly always fires, and where it points"
     assert "I am the Golden Gate Bridge" in text(tab, "#steering .held")
 
 

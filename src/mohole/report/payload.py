@@ -12,7 +12,7 @@ from typing import Any
 
 from mohole.act import Demonstration
 from mohole.evaluate import Recovery
-from mohole.evaluate.results import FLOORS, Cause, FamilyResult
+from mohole.evaluate.results import FLOORS, Cause, DarkMatter, FamilyResult
 from mohole.metrics import Measure
 from mohole.metrics.measure import as_json
 from mohole.report.choose import merit
@@ -97,6 +97,7 @@ def _hookpoint(place: HookpointFindings, texts: _Texts) -> dict[str, Any]:
             "tables": [suite_rows(suite) for suite in place.evaluation.suites],
         },
         "density": asdict(place.evaluation.density),
+        "unexplained": _unexplained(place.evaluation.dark_matter),
         "warnings": [
             *(caution.sentence for caution in place.evaluation.warnings),
             *(place.recovery.warnings if place.recovery else ()),
@@ -107,6 +108,21 @@ def _hookpoint(place: HookpointFindings, texts: _Texts) -> dict[str, Any]:
             _feature(item, texts) for item in sorted(place.features, key=lambda item: (-merit(item), item.latent))
         ],
     }
+
+
+def _unexplained(found: DarkMatter) -> dict[str, Any]:
+    """Classes of tokens with their part of the error, and the latents that nearly always fire."""
+    classes = [
+        {
+            "name": each.name,
+            "n": each.n,
+            "rows": each.share_of_rows,
+            "error": _interval(each.share_of_error),
+            "fvu": each.fvu.value,
+        }
+        for each in found.classes
+    ]
+    return {"n_rows": found.n_rows, "classes": classes, "dense": [asdict(latent) for latent in found.dense]}
 
 
 def _recovery(recovery: Recovery) -> dict[str, Any]:

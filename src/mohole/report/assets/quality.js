@@ -16,7 +16,8 @@ function drawQuality(place) {
     h("h2", { id: "quality-title" }, "Quality ", h("small", {}, `at ${place.hookpoint}, on documents never trained on`)),
     place.warnings.length ? h("ul", { class: "warning" }, place.warnings.map((text) => h("li", {}, text))) : null,
     h("div", { class: "cards" }, cards),
-    h("div", { class: "plots" }, trainingPlot(place), densityPlot(place), damagePlot(place), taskPlot(place)),
+    h("div", { class: "plots" }, trainingPlot(place), densityPlot(place), damagePlot(place), taskPlot(place), unexplainedPlot(place)),
+    denseLatents(place),
     ...place.suites.tables.map((suite) => suiteTable(place.suites, suite)),
   ].filter(Boolean));
 }
@@ -118,4 +119,31 @@ function taskPlot(place) {
         words(W - 4, y + 4, `${fixed(a, 3)} → ${fixed(b, 3)}`, "number", "end"));
     });
   });
+}
+
+function unexplainedPlot(place) {
+  const rows = place.unexplained.classes.filter((row) => isKnown(row.error[0]));
+  if (!rows.length) return null;
+  const [W, L, R] = [460, 150, 118], H = 34 + rows.length * 22;
+  const top = Math.max(...rows.flatMap((row) => [row.rows, row.error[2] ?? row.error[0]]));
+  const x = (v) => L + ((W - L - R) * v) / top;
+  const linear = place.measures.error_r2;
+  const more = linear && isKnown(linear.value) ? ` Of the whole error a linear map of the activation predicts ${percent(linear.value)}.` : "";
+  return plot("Whose activations it misses", `Ring: a kind of token's share of the ${count(place.unexplained.n_rows)} tokens, dot: of the squared error; the number is its own unexplained variance.${more}`, W, H, (g) => {
+    for (const v of [0, top / 2, top]) g.append(line(x(v), 4, x(v), H - 24, "grid"), words(x(v), H - 8, percent(v), "tick", "middle"));
+    rows.forEach((row, i) => {
+      const y = 16 + i * 22, [error, low, high] = row.error;
+      if (isKnown(low)) g.append(line(x(low), y, x(high), y, "whisker"));
+      g.append(words(L - 10, y + 4, row.name, "tick", "end"),
+        s("circle", { cx: x(row.rows), cy: y, r: 5.5, class: "ring" }), s("circle", { cx: x(error), cy: y, r: 3.5, class: "dot" }),
+        words(W - 4, y + 4, fixed(row.fvu, 4), "number", "end"));
+    });
+  });
+}
+
+function denseLatents(place) {
+  const dense = place.unexplained.dense;
+  if (!dense.length) return null;
+  const named = dense.slice(0, 8).map((one) => `${one.latent} (${percent(one.density)}${isKnown(one.mean_cosine) ? `, ${fixed(one.mean_cosine, 2)}` : ""})`).join(", ");
+  return h("p", { class: "why" }, `Latents that fire on more than a tenth of all tokens, with their share of tokens and the cosine of their direction with the mean activation (near 1, a latent does the work of a bias): ${named}${dense.length > 8 ? ", ..." : ""}.`);
 }

@@ -13,8 +13,9 @@ from mohole.corpus import Corpus, Document, Task, build_corpus, read_documents
 from mohole.dictionary import SparseAutoencoder
 from mohole.dictionary.files import open_dictionary, open_sae
 from mohole.errors import ConfigError, StageError
-from mohole.job.plan import Stage, asks_the_model, given_at, learned, rows_run
+from mohole.job.asked import asks_the_model, given_at, learned, rows_run
 from mohole.job.rows import fill_shuffled, harvest_executor
+from mohole.job.stage import Stage
 from mohole.job.steering import steer
 from mohole.model import LanguageModel
 from mohole.model.shared import shared_model

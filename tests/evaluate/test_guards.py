@@ -16,11 +16,12 @@ from mohole.dictionary.codes import from_dense
 from mohole.errors import HookpointError, NumericsError, StageError
 from mohole.evaluate import evaluate, read_evaluation
 from mohole.evaluate.guards import probe
-from mohole.evaluate.passages import text_mask
+from mohole.evaluate.in_model.edits import together
+from mohole.evaluate.in_model.passages import text_mask
+from mohole.evaluate.in_model.splice import splice
 from mohole.evaluate.results import Evaluation
 from mohole.evaluate.rows import choose_rows
-from mohole.evaluate.splice import splice
-from mohole.evaluate.standin import stand_in, together
+from mohole.evaluate.standin import stand_in
 from mohole.harvest.slice import documents_of
 from mohole.model import LanguageModel
 from mohole.store import Store, write_store

@@ -27,9 +27,9 @@ from mohole.dictionary import Dictionary
 from mohole.dictionary.clamped import ClampedLatents
 from mohole.evaluate.effects import Effects
 from mohole.evaluate.finder import Side
-from mohole.evaluate.passages import text_mask
+from mohole.evaluate.in_model.edits import Change, replacing
+from mohole.evaluate.in_model.passages import text_mask
 from mohole.evaluate.results import Cause, EditEffect, LabelResult
-from mohole.evaluate.standin import Change, replacing
 from mohole.evaluate.truth import Contrast, Marks, Truth
 from mohole.metrics import Measure, scored_pairs
 from mohole.metrics.evidence import signature

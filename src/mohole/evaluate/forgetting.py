@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from mohole.corpus import Task
 from mohole.errors import StageError
 from mohole.evaluate.coders import SIZES, Coder, along, span
+from mohole.evaluate.in_model.edits import replacing
+from mohole.evaluate.in_model.tasks import Prompted, all_likeliest, batched, padded, prompted
 from mohole.evaluate.material import Material, Unit, rated
 from mohole.evaluate.readout import RowEdit, on_tensors
 from mohole.evaluate.results import Rated
-from mohole.evaluate.standin import replacing
-from mohole.evaluate.tasks import Prompted, all_likeliest, batched, padded, prompted
 from mohole.keys import Use, words
 from mohole.metrics import Masks
 from mohole.metrics.concept_removal import without

@@ -21,10 +21,10 @@ from mohole.config import BatchTopK, Gated, JumpReLU, Nonlinearity, ReLU, TopK
 from mohole.corpus import Corpus
 from mohole.dictionary import AnyDictionary, Crosscoder, CrossLayerTranscoder, Latents, SparseAutoencoder, Transcoder
 from mohole.errors import StageError
-from mohole.evaluate.ablations import ABLATIONS
+from mohole.evaluate.in_model.ablations import ABLATIONS
+from mohole.evaluate.in_model.splice import suffix
 from mohole.evaluate.results import Caution, DarkMatter, TaskResult
 from mohole.evaluate.rows import Rows, take
-from mohole.evaluate.splice import suffix
 from mohole.evaluate.standin import StandIn, stand_in
 from mohole.metrics import Measure, fvu
 from mohole.model import LanguageModel

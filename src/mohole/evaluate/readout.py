@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mohole.corpus import Corpus, Windows, batches
-from mohole.evaluate.passages import text_mask
-from mohole.evaluate.standin import replacing
+from mohole.evaluate.in_model.edits import replacing
+from mohole.evaluate.in_model.passages import text_mask
 from mohole.keys import Use, words
 from mohole.model import LanguageModel
 
@@ -79,5 +79,5 @@ def _batches(model: LanguageModel, corpus: Corpus, chosen: Int64, batch_tokens: 
 
 
 def on_tensors(edit: RowEdit, of: Int64) -> Callable[[Tensor], Tensor]:
-    """The edit as `splice.replacing` takes it, for the tokens `of` in the order of their rows."""
+    """The edit as `replacing` takes it, for the tokens `of` in the order of their rows."""
     return lambda rows: torch.from_numpy(np.asarray(edit(rows.float().cpu().numpy(), of))).to(rows)

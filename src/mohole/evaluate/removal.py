@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from mohole.evaluate.classes import WORD, Classed, Group, attributes, both, group_named
 from mohole.evaluate.coders import SIZES, Coder, along, span
+from mohole.evaluate.in_model.passages import REPLACED
 from mohole.evaluate.material import Material, Unit, best_on_selection, constant, over, rated
-from mohole.evaluate.passages import REPLACED
 from mohole.evaluate.readout import ReadOut, RowEdit
 from mohole.evaluate.results import Rated
 from mohole.metrics import DocumentSums, Masks

@@ -25,7 +25,7 @@ from mohole.store import Store
 from mohole.store.seal import claim, publish
 
 if TYPE_CHECKING:
-    from mohole.evaluate.held_out import HeldOutLoss
+    from mohole.evaluate.in_model.held_out import HeldOutLoss
     from mohole.store.stream import RowStream
 
 _WORLD = 1 << 40
@@ -166,7 +166,7 @@ class Workshop:
         recipe = self.recipe
         if not asks_the_model(recipe):
             return None
-        from mohole.evaluate.held_out import HeldOutLoss
+        from mohole.evaluate.in_model.held_out import HeldOutLoss
 
         return HeldOutLoss(
             self.model,

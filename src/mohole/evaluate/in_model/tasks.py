@@ -11,9 +11,10 @@ from torch import Tensor
 from mohole.config import Evaluate
 from mohole.corpus import Task
 from mohole.errors import StageError
-from mohole.evaluate.passages import text_mask
+from mohole.evaluate.in_model.edits import together
+from mohole.evaluate.in_model.passages import text_mask
 from mohole.evaluate.results import TaskResult
-from mohole.evaluate.standin import StandIn, together
+from mohole.evaluate.standin import StandIn
 from mohole.metrics import require_finite, wilson
 from mohole.model import LanguageModel
 from mohole.progress import track

@@ -8,9 +8,9 @@ from mohole import config
 from mohole.corpus import Corpus
 from mohole.dictionary import SparseAutoencoder
 from mohole.errors import HookpointError
-from mohole.evaluate.held_out import HeldOutLoss
-from mohole.evaluate.passages import choose_windows
-from mohole.evaluate.splice import ablating, splice
+from mohole.evaluate.in_model.held_out import HeldOutLoss
+from mohole.evaluate.in_model.passages import choose_windows
+from mohole.evaluate.in_model.splice import ablating, splice
 from mohole.model import LanguageModel
 
 HOOKPOINT = "resid_post.0"
@@ -72,7 +72,7 @@ def test_an_ablation_that_does_no_harm_recovers_nothing_that_could_be_told(
     model: LanguageModel, identity: SparseAutoencoder, own_text: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "mohole.evaluate.held_out.ablating",
+        "mohole.evaluate.in_model.held_out.ablating",
         lambda backdrop, ablation, *rest: [] if ablation == "mean" else ablating(backdrop, ablation, *rest),
     )
     found = held_out_loss(model, own_text)(keeping(identity, 6))

@@ -13,10 +13,11 @@ from torch import Tensor
 from mohole.corpus import Corpus
 from mohole.dictionary import SparseAutoencoder
 from mohole.errors import HookpointError
-from mohole.evaluate.ablations import Ablation, Backdrop
-from mohole.evaluate.passages import SCORED, Passage, choose_windows, masks_at, passages, require_pairs
-from mohole.evaluate.splice import ablating, add_losses, clean_run, definitions, predictions
-from mohole.evaluate.standin import stand_in, together
+from mohole.evaluate.in_model.ablations import Ablation, Backdrop
+from mohole.evaluate.in_model.edits import together
+from mohole.evaluate.in_model.passages import SCORED, Passage, choose_windows, masks_at, passages, require_pairs
+from mohole.evaluate.in_model.splice import ablating, add_losses, clean_run, definitions, predictions
+from mohole.evaluate.standin import stand_in
 from mohole.metrics import DocumentSums, token_nats
 from mohole.model import Edit, LanguageModel
 

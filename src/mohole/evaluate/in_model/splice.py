@@ -17,9 +17,10 @@ from torch import Tensor
 from mohole.config import Evaluate
 from mohole.corpus import Corpus
 from mohole.dictionary import AnyDictionary
-from mohole.evaluate.ablations import ABLATIONS, Ablation, Backdrop
-from mohole.evaluate.passages import SCORED, Passage, held_out_passages, masks_at
-from mohole.evaluate.standin import StandIn, replacing, require_apart, stand_in, together
+from mohole.evaluate.in_model.ablations import ABLATIONS, Ablation, Backdrop
+from mohole.evaluate.in_model.edits import replacing, require_apart, together
+from mohole.evaluate.in_model.passages import SCORED, Passage, held_out_passages, masks_at
+from mohole.evaluate.standin import StandIn, stand_in
 from mohole.metrics import DocumentSums, Masks, Measure, ce_recovered, kl_nats, kl_recovered, measured, token_nats
 from mohole.metrics.measure import Statistic, ratio
 from mohole.model import Edit, LanguageModel

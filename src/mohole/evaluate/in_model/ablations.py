@@ -20,7 +20,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mohole.evaluate.passages import Passage
+from mohole.evaluate.in_model.passages import Passage
 from mohole.keys import Use, uniform, words
 from mohole.model import LanguageModel
 

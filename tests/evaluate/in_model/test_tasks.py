@@ -7,8 +7,8 @@ from mohole import config
 from mohole.corpus import Task
 from mohole.dictionary import SparseAutoencoder
 from mohole.errors import StageError
+from mohole.evaluate.in_model.tasks import measure_tasks
 from mohole.evaluate.standin import stand_in
-from mohole.evaluate.tasks import measure_tasks
 from mohole.model import Edit, LanguageModel
 
 HOOKPOINT = "resid_post.0"

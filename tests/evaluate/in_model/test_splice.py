@@ -11,9 +11,9 @@ from mohole import config
 from mohole.corpus import Corpus, Document
 from mohole.dictionary import SparseAutoencoder
 from mohole.errors import HookpointError, NumericsError
-from mohole.evaluate.passages import choose_windows, text_mask
-from mohole.evaluate.splice import splice as in_model
-from mohole.evaluate.standin import replacing
+from mohole.evaluate.in_model.edits import replacing
+from mohole.evaluate.in_model.passages import choose_windows, text_mask
+from mohole.evaluate.in_model.splice import splice as in_model
 from mohole.metrics import Measure
 from mohole.model import LanguageModel
 

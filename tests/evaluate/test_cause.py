@@ -15,7 +15,7 @@ from mohole.evaluate.cause import edits, most_telling
 from mohole.evaluate.effects import EDITS, Effects
 from mohole.evaluate.recovery import measure_recovery
 from mohole.evaluate.results import Cause, LabelResult, Recovery
-from mohole.evaluate.rows import choose_rows
+from mohole.evaluate.rows.choice import choose_rows
 from mohole.metrics.evidence import evidence_nats, signature
 from mohole.model import Edit, LanguageModel
 from mohole.store import Store

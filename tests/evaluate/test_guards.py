@@ -20,7 +20,7 @@ from mohole.evaluate.in_model.edits import together
 from mohole.evaluate.in_model.passages import text_mask
 from mohole.evaluate.in_model.splice import splice
 from mohole.evaluate.results import Evaluation
-from mohole.evaluate.rows import choose_rows
+from mohole.evaluate.rows.choice import choose_rows
 from mohole.evaluate.standin import stand_in
 from mohole.harvest.slice import documents_of
 from mohole.model import LanguageModel

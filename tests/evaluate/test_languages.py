@@ -8,7 +8,7 @@ from mohole.evaluate.finder import Side
 from mohole.evaluate.languages import measure_languages
 from mohole.evaluate.ranking import SparseColumns
 from mohole.evaluate.results import ConceptLanguages
-from mohole.evaluate.rows import Rows
+from mohole.evaluate.rows.choice import Rows
 from mohole.evaluate.truth import Marks, Truth
 
 N = 100  # tokens of each concept in each language on each side, so a rate is a whole number of hundredths

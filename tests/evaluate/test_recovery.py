@@ -19,7 +19,7 @@ from mohole.evaluate import recovery as recovery_module
 from mohole.evaluate.floors import PrincipalComponents, Probe, random_dictionary
 from mohole.evaluate.recovery import measure_recovery
 from mohole.evaluate.results import Recovery
-from mohole.evaluate.rows import choose_rows
+from mohole.evaluate.rows.choice import choose_rows
 from mohole.store import Store
 
 HOOKPOINT = "resid_post.0"

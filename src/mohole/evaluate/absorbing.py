@@ -11,7 +11,7 @@ from mohole.evaluate.classes import WORD, Classed, Group
 from mohole.evaluate.coders import Coder
 from mohole.evaluate.material import Material, Unit, constant, over, rated
 from mohole.evaluate.results import Rated
-from mohole.evaluate.row_measures import COUNTED
+from mohole.evaluate.rows.choice import COUNTED
 from mohole.keys import Use, words
 from mohole.metrics import DocumentSums, Masks
 from mohole.metrics.absorption import absorption

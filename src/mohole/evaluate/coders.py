@@ -11,7 +11,7 @@ from scipy.sparse import csr_array, vstack  # type: ignore[import-untyped]
 
 from mohole.dictionary import SparseAutoencoder
 from mohole.evaluate.floors import random_dictionary
-from mohole.evaluate.rows import chunks
+from mohole.evaluate.rows.choice import chunks
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]

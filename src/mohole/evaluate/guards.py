@@ -24,7 +24,7 @@ from mohole.errors import StageError
 from mohole.evaluate.in_model.ablations import ABLATIONS
 from mohole.evaluate.in_model.splice import suffix
 from mohole.evaluate.results import Caution, DarkMatter, TaskResult
-from mohole.evaluate.rows import Rows, take
+from mohole.evaluate.rows.choice import Rows, take
 from mohole.evaluate.standin import StandIn, stand_in
 from mohole.metrics import Measure, fvu
 from mohole.model import LanguageModel

@@ -21,8 +21,7 @@ from mohole.evaluate.floors import PrincipalComponents, random_dictionary
 from mohole.evaluate.languages import measure_languages
 from mohole.evaluate.ranking import SparseColumns
 from mohole.evaluate.results import Cause, FamilyResult, Recovery, Unscored
-from mohole.evaluate.row_measures import COUNTED
-from mohole.evaluate.rows import Rows, choose_rows, chunks
+from mohole.evaluate.rows.choice import COUNTED, Rows, choose_rows, chunks
 from mohole.evaluate.summary import Found, summarise
 from mohole.evaluate.truth import Contrast, Marks, Truth
 from mohole.metrics import Masks, require_finite

@@ -58,16 +58,17 @@ from mohole.config import Evaluate
 from mohole.corpus import Corpus, Task
 from mohole.dictionary import AnyDictionary, SparseAutoencoder
 from mohole.errors import StageError
-from mohole.evaluate.dark_matter import measure_dark_matter
 from mohole.evaluate.guards import numbers_out_of_range, probe, require_rows_of, unexplained
 from mohole.evaluate.in_model.splice import measure_splice
 from mohole.evaluate.in_model.tasks import measure_tasks
 from mohole.evaluate.recovery import measure_recovery
 from mohole.evaluate.results import RECOVERY_FILE, Caution, Evaluation, SuiteResult, write_evaluation
-from mohole.evaluate.rows import Rows, choose_rows, measure_rows
+from mohole.evaluate.rows.choice import Rows, choose_rows
+from mohole.evaluate.rows.dark_matter import measure_dark_matter
+from mohole.evaluate.rows.measure import measure_rows
+from mohole.evaluate.rows.weights import measure_weights
 from mohole.evaluate.standin import stand_in
 from mohole.evaluate.truth import Marks, Truth
-from mohole.evaluate.weights import measure_weights
 from mohole.metrics.measure import as_json
 from mohole.metrics.stamp import stamp
 from mohole.model import LanguageModel

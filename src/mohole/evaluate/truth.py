@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mohole.corpus import Corpus
-from mohole.evaluate.rows import Rows
+from mohole.evaluate.rows.choice import Rows
 from mohole.keys import Use, words
 
 Int64 = NDArray[np.int64]

@@ -10,8 +10,8 @@ from mohole import config
 from mohole.corpus import Corpus
 from mohole.dictionary import SparseAutoencoder
 from mohole.errors import StageError
-from mohole.evaluate.growth import measure_growth
-from mohole.evaluate.rows import choose_rows
+from mohole.evaluate.rows.choice import choose_rows
+from mohole.evaluate.rows.growth import measure_growth
 from mohole.metrics.growth import fitted_floor
 from mohole.store import Store
 

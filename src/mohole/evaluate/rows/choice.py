@@ -1,6 +1,6 @@
-"""Which rows are looked at, and their way through a dictionary into sums. What the sums say is in row_measures.py."""
+"""Which rows are looked at, and reading them from the store. What becomes of them is elsewhere."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,15 +11,15 @@ from torch import Tensor
 
 from mohole.corpus import Corpus, within_budget
 from mohole.errors import StageError
-from mohole.evaluate.row_measures import RowSums, rebuilt_measures
-from mohole.evaluate.standin import StandIn
 from mohole.keys import Use
-from mohole.metrics import Firing, MeanRow, Measure, Reconstruction, require_finite
-from mohole.progress import track
+from mohole.metrics import MeanRow, require_finite
 from mohole.store import Store
 
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
+
+COUNTED = "rows of held-out documents: every token of the text that is no special token; no BOS, no padding"
+"""Whatever is counted here and in the other rooms."""
 
 _READ_ROWS = 1 << 14  # rows read at once where nothing is encoded
 _CHUNK_ELEMENTS = 1 << 22  # rows x latents of pre-activations held at once: 16 MB, which stays in most caches' reach
@@ -60,16 +60,6 @@ def chunks(n_rows: int, n_latents: int) -> Iterator[slice]:
     return (slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step))
 
 
-@dataclass(frozen=True)
-class RowQuality:
-    """What the held-out rows say."""
-
-    measures: tuple[Measure, ...]
-    firing: Firing
-    mean: Float64
-    """The mean of what is to be rebuilt, the columns of all hookpoints side by side."""
-
-
 def take(store: Store, hookpoints: Sequence[str], tokens: Int64, place: str) -> dict[str, Float[Tensor, "row d"]]:
     """Stored rows of these tokens at each hookpoint.
 
@@ -80,30 +70,6 @@ def take(store: Store, hookpoints: Sequence[str], tokens: Int64, place: str) -> 
     for name, values in rows.items():
         require_finite(values, f"{name}: stored rows, {place},")
     return rows
-
-
-def measure_rows(store: Store, rows: Rows, spliced: StandIn, *, seed: int) -> RowQuality:
-    """Read the rows for their mean, then encode and decode them once, and measure.
-
-    Raises:
-        NumericsError: a row or its reconstruction is not finite.
-    """
-    mean = np.concatenate([mean_row(store, rows, name) for name in spliced.writes])
-    sums = RowSums(mean, len(rows), spliced.direction_norms.cpu())
-    parts = {name: Reconstruction() for name in spliced.writes} if len(spliced.writes) > 1 else {}
-    with track(f"evaluate {spliced.name}: rows", len(rows), "rows") as tracker:
-        for part in chunks(len(rows), spliced.n_latents):
-            documents, where = rows.documents[part], f"from row {part.start} of the held-out ones"
-            stored = take(store, (*spliced.reads, *spliced.writes), rows.tokens[part], where)
-            outputs, codes = spliced.rebuild(stored)
-            outputs = {name: output.cpu() for name, output in outputs.items()}
-            place = f"{', '.join(spliced.writes)}: reconstruction"
-            sums.add(*_columns(stored, outputs), codes.cpu(), documents, place=place)
-            for name, own in parts.items():
-                own.add(stored[name], outputs[name], documents, place=f"{name}: reconstruction")
-            tracker.advance(len(documents))
-    named = [measure for name, own in parts.items() for measure in rebuilt_measures(own, seed, f"/{name}")]
-    return RowQuality((*sums.measures(seed), *named), sums.firing, mean)
 
 
 def mean_row(store: Store, rows: Rows, hookpoint: str) -> Float64:
@@ -117,11 +83,3 @@ def mean_row(store: Store, rows: Rows, hookpoint: str) -> Float64:
         where = f"from row {start} of the held-out ones"
         mean.add(take(store, (hookpoint,), rows.tokens[start : start + _READ_ROWS], where)[hookpoint])
     return mean.value
-
-
-def _columns(stored: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """What is rebuilt and what it is rebuilt as, all hookpoints' columns side by side."""
-    if len(outputs) == 1:
-        ((name, output),) = outputs.items()
-        return stored[name], output
-    return torch.cat([stored[name] for name in outputs], 1), torch.cat(list(outputs.values()), 1)

@@ -1,4 +1,4 @@
-"""What sums over held-out rows say, each number with its unit, masks, baseline and definition. Sums are filled in rows.py."""
+"""What sums over held-out rows say, each number with its unit, masks, baseline and definition. They are filled in measure.py."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mohole.dictionary import SparseCodes
+from mohole.evaluate.rows.choice import COUNTED
 from mohole.metrics import (
     CentredRows,
     DocumentFiring,
@@ -27,7 +28,6 @@ from mohole.metrics.measure import Statistic
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 
-COUNTED = "rows of held-out documents: every token of the text that is no special token; no BOS, no padding"
 _LONGEST = 1000
 """One row of so many is apart in `fvu_trimmed`."""
 

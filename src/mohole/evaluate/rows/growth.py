@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 
 from mohole.dictionary import AnyDictionary
 from mohole.errors import StageError
-from mohole.evaluate.row_measures import COUNTED
-from mohole.evaluate.rows import Rows, chunks, take
+from mohole.evaluate.rows.choice import COUNTED, Rows, chunks, take
 from mohole.evaluate.standin import stand_in
 from mohole.metrics import Masks, Measure, Reconstruction, measured
 from mohole.metrics.growth import fitted_floor

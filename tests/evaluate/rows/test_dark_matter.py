@@ -10,11 +10,12 @@ from torch import Tensor
 from mohole import config
 from mohole.corpus import Corpus, Document
 from mohole.dictionary import SparseAutoencoder
-from mohole.evaluate.dark_matter import measure_dark_matter
 from mohole.evaluate.results import DarkMatter
-from mohole.evaluate.rows import choose_rows, measure_rows
+from mohole.evaluate.rows.choice import choose_rows
+from mohole.evaluate.rows.dark_matter import measure_dark_matter
+from mohole.evaluate.rows.measure import measure_rows
+from mohole.evaluate.rows.token_classes import CLASSES, classes_of
 from mohole.evaluate.standin import stand_in
-from mohole.evaluate.token_classes import CLASSES, classes_of
 from mohole.metrics import Measure
 from mohole.metrics.linear import LinearFit
 from mohole.store import Store
@@ -153,7 +154,7 @@ def test_parts_and_order_of_rows_change_nothing(
 ) -> None:
     store, dictionary = make_store(world, noise), linear_part(torch.eye(D)[:20])
     whole = look(store, world, dictionary)
-    monkeypatch.setattr("mohole.evaluate.rows._CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr("mohole.evaluate.rows.choice._CHUNK_ELEMENTS", 1)
     small = look(store, world, dictionary)
     for name, measure in whole[0].items():
         assert small[0][name].value == pytest.approx(measure.value, rel=1e-6, abs=1e-9), name

@@ -1,7 +1,7 @@
-"""What a dictionary leaves unexplained: whose error it is, how much of it a linear map would say, and what hides in few rows.
+"""What a dictionary leaves unexplained: whose error it is, what hides in few rows, and latents that do a bias's work.
 
-Half of the documents fit the linear map, the others judge it. Source: Engels, Smith & Tegmark 2024 (arXiv 2410.14670),
-"Decomposing the dark matter of sparse autoencoders": most of the error's norm and about half of the error are linear in x.
+How much of the error a linear map would say is in linear_error.py. Source: Engels, Smith & Tegmark 2024 (arXiv 2410.14670),
+"Decomposing the dark matter of sparse autoencoders".
 """
 
 from collections.abc import Iterator
@@ -15,13 +15,12 @@ from torch import Tensor
 
 from mohole.corpus import Corpus, within_budget
 from mohole.evaluate.results import DarkMatter, DenseLatent, ErrorClass
-from mohole.evaluate.row_measures import COUNTED
-from mohole.evaluate.rows import Rows, chunks, take
+from mohole.evaluate.rows.choice import COUNTED, Rows, chunks, take
+from mohole.evaluate.rows.linear_error import LinearError
+from mohole.evaluate.rows.token_classes import CLASSES, classes_of
 from mohole.evaluate.standin import StandIn
-from mohole.evaluate.token_classes import CLASSES, classes_of
-from mohole.keys import Use, uniform
+from mohole.keys import Use
 from mohole.metrics import DocumentSums, Firing, Masks, Measure, measured
-from mohole.metrics.linear import LinearFit
 from mohole.metrics.measure import Statistic, ratio
 from mohole.progress import track
 from mohole.store import Store
@@ -30,12 +29,10 @@ Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 
 OUTLIERS = 0.001  # of the rows, those of largest norm
-WIDEST = 4096  # columns that a linear map is fitted to: its sums of products take 8 x 4096^2 bytes
 MOST_DENSE = 50  # latents listed
 DENSE = 0.1
 
 _SUMS = ("rows", "error", "spread")
-_FIT_SUMS = ("rows", "residual", "error_about_mean", "norm_residual", "norm_about_mean", "spread")
 
 
 def measure_dark_matter(
@@ -54,7 +51,7 @@ def measure_dark_matter(
     norms = _norms(store, chosen, spliced)
     classes = classes_of(corpus, chosen.tokens)
     sums = DocumentSums([f"{what} {i}" for i in range(len(CLASSES)) for what in _SUMS])
-    fits = _Fits(spliced, chosen, seed)
+    fits = LinearError(spliced, chosen, seed)
     with track(f"evaluate {spliced.name}: what is unexplained", len(chosen) + fits.n_judged, "rows") as tracker:
         for part in chunks(len(chosen), spliced.n_latents):
             documents = chosen.documents[part]
@@ -178,89 +175,6 @@ def _measure(
         definition=definition,
         undefined=undefined,
     )
-
-
-class _Fits:
-    """The error, and its squared length, as linear functions of what is read."""
-
-    def __init__(self, spliced: StandIn, rows: Rows, seed: int) -> None:
-        n_in, n_out = spliced.width_in, spliced.width_out
-        is_judge = uniform(seed, Use.DARK_MATTER_DOCUMENTS, rows.documents, 1) < 0.5
-        self._is_judge, self._documents = torch.from_numpy(is_judge), rows.documents
-        self.n_judged = int(is_judge.sum())
-        n_fitted = len(rows) - self.n_judged
-        self.undefined = ""
-        if max(n_in, n_out) > WIDEST:
-            self.undefined = f"rows are {max(n_in, n_out)} wide, and a map is fitted up to {WIDEST}"
-        elif n_fitted < 2 * n_in or self.n_judged == 0:
-            self.undefined = f"{n_fitted} rows to fit on, where {2 * n_in} are needed, and {self.n_judged} to judge by"
-        else:
-            self._fit = LinearFit(n_in, n_out + 1)
-        self._sums = DocumentSums(_FIT_SUMS)
-
-    def fit(self, part: slice, read: Tensor, error: Tensor) -> None:
-        if self.undefined == "":
-            kept = ~self._is_judge[part]
-            self._fit.add(read[kept], _with_square(error[kept]))
-
-    def judges(self, part: slice) -> bool:
-        return bool(self._is_judge[part].any())
-
-    def judge(self, part: slice, read: Tensor, error: Tensor, target: Tensor, mean: Tensor) -> int:
-        """The number of rows that were judged by."""
-        kept = self._is_judge[part]
-        truth, baseline = _with_square(error[kept]), self._fit.mean_target
-        left, about_mean = truth - self._fit.predict(read[kept]), truth - baseline
-        columns = [
-            torch.ones(len(truth), dtype=torch.float64),
-            left[:, :-1].square().sum(1),
-            about_mean[:, :-1].square().sum(1),
-            left[:, -1].square(),
-            about_mean[:, -1].square(),
-            (target[kept].double() - mean).square().sum(1),
-        ]
-        self._sums.add(self._documents[part][kept.numpy()], torch.stack(columns, 1).numpy(), place="errors, predicted")
-        return len(truth)
-
-    def measures(self, seed: int) -> Iterator[Measure]:
-        sums = self._sums
-
-        def r2(residual: str, about_mean: str) -> Statistic:
-            return lambda weights: 1.0 - ratio(weights @ sums.column(residual), weights @ sums.column(about_mean))
-
-        def left(weights: Float64) -> Float64:
-            return ratio(weights @ sums.column("residual"), weights @ sums.column("spread"))
-
-        def nothing(weights: Float64) -> Float64:
-            return np.full(len(weights), np.nan)
-
-        judged = "fitted on half of the documents, judged on the others"
-        for name, statistic, unit, baseline, definition in (
-            ("error_norm_r2", r2("norm_residual", "norm_about_mean"), "R^2", "the mean squared length",
-             f"how much of the error's squared length a linear function of the activation predicts; {judged}"),
-            ("error_r2", r2("residual", "error_about_mean"), "R^2", "the mean error",
-             f"how much of the error vector a linear map of the activation predicts; {judged}"),
-            ("fvu_nonlinear", left, "share of variance", "the mean row over all counted rows",
-             f"FVU that is left when that linear map is added to the reconstruction; {judged}"),
-        ):  # fmt: skip
-            yield measured(
-                nothing if self.undefined else statistic,
-                sums.documents,
-                seed=seed,
-                name=name,
-                unit=unit,
-                n=self.n_judged,
-                n_of="rows",
-                masks=Masks(counted=COUNTED),
-                baseline=baseline,
-                definition=definition,
-                undefined=self.undefined or "there is no error to predict",
-            )
-
-
-def _with_square(error: Tensor) -> Tensor:
-    exact = error.double()
-    return torch.cat([exact, exact.square().sum(1, keepdim=True)], 1)
 
 
 def _outlier_variance(norms: _Norms, rows: Rows) -> Measure:

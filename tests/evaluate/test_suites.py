@@ -18,10 +18,10 @@ from mohole.evaluate.coders import along, coders_for, span
 from mohole.evaluate.material import Material
 from mohole.evaluate.probing import measure_probing
 from mohole.evaluate.readout import ReadOut, some_windows
+from mohole.evaluate.recovery.truth import Marks, Truth
 from mohole.evaluate.results import Rated
 from mohole.evaluate.rows.choice import choose_rows
 from mohole.evaluate.suites import measure_suites
-from mohole.evaluate.truth import Marks, Truth
 from mohole.metrics import Measure
 from mohole.metrics.concept_removal import without
 from mohole.model import LanguageModel

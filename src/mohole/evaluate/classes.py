@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mohole.evaluate.truth import LANGUAGE_FAMILY, Marks, Truth
+from mohole.evaluate.recovery.truth import LANGUAGE_FAMILY, Marks, Truth
 from mohole.keys import Use, words
 
 Int64 = NDArray[np.int64]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack  # type: ignore[import-untyped]
 
 from mohole.dictionary import SparseAutoencoder
-from mohole.evaluate.floors import random_dictionary
+from mohole.evaluate.recovery.floors import random_dictionary
 from mohole.evaluate.rows.choice import chunks
 
 Float32 = NDArray[np.float32]

@@ -13,8 +13,8 @@ from mohole.dictionary import SparseAutoencoder
 from mohole.evaluate.classes import Classed, Group, groups, thinned
 from mohole.evaluate.coders import Coder, coders_for
 from mohole.evaluate.readout import ReadOut, some_windows
+from mohole.evaluate.recovery.truth import Truth
 from mohole.evaluate.results import Rated
-from mohole.evaluate.truth import Truth
 from mohole.metrics import DocumentSums, Masks, measured
 from mohole.metrics.measure import Statistic
 from mohole.model import LanguageModel

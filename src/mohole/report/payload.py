@@ -12,7 +12,7 @@ from typing import Any
 
 from mohole.act import Demonstration
 from mohole.evaluate import Recovery
-from mohole.evaluate.results import FLOORS, Cause, FamilyResult
+from mohole.evaluate.recovery.results import FLOORS, Cause, FamilyResult
 from mohole.metrics import Measure
 from mohole.metrics.measure import as_json
 from mohole.report.choose import merit

@@ -15,15 +15,15 @@ from mohole.config import Evaluate
 from mohole.corpus import Corpus
 from mohole.dictionary import SparseAutoencoder
 from mohole.errors import StageError
-from mohole.evaluate.cause import measure_causes, most_telling
-from mohole.evaluate.finder import Finder, Resampled, Side
-from mohole.evaluate.floors import PrincipalComponents, random_dictionary
-from mohole.evaluate.languages import measure_languages
-from mohole.evaluate.ranking import SparseColumns
-from mohole.evaluate.results import Cause, FamilyResult, Recovery, Unscored
+from mohole.evaluate.recovery.cause import measure_causes, most_telling
+from mohole.evaluate.recovery.finder import Finder, Resampled, Side
+from mohole.evaluate.recovery.floors import PrincipalComponents, random_dictionary
+from mohole.evaluate.recovery.languages import measure_languages
+from mohole.evaluate.recovery.ranking import SparseColumns
+from mohole.evaluate.recovery.results import Cause, FamilyResult, Recovery, Unscored
+from mohole.evaluate.recovery.summary import Found, summarise
+from mohole.evaluate.recovery.truth import Contrast, Marks, Truth
 from mohole.evaluate.rows.choice import COUNTED, Rows, choose_rows, chunks
-from mohole.evaluate.summary import Found, summarise
-from mohole.evaluate.truth import Contrast, Marks, Truth
 from mohole.metrics import Masks, require_finite
 from mohole.model import LanguageModel
 from mohole.progress import track

@@ -5,10 +5,10 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from mohole.evaluate.finder import Side
-from mohole.evaluate.ranking import SparseColumns
-from mohole.evaluate.results import ConceptLanguages, LanguageRate, Multilingual
-from mohole.evaluate.truth import LANGUAGE_FAMILY, Marks, Truth
+from mohole.evaluate.recovery.finder import Side
+from mohole.evaluate.recovery.ranking import SparseColumns
+from mohole.evaluate.recovery.results import ConceptLanguages, LanguageRate, Multilingual
+from mohole.evaluate.recovery.truth import LANGUAGE_FAMILY, Marks, Truth
 from mohole.metrics import wilson
 
 Int64 = NDArray[np.int64]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from mohole.evaluate.finder import Resampled
+from mohole.evaluate.recovery.finder import Resampled
 from mohole.metrics import document_weights, interval
 
 

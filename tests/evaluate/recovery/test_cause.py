@@ -11,10 +11,10 @@ import torch
 from mohole import config
 from mohole.corpus import Corpus, Document, Span
 from mohole.dictionary import SparseAutoencoder
-from mohole.evaluate.cause import edits, most_telling
-from mohole.evaluate.effects import EDITS, Effects
-from mohole.evaluate.recovery import measure_recovery
-from mohole.evaluate.results import Cause, LabelResult, Recovery
+from mohole.evaluate.recovery.cause import edits, most_telling
+from mohole.evaluate.recovery.effects import EDITS, Effects
+from mohole.evaluate.recovery.measure import measure_recovery
+from mohole.evaluate.recovery.results import Cause, LabelResult, Recovery
 from mohole.evaluate.rows.choice import choose_rows
 from mohole.metrics.evidence import evidence_nats, signature
 from mohole.model import Edit, LanguageModel

@@ -15,10 +15,10 @@ from sklearn.preprocessing import StandardScaler
 from mohole import config, keys
 from mohole.corpus import Corpus
 from mohole.dictionary import SparseAutoencoder
-from mohole.evaluate import recovery as recovery_module
-from mohole.evaluate.floors import PrincipalComponents, Probe, random_dictionary
-from mohole.evaluate.recovery import measure_recovery
-from mohole.evaluate.results import Recovery
+from mohole.evaluate.recovery import measure as recovery_module
+from mohole.evaluate.recovery.floors import PrincipalComponents, Probe, random_dictionary
+from mohole.evaluate.recovery.measure import measure_recovery
+from mohole.evaluate.recovery.results import Recovery
 from mohole.evaluate.rows.choice import choose_rows
 from mohole.store import Store
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from mohole.corpus import Corpus
-from mohole.evaluate.finder import Side
-from mohole.evaluate.languages import measure_languages
-from mohole.evaluate.ranking import SparseColumns
-from mohole.evaluate.results import ConceptLanguages
+from mohole.evaluate.recovery.finder import Side
+from mohole.evaluate.recovery.languages import measure_languages
+from mohole.evaluate.recovery.ranking import SparseColumns
+from mohole.evaluate.recovery.results import ConceptLanguages
+from mohole.evaluate.recovery.truth import Marks, Truth
 from mohole.evaluate.rows.choice import Rows
-from mohole.evaluate.truth import Marks, Truth
 
 N = 100  # tokens of each concept in each language on each side, so a rate is a whole number of hundredths
 GROUPS = ("fox/en", "fox/de", "dog/en", "dog/de")

@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mohole.evaluate.floors import PrincipalComponents, Probe
-from mohole.evaluate.ranking import Best, DenseRanking, SparseColumns, SparseRanking
-from mohole.evaluate.results import LabelResult, Score, Unscored
-from mohole.evaluate.summary import Found
-from mohole.evaluate.truth import Contrast, Marks, family_of, thinned
+from mohole.evaluate.recovery.floors import PrincipalComponents, Probe
+from mohole.evaluate.recovery.ranking import Best, DenseRanking, SparseColumns, SparseRanking
+from mohole.evaluate.recovery.results import LabelResult, Score, Unscored
+from mohole.evaluate.recovery.summary import Found
+from mohole.evaluate.recovery.truth import Contrast, Marks, family_of, thinned
 from mohole.metrics import auroc_by_document, best_cut, confusion, document_weights, interval
 
 Int64 = NDArray[np.int64]

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mohole.evaluate.results import FLOORS, FamilyResult, LabelResult, Medians
-from mohole.evaluate.truth import Truth
+from mohole.evaluate.recovery.results import FLOORS, FamilyResult, LabelResult, Medians
+from mohole.evaluate.recovery.truth import Truth
 from mohole.metrics import interval
 
 Float64 = NDArray[np.float64]

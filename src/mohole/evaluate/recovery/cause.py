@@ -25,12 +25,12 @@ from mohole.config import Evaluate
 from mohole.corpus import Corpus, Windows, batches, keyed_order
 from mohole.dictionary import Dictionary
 from mohole.dictionary.clamped import ClampedLatents
-from mohole.evaluate.effects import Effects
-from mohole.evaluate.finder import Side
 from mohole.evaluate.in_model.edits import Change, replacing
 from mohole.evaluate.in_model.passages import text_mask
-from mohole.evaluate.results import Cause, EditEffect, LabelResult
-from mohole.evaluate.truth import Contrast, Marks, Truth
+from mohole.evaluate.recovery.effects import Effects
+from mohole.evaluate.recovery.finder import Side
+from mohole.evaluate.recovery.results import Cause, EditEffect, LabelResult
+from mohole.evaluate.recovery.truth import Contrast, Marks, Truth
 from mohole.metrics import Measure, scored_pairs
 from mohole.metrics.evidence import signature
 from mohole.model import LanguageModel

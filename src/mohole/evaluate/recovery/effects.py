@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mohole.evaluate.results import EditEffect
+from mohole.evaluate.recovery.results import EditEffect
 from mohole.metrics import DocumentSums, Masks, Measure, kl_nats, measured
 from mohole.metrics.evidence import LEAST_GAP_NATS, evidence_nats
 from mohole.metrics.measure import Statistic, ratio

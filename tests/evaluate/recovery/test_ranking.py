@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mohole.evaluate.ranking import DenseRanking, SparseColumns, SparseRanking
+from mohole.evaluate.recovery.ranking import DenseRanking, SparseColumns, SparseRanking
 from mohole.metrics import auroc, best_cut, confusion
 
 

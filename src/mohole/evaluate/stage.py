@@ -68,8 +68,8 @@ def evaluate(
             raise StageError(
                 f"evaluate.suites: for sparse autoencoders; {spliced.name} is a {spliced.kind}: leave them out"
             )
-        from mohole.evaluate.material import Material  # here: most runs ask for none
-        from mohole.evaluate.suites import measure_suites
+        from mohole.evaluate.suites.material import Material  # here: most runs ask for none
+        from mohole.evaluate.suites.measure import measure_suites
 
         truth = _truth(corpus, store, rows, settings, seed) if corpus.labels else None
         suites = measure_suites(Material(model, dictionary, corpus, store, truth, tasks, settings, seed))

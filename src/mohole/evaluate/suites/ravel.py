@@ -7,11 +7,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from mohole.evaluate.classes import Classed, Group, attributes, both
-from mohole.evaluate.coders import Coder, along, span
-from mohole.evaluate.material import Material, Unit, best_on_selection, constant, rated
-from mohole.evaluate.readout import ReadOut
 from mohole.evaluate.results import Rated
+from mohole.evaluate.suites.classes import Classed, Group, attributes, both
+from mohole.evaluate.suites.coders import Coder, along, span
+from mohole.evaluate.suites.material import Material, Unit, best_on_selection, constant, rated
+from mohole.evaluate.suites.readout import ReadOut
 from mohole.keys import Use, words
 from mohole.metrics import DocumentSums, Masks
 from mohole.metrics.concept_removal import attribution

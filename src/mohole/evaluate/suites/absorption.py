@@ -7,11 +7,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from mohole.evaluate.classes import WORD, Classed, Group
-from mohole.evaluate.coders import Coder
-from mohole.evaluate.material import Material, Unit, constant, over, rated
 from mohole.evaluate.results import Rated
 from mohole.evaluate.rows.choice import COUNTED
+from mohole.evaluate.suites.classes import WORD, Classed, Group
+from mohole.evaluate.suites.coders import Coder
+from mohole.evaluate.suites.material import Material, Unit, constant, over, rated
 from mohole.keys import Use, words
 from mohole.metrics import DocumentSums, Masks
 from mohole.metrics.absorption import absorption

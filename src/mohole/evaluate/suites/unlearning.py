@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from mohole.corpus import Task
 from mohole.errors import StageError
-from mohole.evaluate.coders import SIZES, Coder, along, span
 from mohole.evaluate.in_model.edits import replacing
 from mohole.evaluate.in_model.tasks import Prompted, all_likeliest, batched, padded, prompted
-from mohole.evaluate.material import Material, Unit, rated
-from mohole.evaluate.readout import RowEdit, on_tensors
 from mohole.evaluate.results import Rated
+from mohole.evaluate.suites.coders import SIZES, Coder, along, span
+from mohole.evaluate.suites.material import Material, Unit, rated
+from mohole.evaluate.suites.readout import RowEdit, on_tensors
+from mohole.evaluate.suites.removal import removing
 from mohole.keys import Use, words
 from mohole.metrics import Masks
-from mohole.metrics.concept_removal import without
 from mohole.metrics.measure import Statistic, ratio
 from mohole.metrics.sparse_probe import class_gap, fit_probe
 from mohole.metrics.unlearning import LEAST_KEPT, Tried, choose_edit, unlearned
@@ -136,10 +136,7 @@ class _Unlearning:
 
     def _tried(self, coder: Coder, latents: Int64) -> tuple[Bools, Bools]:
         """Right answers on both halves with these latents removed at every token."""
-
-        def edit(rows: Float32, _tokens: Int64) -> Float64:
-            return without(rows, coder.encode(rows), coder.decoder, latents)
-
+        edit = removing(coder, latents)
         first, second = (_right(self._material, half.prompts, edit) for half in self._halves)
         return first, second
 

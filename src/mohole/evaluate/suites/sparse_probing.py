@@ -5,10 +5,10 @@ from functools import partial
 
 import numpy as np
 
-from mohole.evaluate.classes import Classed, Group
-from mohole.evaluate.material import Material, Unit, mean_over, over, rated
 from mohole.evaluate.results import Rated
 from mohole.evaluate.rows.choice import COUNTED
+from mohole.evaluate.suites.classes import Classed, Group
+from mohole.evaluate.suites.material import Material, Unit, mean_over, over, rated
 from mohole.metrics import Masks
 from mohole.metrics.measure import Statistic
 from mohole.metrics.sparse_probe import (

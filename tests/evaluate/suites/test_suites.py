@@ -13,15 +13,15 @@ from mohole.corpus import Corpus, Task
 from mohole.dictionary import SparseAutoencoder
 from mohole.errors import StageError
 from mohole.evaluate import evaluate, read_evaluation
-from mohole.evaluate.classes import WORD, Classed, groups, thinned
-from mohole.evaluate.coders import along, coders_for, span
-from mohole.evaluate.material import Material
-from mohole.evaluate.probing import measure_probing
-from mohole.evaluate.readout import ReadOut, some_windows
 from mohole.evaluate.recovery.truth import Marks, Truth
 from mohole.evaluate.results import Rated
 from mohole.evaluate.rows.choice import choose_rows
-from mohole.evaluate.suites import measure_suites
+from mohole.evaluate.suites.classes import WORD, Classed, groups, thinned
+from mohole.evaluate.suites.coders import along, coders_for, span
+from mohole.evaluate.suites.material import Material
+from mohole.evaluate.suites.measure import measure_suites
+from mohole.evaluate.suites.readout import ReadOut, some_windows
+from mohole.evaluate.suites.sparse_probing import measure_probing
 from mohole.metrics import Measure
 from mohole.metrics.concept_removal import without
 from mohole.model import LanguageModel

@@ -1,4 +1,4 @@
-"""SCR and TPP in the model: latents of a concept are taken out at every token, and probes of the last layer say what is left."""
+"""SCR in the model: latents of a spurious attribute are taken out at every token; probes of the last layer say what is left."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,111 +8,23 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from mohole.evaluate.classes import WORD, Classed, Group, attributes, both, group_named
-from mohole.evaluate.coders import SIZES, Coder, along, span
-from mohole.evaluate.in_model.passages import REPLACED
-from mohole.evaluate.material import Material, Unit, best_on_selection, constant, over, rated
-from mohole.evaluate.readout import ReadOut, RowEdit
 from mohole.evaluate.results import Rated
-from mohole.metrics import DocumentSums, Masks
-from mohole.metrics.concept_removal import attribution, scr, tpp, without
+from mohole.evaluate.suites.classes import Classed, Group, attributes, both
+from mohole.evaluate.suites.coders import SIZES, Coder, along, span
+from mohole.evaluate.suites.material import Material, Unit, best_on_selection, constant, over, rated
+from mohole.evaluate.suites.readout import ReadOut, RowEdit
+from mohole.evaluate.suites.removal import MASKS, removing
+from mohole.metrics import DocumentSums
+from mohole.metrics.concept_removal import attribution, scr, without
 from mohole.metrics.measure import Statistic
-from mohole.metrics.sparse_probe import LinearProbe, balanced_accuracy, decision_sums, fit_probe
+from mohole.metrics.sparse_probe import LinearProbe, fit_probe
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-_MOST_CLASSES = 8
 _MOST_PAIRS = 4
-
-
-def measure_tpp(material: Material) -> Iterator[Rated]:
-    """TPP over the families of words; of a corpus that names none, over the largest group.
-
-    Source of the n of latents: the best of SIZES on training documents, by probes at the dictionary's own place.
-    """
-    group = group_named(material.groups, WORD) or max(material.groups, key=lambda each: len(each.classes), default=None)
-    if group is None or len(group.classes) < 2:
-        return
-    yield from _Tpp(group, material).ratings()
-
-
-class _Tpp:
-    def __init__(self, group: Group, material: Material) -> None:
-        self._material, self._n = material, min(len(group.classes), _MOST_CLASSES)
-        self._group = group
-        chosen, judged = (
-            side.take(np.flatnonzero(side.classes < self._n)) for side in (group.selection, group.scoring)
-        )
-        self._selection = material.thinned(chosen, self._n)
-        self._rows = material.vectors(self._selection.tokens)
-        self._probes = [fit_probe(self._rows, self._selection.classes == c) for c in range(self._n)]
-        fitting, self._reader = material.read_out(chosen.tokens), material.read_out(judged.tokens)
-        train, self._judged = chosen.among(fitting.tokens), judged.among(self._reader.tokens)
-        self._readers = [fit_probe(fitting.rows(train.tokens), train.classes == c) for c in range(self._n)]
-        self._documents = np.unique(self._judged.documents)
-
-    def ratings(self) -> Iterator[Rated]:
-        before = self._accuracies(self._reader.rows(self._judged.tokens))
-        shares, points, sizes = {}, {}, {}
-        directions = np.stack([probe.direction for probe in self._probes])
-        mean = self._rows.mean(axis=0, dtype=np.float64)
-        for coder in self._material.coders:
-            ranked = self._ranked(coder)
-            size = best_on_selection(SIZES, partial(self._score_here, coder, ranked))
-            edits = [_removing(coder, latents[:size]) for latents in ranked]
-            shares[coder.name], points[coder.name] = self._statistics(before, edits)
-            sizes[coder.name] = constant(float(size))
-        own = [along("probe", span(direction[None]), mean) for direction in directions]
-        edits = [_removing(coder, np.zeros(1, dtype=np.int64)) for coder in own]
-        shares["probe"], points["probe"] = self._statistics(before, edits)
-        definition = (
-            "mean over classes of what the class's own probe loses when the class's latents are removed at every token, less "
-            f"what the other classes' probes lose on average; {self._n} classes of {self._group.name}, probes at "
-            f"{self._reader.read_at}; `probe` removes the one direction that a probe of the class reads"
-        )
-        for name, unit, statistics, baseline in (
-            ("TPP", "share of what probes know above chance", shares, "0: damage without aim"),
-            ("TPP in points", "points of balanced accuracy", points, "0: damage without aim"),
-            ("latents removed for TPP", "latents per class", sizes, ""),
-        ):
-            about = Unit(name, unit, "tokens", _masks(), baseline, definition)
-            yield rated(about, self._documents, len(self._judged), statistics, self._material.seed)
-
-    def _ranked(self, coder: Coder) -> list[Int64]:
-        """For each class, its latents, those that speak most for it first."""
-        codes = coder.encode(self._rows)
-        score = [
-            attribution(codes, self._selection.classes == c, coder.decoder, probe.direction)
-            for c, probe in enumerate(self._probes)
-        ]
-        return [np.argsort(-each, kind="stable") for each in score]
-
-    def _score_here(self, coder: Coder, ranked: list[Int64], size: int) -> float:
-        """TPP on the selection's own rows, by probes of the dictionary's place."""
-        codes = coder.encode(self._rows)
-        judge = partial(_plain_accuracies, self._probes, classes=self._selection.classes)
-        after = [judge(without(self._rows, codes, coder.decoder, latents[:size])) for latents in ranked]
-        return float(tpp(judge(self._rows), np.stack(after), chance=0.5))
-
-    def _statistics(self, before: list[Statistic], edits: list[RowEdit]) -> tuple[Statistic, Statistic]:
-        after = [self._accuracies(self._reader.rows(self._judged.tokens, edit)) for edit in edits]
-
-        def of(weights: Float64, chance: float | None) -> Float64:
-            clean = np.stack([each(weights) for each in before], axis=-1)
-            edited = np.stack([np.stack([each(weights) for each in row], axis=-1) for row in after], axis=-2)
-            return tpp(clean, edited, chance=chance)
-
-        return partial(of, chance=0.5), partial(of, chance=None)
-
-    def _accuracies(self, rows: Float32) -> list[Statistic]:
-        found = []
-        for c, probe in enumerate(self._readers):
-            sums = decision_sums(probe.log_odds(rows) > 0, self._judged.classes == c, self._judged.documents)
-            found.append(balanced_accuracy(over(self._documents, sums)))
-        return found
 
 
 def measure_scr(material: Material) -> Iterator[Rated]:
@@ -143,15 +55,13 @@ def measure_scr(material: Material) -> Iterator[Rated]:
         f"{', '.join(case.name for case in cases)}; probes at {cases[0].read_at}"
     )
     why = "the spurious correlation costs the probe nothing, so there is nothing to remove"
-    about = Unit(
-        "SCR", "share of the bias removed", "tokens", _masks(), "0: the biased probe as it is", definition, why
-    )
+    about = Unit("SCR", "share of the bias removed", "tokens", MASKS, "0: the biased probe as it is", definition, why)
     yield rated(about, documents, n, shares, material.seed)
     for name, statistics in (("accuracy with the bias", biased), ("accuracy without the bias", oracle)):
-        about = Unit(name, "accuracy", "tokens", _masks(), "0.5: chance", definition)
+        about = Unit(name, "accuracy", "tokens", MASKS, "0.5: chance", definition)
         found: dict[str, Statistic] = {"probe": partial(_mean, statistics)}
         yield rated(about, documents, n, found, material.seed)
-    about = Unit("latents removed for SCR", "latents", "tokens", _masks(), "", definition)
+    about = Unit("latents removed for SCR", "latents", "tokens", MASKS, "", definition)
     yield rated(about, documents, n, sizes, material.seed)
 
 
@@ -179,7 +89,7 @@ class _Case:
         direction = fit_probe(self.rows, self.labels[1]).direction
         if coder is None:
             own = along("probe", span(direction[None]), self.rows.mean(axis=0, dtype=np.float64))
-            return _removing(own, np.zeros(1, dtype=np.int64)), 1
+            return removing(own, np.zeros(1, dtype=np.int64)), 1
         codes = coder.encode(self.rows)
         ranked = np.argsort(-np.abs(attribution(codes, self.labels[1], coder.decoder, direction)), kind="stable")
         agree = self.labels[0] == self.labels[1]
@@ -190,7 +100,7 @@ class _Case:
             return _cell_accuracy(here.log_odds(left) > 0, *self.labels)
 
         size = best_on_selection(SIZES, score)
-        return _removing(coder, ranked[:size]), size
+        return removing(coder, ranked[:size]), size
 
     def accuracy(self, probe: LinearProbe, edit: RowEdit | None, documents: Int64) -> Statistic:
         """Accuracy about the wanted class on held-out tokens, each combination counting a quarter."""
@@ -259,20 +169,6 @@ def _case(
     )
 
 
-def _removing(coder: Coder, latents: Int64) -> RowEdit:
-    return lambda rows, _tokens: without(rows, coder.encode(rows), coder.decoder, latents)
-
-
-def _plain_accuracies(probes: list[LinearProbe], rows: NDArray[np.floating], classes: Int64) -> Float64:
-    documents, one = np.zeros(len(rows), dtype=np.int64), np.ones((1, 1))
-    return np.array(
-        [
-            float(balanced_accuracy(decision_sums(probe.log_odds(rows) > 0, classes == c, documents))(one)[0])
-            for c, probe in enumerate(probes)
-        ]
-    )
-
-
 def _cell_accuracy(decided: Bools, wanted: Bools, spurious: Bools) -> float:
     right, cell = decided == wanted, 2 * wanted + spurious
     return float(np.mean([right[cell == each].mean() for each in np.unique(cell)]))
@@ -284,7 +180,3 @@ def _pooled(biased: list[Statistic], ablated: list[Statistic], oracle: list[Stat
 
 def _mean(statistics: list[Statistic], weights: Float64) -> Float64:
     return np.asarray(np.mean([statistic(weights) for statistic in statistics], axis=0))
-
-
-def _masks() -> Masks:
-    return Masks(replaced=REPLACED, counted="tokens with the classes named in the definition")

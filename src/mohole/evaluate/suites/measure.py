@@ -4,13 +4,14 @@ from collections.abc import Iterator
 
 from mohole.config import Suite
 from mohole.errors import StageError
-from mohole.evaluate.absorbing import measure_absorption
-from mohole.evaluate.forgetting import measure_unlearning
-from mohole.evaluate.material import Material
-from mohole.evaluate.probing import measure_probing
-from mohole.evaluate.removal import measure_scr, measure_tpp
 from mohole.evaluate.results import Rated, SuiteResult
-from mohole.evaluate.swapping import measure_ravel
+from mohole.evaluate.suites.absorption import measure_absorption
+from mohole.evaluate.suites.material import Material
+from mohole.evaluate.suites.ravel import measure_ravel
+from mohole.evaluate.suites.scr import measure_scr
+from mohole.evaluate.suites.sparse_probing import measure_probing
+from mohole.evaluate.suites.tpp import measure_tpp
+from mohole.evaluate.suites.unlearning import measure_unlearning
 from mohole.progress import track
 
 _NEEDS: dict[Suite, str] = {

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from mohole.config import Evaluate
 from mohole.corpus import Corpus, Task
 from mohole.dictionary import SparseAutoencoder
-from mohole.evaluate.classes import Classed, Group, groups, thinned
-from mohole.evaluate.coders import Coder, coders_for
-from mohole.evaluate.readout import ReadOut, some_windows
 from mohole.evaluate.recovery.truth import Truth
 from mohole.evaluate.results import Rated
+from mohole.evaluate.suites.classes import Classed, Group, groups, thinned
+from mohole.evaluate.suites.coders import Coder, coders_for
+from mohole.evaluate.suites.readout import ReadOut, some_windows
 from mohole.metrics import DocumentSums, Masks, measured
 from mohole.metrics.measure import Statistic
 from mohole.model import LanguageModel

@@ -8,7 +8,9 @@ from mohole.corpus import Corpus, Task
 from mohole.dictionary import AnyDictionary, SparseAutoencoder
 from mohole.errors import StageError
 from mohole.evaluate.files import write_evaluation, write_recovery
-from mohole.evaluate.guards import numbers_out_of_range, probe, require_rows_of, unexplained
+from mohole.evaluate.guards.numbers import numbers_out_of_range, unexplained
+from mohole.evaluate.guards.provenance import require_rows_of
+from mohole.evaluate.guards.trials import probe
 from mohole.evaluate.in_model.splice import measure_splice
 from mohole.evaluate.in_model.tasks import measure_tasks
 from mohole.evaluate.recovery.measure import measure_recovery

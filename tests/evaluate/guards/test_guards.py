@@ -15,7 +15,7 @@ from mohole.dictionary import SparseAutoencoder, SparseCodes
 from mohole.dictionary.codes import from_dense
 from mohole.errors import HookpointError, NumericsError, StageError
 from mohole.evaluate import evaluate, read_evaluation
-from mohole.evaluate.guards import probe
+from mohole.evaluate.guards.trials import probe
 from mohole.evaluate.in_model.edits import together
 from mohole.evaluate.in_model.passages import text_mask
 from mohole.evaluate.in_model.splice import splice

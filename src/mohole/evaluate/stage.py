@@ -1,6 +1,6 @@
 """The evaluate stage: measure a dictionary on held-out documents and write what was found. files.py says what is in the files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mohole.config import Evaluate
@@ -14,13 +14,14 @@ from mohole.evaluate.guards.trials import probe
 from mohole.evaluate.in_model.splice import measure_splice
 from mohole.evaluate.in_model.tasks import measure_tasks
 from mohole.evaluate.recovery.measure import measure_recovery
-from mohole.evaluate.recovery.truth import Marks, Truth
-from mohole.evaluate.results import Caution, Evaluation, SuiteResult
+from mohole.evaluate.recovery.truth import read_truth
+from mohole.evaluate.results import Caution, DarkMatter, Evaluation, SuiteResult, TaskResult
 from mohole.evaluate.rows.choice import Rows, choose_rows
 from mohole.evaluate.rows.dark_matter import measure_dark_matter
 from mohole.evaluate.rows.measure import measure_rows
 from mohole.evaluate.rows.weights import measure_weights
-from mohole.evaluate.standin import stand_in
+from mohole.evaluate.standin import StandIn, stand_in
+from mohole.metrics import Measure
 from mohole.metrics.stamp import stamp
 from mohole.model import LanguageModel
 from mohole.store import Store
@@ -50,6 +51,7 @@ def evaluate(
     spliced = stand_in(dictionary, model)
     rows = choose_rows(corpus, store, held_out=True, max_rows=settings.max_rows, seed=seed)
     require_rows_of(model, corpus, store, rows, spliced)
+
     quality = measure_rows(store, rows, spliced, seed=seed)
     in_model = measure_splice(model, [spliced], corpus, settings, seed=seed)
     unseen, dark_matter = measure_dark_matter(
@@ -57,24 +59,10 @@ def evaluate(
     )
     weights = measure_weights(dictionary, quality.mean) if isinstance(dictionary, SparseAutoencoder) else ()
     measures = {measure.name: measure for measure in (*quality.measures, *weights, *in_model, *unseen)}
-    done = measure_tasks(model, spliced, tasks, settings, has_bos=corpus.has_bos)
-    warnings = (
-        *numbers_out_of_range(measures, done, spliced.n_latents),
-        *unexplained(measures, dark_matter),
-        *probe(store, rows, spliced),
-        *(Caution("definition_wrong", f"A known answer is not given: {wrong}.") for wrong in stamp().wrong),
-    )
-    suites: tuple[SuiteResult, ...] = ()
-    if settings.suites:
-        if not isinstance(dictionary, SparseAutoencoder):
-            raise StageError(
-                f"evaluate.suites: for sparse autoencoders; {spliced.name} is a {spliced.kind}: leave them out"
-            )
-        from mohole.evaluate.suites.material import Material  # here: most runs ask for none
-        from mohole.evaluate.suites.measure import measure_suites
+    skills = measure_tasks(model, spliced, tasks, settings, has_bos=corpus.has_bos)
+    warnings = _warnings(measures, skills, dark_matter, store, rows, spliced)
+    suites = _suites(model, dictionary, spliced, corpus, store, rows, settings, tasks, seed)
 
-        truth = _truth(corpus, store, rows, settings, seed) if corpus.labels else None
-        suites = measure_suites(Material(model, dictionary, corpus, store, truth, tasks, settings, seed))
     evaluation = Evaluation(
         hookpoint=spliced.name,
         kind=spliced.kind,
@@ -82,7 +70,7 @@ def evaluate(
         writes=spliced.writes,
         n_latents=spliced.n_latents,
         measures=measures,
-        tasks=done,
+        tasks=skills,
         density=quality.firing.histogram(),
         dark_matter=dark_matter,
         warnings=warnings,
@@ -90,11 +78,48 @@ def evaluate(
         suites=suites,
     )
     write_evaluation(out, evaluation)
+
     if settings.recovery and corpus.labels and isinstance(dictionary, SparseAutoencoder):
         recovery = measure_recovery(store, rows, dictionary, corpus, settings, seed=seed, model=model)
         write_recovery(out, recovery)
 
 
-def _truth(corpus: Corpus, store: Store, rows: Rows, settings: Evaluate, seed: int) -> Truth:
-    chosen = choose_rows(corpus, store, held_out=False, max_rows=settings.selection_rows, seed=seed)
-    return Truth(list(corpus.labels), Marks(corpus, chosen), Marks(corpus, rows), settings.min_positives)
+def _warnings(
+    measures: Mapping[str, Measure],
+    skills: Sequence[TaskResult],
+    dark_matter: DarkMatter,
+    store: Store,
+    rows: Rows,
+    spliced: StandIn,
+) -> tuple[Caution, ...]:
+    return (
+        *numbers_out_of_range(measures, skills, spliced.n_latents),
+        *unexplained(measures, dark_matter),
+        *probe(store, rows, spliced),
+        *(Caution("definition_wrong", f"A known answer is not given: {wrong}.") for wrong in stamp().wrong),
+    )
+
+
+def _suites(
+    model: LanguageModel,
+    dictionary: AnyDictionary,
+    spliced: StandIn,
+    corpus: Corpus,
+    store: Store,
+    rows: Rows,
+    settings: Evaluate,
+    tasks: Sequence[Task],
+    seed: int,
+) -> tuple[SuiteResult, ...]:
+    """Those that are asked for: mostly none."""
+    if not settings.suites:
+        return ()
+    if not isinstance(dictionary, SparseAutoencoder):
+        raise StageError(
+            f"evaluate.suites: for sparse autoencoders; {spliced.name} is a {spliced.kind}: leave them out"
+        )
+    from mohole.evaluate.suites.material import Material  # here: their cost is not paid by others
+    from mohole.evaluate.suites.measure import measure_suites
+
+    truth = read_truth(corpus, store, rows, settings, seed=seed) if corpus.labels else None
+    return measure_suites(Material(model, dictionary, corpus, store, truth, tasks, settings, seed))

@@ -22,8 +22,8 @@ from mohole.evaluate.recovery.languages import measure_languages
 from mohole.evaluate.recovery.ranking import SparseColumns
 from mohole.evaluate.recovery.results import Cause, FamilyResult, Recovery, Unscored
 from mohole.evaluate.recovery.summary import Found, summarise
-from mohole.evaluate.recovery.truth import Contrast, Marks, Truth
-from mohole.evaluate.rows.choice import COUNTED, Rows, choose_rows, chunks
+from mohole.evaluate.recovery.truth import Contrast, Truth, read_truth
+from mohole.evaluate.rows.choice import COUNTED, Rows, chunks
 from mohole.metrics import Masks, require_finite
 from mohole.model import LanguageModel
 from mohole.progress import track
@@ -69,9 +69,8 @@ def measure_recovery(
     Raises:
         StageError: no rows of training documents to choose on, or no label with enough tokens.
     """
-    chosen = choose_rows(corpus, store, held_out=False, max_rows=settings.selection_rows, seed=seed)
-    labels = list(corpus.labels)
-    truth = Truth(labels, Marks(corpus, chosen), Marks(corpus, rows), settings.min_positives)
+    truth = read_truth(corpus, store, rows, settings, seed=seed)
+    labels, chosen = truth.labels, truth.selection.rows
     found: dict[str, Found] = {}
     unscored: dict[str, Unscored] = {}
     selection, scoring = _encode(store, truth, dictionary, seed)

@@ -11,9 +11,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mohole.config import Evaluate
 from mohole.corpus import Corpus
-from mohole.evaluate.rows.choice import Rows
+from mohole.evaluate.rows.choice import Rows, choose_rows
 from mohole.keys import Use, words
+from mohole.store import Store
 
 Int64 = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -169,6 +171,16 @@ class Truth:
             len(np.setdiff1d(side.contrast_rows(contrast), side.of(label))) >= self.min_positives
             for side in (self.selection, self.scoring)
         )
+
+
+def read_truth(corpus: Corpus, store: Store, rows: Rows, settings: Evaluate, *, seed: int) -> Truth:
+    """The corpus's truth at rows of training documents, to choose on, and at these held-out ones, to score on.
+
+    Raises:
+        StageError: no rows of training documents.
+    """
+    chosen = choose_rows(corpus, store, held_out=False, max_rows=settings.selection_rows, seed=seed)
+    return Truth(list(corpus.labels), Marks(corpus, chosen), Marks(corpus, rows), settings.min_positives)
 
 
 def thinned(rows: Int64, tokens: Int64, seed: int) -> Int64:

@@ -1,4 +1,4 @@
-"""What sums over held-out rows say, each number with its unit, masks, baseline and definition. They are filled in measure.py."""
+"""What sums over held-out rows say, each number with its unit, masks, baseline and definition. Filled in measure.py."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

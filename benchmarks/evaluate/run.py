@@ -36,8 +36,8 @@ from mohole import config, job, load_dictionary
 from mohole.corpus import Corpus
 from mohole.dictionary.formats.export import export_dictionary
 from mohole.evaluate import read_evaluation
-from mohole.evaluate.passages import Passage, held_out_passages
-from mohole.evaluate.rows import chunks
+from mohole.evaluate.in_model.passages import Passage, held_out_passages
+from mohole.evaluate.rows.choice import chunks
 from mohole.evaluate.stage import evaluate
 from mohole.model import LanguageModel, load_model
 from mohole.store import Store

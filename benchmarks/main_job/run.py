@@ -25,7 +25,7 @@ from mohole.corpus import Corpus, batches
 from mohole.evaluate import read_evaluation, read_recovery
 from mohole.execute import Cores, open_executor
 from mohole.harvest import harvest
-from mohole.job.plan import hookpoints_of
+from mohole.job.asked import hookpoints_of
 from mohole.model import LanguageModel
 from mohole.model.shared import shared_model
 from mohole.record import read_record

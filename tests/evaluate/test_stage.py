@@ -14,7 +14,7 @@ from mohole.corpus import Corpus, Task
 from mohole.dictionary import SparseAutoencoder
 from mohole.errors import ArtifactError, NumericsError
 from mohole.evaluate import evaluate, read_evaluation, read_recovery
-from mohole.evaluate.guards import numbers_out_of_range
+from mohole.evaluate.guards.numbers import numbers_out_of_range
 from mohole.evaluate.results import TaskResult
 from mohole.metrics import fvu
 from mohole.metrics.definitions import OURS

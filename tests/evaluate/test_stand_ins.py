@@ -12,11 +12,13 @@ from mohole import config
 from mohole.corpus import Corpus
 from mohole.dictionary import Crosscoder, CrossLayerTranscoder, Latents, SparseAutoencoder, Transcoder
 from mohole.errors import HookpointError, StageError
-from mohole.evaluate.ablations import ABLATIONS, Backdrop
-from mohole.evaluate.passages import Passage, choose_windows, passages
-from mohole.evaluate.rows import choose_rows, measure_rows
-from mohole.evaluate.splice import ablating, splice
-from mohole.evaluate.standin import require_apart, stand_in, together
+from mohole.evaluate.in_model.ablations import ABLATIONS, Backdrop
+from mohole.evaluate.in_model.edits import require_apart, together
+from mohole.evaluate.in_model.passages import Passage, choose_windows, passages
+from mohole.evaluate.in_model.splice import ablating, splice
+from mohole.evaluate.rows.choice import choose_rows
+from mohole.evaluate.rows.measure import measure_rows
+from mohole.evaluate.standin import stand_in
 from mohole.metrics import fvu
 from mohole.model import Edit, LanguageModel
 from mohole.store import Store

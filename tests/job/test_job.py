@@ -13,7 +13,7 @@ from mohole.config import Recipe, parse
 from mohole.errors import ArtifactError, DamageError, StageError
 from mohole.evaluate import read_evaluation
 from mohole.job import plan, run, run_verb
-from mohole.job.plan import Verb
+from mohole.job.stage import Verb
 from mohole.planted import weights_path
 from mohole.record import read_json, read_record
 from mohole.store import Store

@@ -19,15 +19,10 @@ from mohole.act import Comparison, Demonstration
 from mohole.corpus import Corpus, Document, build_corpus
 from mohole.dictionary import SparseAutoencoder
 from mohole.dictionary.files import save
-from mohole.evaluate.results import (
+from mohole.evaluate.recovery.results import (
     Cause,
-    Caution,
     ConceptLanguages,
-    DarkMatter,
-    DenseLatent,
     EditEffect,
-    ErrorClass,
-    Evaluation,
     FamilyResult,
     LabelResult,
     LanguageRate,
@@ -35,9 +30,9 @@ from mohole.evaluate.results import (
     Multilingual,
     Recovery,
     Score,
-    TaskResult,
     Unscored,
 )
+from mohole.evaluate.results import Caution, DarkMatter, DenseLatent, ErrorClass, Evaluation, TaskResult
 from mohole.harvest.slice import documents_of
 from mohole.interpret.labels import FACTS_FILE, LABELS_FILE, Label, write_labels
 from mohole.metrics import DensityHistogram, Masks, Measure

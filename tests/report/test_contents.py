@@ -11,7 +11,7 @@ from tests.report.run_folder import BRIDGE, HOOKPOINTS, make_run
 
 from mohole.catalogue import Catalogue
 from mohole.errors import ArtifactError, ConfigError
-from mohole.evaluate.results import read_evaluation
+from mohole.evaluate.files import read_evaluation
 from mohole.interpret import Labels
 from mohole.report import print_contents
 from mohole.visible import visible

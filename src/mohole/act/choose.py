@@ -75,6 +75,7 @@ def most_effective(
         texts: token ids of other text, begin-of-text token included, of two tokens at least.
     """
     plain = [_continued(model, prompt, None) for prompt in prompts]
+    clean = [_nats(model.logits(tokens), tokens) for tokens in texts]
     shares, harms = {}, {}
     with track("steer: trial", len(candidates), "latents") as tracker:
         for latent, words in candidates.items():
@@ -82,7 +83,7 @@ def most_effective(
             written = [_continued(model, prompt, steered) for prompt in prompts]
             turned = [_says(new, words) and not _says(old, words) for new, old in zip(written, plain, strict=True)]
             shares[latent] = sum(turned) / len(prompts)
-            harms[latent] = _harm(model, steered, texts)
+            harms[latent] = _harm(steered, texts, clean)
             tracker.advance()
     best = max(shares.values())
     near = [latent for latent in candidates if shares[latent] >= best - 1.001 / len(prompts)]
@@ -114,12 +115,20 @@ def _says(written: list[int], words: set[int]) -> bool:
     return any(token in words for token in written) and max(Counter(written).values()) <= len(written) / 3
 
 
-def _harm(model: LanguageModel, steered: Steered, texts: Sequence[Tensor]) -> float:
-    """Mean loss with the clamp less mean loss without it, over all next tokens of the texts, in nats."""
+def _harm(steered: Steered, texts: Sequence[Tensor], clean: Sequence[float]) -> float:
+    """Mean loss with the clamp less mean loss without it, over all next tokens of the texts, in nats.
+
+    Args:
+        clean: summed loss of each text without it. The same for every latent, so the model is asked only once.
+    """
     excess, n_tokens = 0.0, 0
-    for tokens in texts:
-        for sign, logits in ((1.0, steered.logits(tokens)), (-1.0, model.logits(tokens))):
-            nats = cross_entropy(logits[0, :-1].float(), tokens[0, 1:].to(logits.device), reduction="sum")
-            excess += sign * float(nats)
+    for tokens, without in zip(texts, clean, strict=True):
+        excess += _nats(steered.logits(tokens), tokens)
+        excess -= without
         n_tokens += tokens.shape[1] - 1
     return excess / max(n_tokens, 1)
+
+
+def _nats(logits: Tensor, tokens: Tensor) -> float:
+    """Summed loss of a text's next tokens."""
+    return float(cross_entropy(logits[0, :-1].float(), tokens[0, 1:].to(logits.device), reduction="sum"))

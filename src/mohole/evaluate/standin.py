@@ -1,18 +1,14 @@
-"""A dictionary of any kind as what stands in for activations: what it reads, what it writes, and its edits of a running model.
+"""A dictionary of any kind as what stands in for activations: what it reads, what it writes, and how it rebuilds rows.
 
-An SAE writes where it reads. A transcoder reads before it writes, in the same pass, so it sees what other stand-ins have done
-upstream; so do the layers of a cross-layer transcoder. A crosscoder's latents need all its hookpoints, the later ones too,
-before the first is written: it reads the model's untouched run.
+On rows alone. Its edits of a running model are in in_model/edits.py.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import partial
-from itertools import combinations
 from typing import Any, assert_never
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from mohole.dictionary import (
@@ -26,10 +22,9 @@ from mohole.dictionary import (
 from mohole.dictionary.files import kind_of, tensors_of
 from mohole.errors import HookpointError, StageError
 from mohole.metrics import row_norms
-from mohole.model import Edit, LanguageModel
+from mohole.model import LanguageModel
 
 Rows = Float[Tensor, "row d"]
-Change = Callable[[Rows], Rows]
 
 
 @dataclass(frozen=True)
@@ -85,9 +80,13 @@ class StandIn:
             return torch.cat([row_norms(layer.W_dec) for layer in self.dictionary.layers])
         return row_norms(self.dictionary.directions(torch.arange(self.n_latents, device=self.device)))
 
+    def taken(self, rows: Rows) -> Rows:
+        """Rows as the dictionary takes them: on its device, in float32."""
+        return rows.to(self.device, torch.float32)
+
     def rebuild(self, rows: Mapping[str, Rows]) -> tuple[dict[str, Rows], SparseCodes]:
         """What it says for each of `writes`, from rows of all of `reads`; and the codes, of all layers side by side."""
-        own = {name: self._taken(rows[name]) for name in self.reads}
+        own = {name: self.taken(rows[name]) for name in self.reads}
         match self.dictionary:
             case SparseAutoencoder() as sae:
                 codes = sae.encode(own[self.reads[0]])
@@ -105,43 +104,6 @@ class StandIn:
                 return dict(zip(self.writes, layers.decode(each), strict=True)), _side_by_side(each)
             case _:
                 assert_never(self.dictionary)
-
-    def edits(
-        self, replaced: Bool[Tensor, "batch position"], clean: Mapping[str, Float[Tensor, "batch position d"]]
-    ) -> tuple[list[Edit], list[Edit]]:
-        """(edits that write, edits that only look) for one forward pass.
-
-        Args:
-            replaced: positions to be replaced; all others keep their bits.
-            clean: rows of the untouched run at `needs_clean`.
-        """
-        match self.dictionary:
-            case SparseAutoencoder():
-                return [replacing(self.writes[0], replaced, self._alone)], []
-            case Transcoder():
-                seen: dict[str, Rows] = {}
-                write = replacing(self.writes[0], replaced, lambda rows: self._alone(seen.pop(self.reads[0])).to(rows))
-                return [write], [_watching(self.reads[0], replaced, seen)]
-            case Crosscoder():
-                outputs = self.rebuild({name: clean[name][replaced.to(clean[name].device)] for name in self.reads})[0]
-                return [replacing(name, replaced, partial(_instead, rows)) for name, rows in outputs.items()], []
-            case CrossLayerTranscoder() as layers:
-                said = _LayersInTurn(layers, self._taken)
-                looks = [
-                    replacing(name, replaced, partial(said.read, number)) for number, name in enumerate(self.reads)
-                ]
-                return [
-                    replacing(name, replaced, partial(said.write, number)) for number, name in enumerate(self.writes)
-                ], looks
-            case _:
-                assert_never(self.dictionary)
-
-    def _alone(self, rows: Rows) -> Rows:
-        """Of a dictionary with one hookpoint to read and one to write."""
-        return self.rebuild({self.reads[0]: rows})[0][self.writes[0]].to(rows)
-
-    def _taken(self, rows: Rows) -> Rows:
-        return rows.to(self.device, torch.float32)
 
 
 def stand_in(dictionary: AnyDictionary, model: LanguageModel | None = None) -> StandIn:
@@ -184,79 +146,6 @@ def places_of(dictionary: AnyDictionary) -> tuple[tuple[str, ...], tuple[str, ..
             return many, targets
         case _:
             assert_never(dictionary)
-
-
-def together(
-    stand_ins: Sequence[StandIn],
-    replaced: Bool[Tensor, "batch position"],
-    clean: Mapping[str, Float[Tensor, "batch position d"]],
-) -> list[Edit]:
-    """The edits of several stand-ins for one pass. Where one writes what another reads, the reader sees what was written."""
-    pairs = [each.edits(replaced, clean) for each in stand_ins]
-    return [edit for writes, _ in pairs for edit in writes] + [edit for _, looks in pairs for edit in looks]
-
-
-def require_apart(stand_ins: Sequence[StandIn]) -> tuple[str, ...]:
-    """Everything that these write, in order.
-
-    Raises:
-        StageError: nothing to write, or two of them write the same place, or a head and its layer.
-    """
-    places = [name for each in stand_ins for name in each.writes]
-    if not places:
-        raise StageError("splice: no dictionary is given")
-    for first, second in combinations(places, 2):
-        short, long = sorted((first, second), key=len)
-        if short == long or (short.startswith("z.") and long.startswith(f"{short}.")):
-            raise StageError(f"{first} and {second}: two dictionaries write there; splice them one after the other")
-    return tuple(places)
-
-
-def replacing(hookpoint: str, replaced: Bool[Tensor, "batch position"], change: Change) -> Edit:
-    """An edit that changes the rows at the positions to be replaced, and no others."""
-
-    def edit(rows: Tensor, _first_position: int) -> Tensor:
-        mask = replaced.to(rows.device)
-        if bool(mask.any()):
-            rows[mask] = change(rows[mask]).to(rows)
-        return rows
-
-    return Edit(hookpoint, edit)
-
-
-def _watching(hookpoint: str, replaced: Bool[Tensor, "batch position"], seen: dict[str, Rows]) -> Edit:
-    """An edit that changes nothing and keeps what passes."""
-
-    def look(rows: Rows) -> Rows:
-        seen[hookpoint] = rows
-        return rows
-
-    return replacing(hookpoint, replaced, look)
-
-
-def _instead(rows: Rows, found: Rows) -> Rows:
-    return rows
-
-
-class _LayersInTurn:
-    """A cross-layer transcoder in a pass: each layer's latents as soon as it has read, each output when it is due."""
-
-    def __init__(self, layers: CrossLayerTranscoder, taken: Change) -> None:
-        self._layers, self._taken = layers, taken
-        self._due: list[Rows] = []
-
-    def read(self, number: int, rows: Rows) -> Rows:
-        layer, (n_layers, d_out) = self._layers.layers[number], self._layers.b_dec.shape
-        own = self._taken(rows)
-        if number == 0:
-            self._due = [offset.repeat(len(own), 1) for offset in self._layers.b_dec]
-        wide = layer.add_to(own.new_zeros(len(own), (n_layers - number) * d_out), layer.encode(own))
-        for later, part in enumerate(torch.split(wide, d_out, dim=1), start=number):
-            self._due[later] = self._due[later] + part
-        return rows
-
-    def write(self, number: int, rows: Rows) -> Rows:
-        return self._due[number]
 
 
 def _side_by_side(layers: Sequence[SparseCodes]) -> SparseCodes:

@@ -7,7 +7,7 @@ from mohole import artifact
 from mohole.config import Recipe, TextCorpus, n_bytes
 from mohole.errors import ConfigError, ModelError
 from mohole.execute import share_cores
-from mohole.job.plan import hookpoints_of
+from mohole.job.asked import hookpoints_of
 from mohole.model.source import find_model
 from mohole.store.columns import RowFormat
 from mohole.store.forecast import Forecast, Prices, forecast_rows

@@ -12,7 +12,10 @@ from mohole import artifact
 from mohole.config import Recipe
 from mohole.errors import StageError
 from mohole.execute import Cores, Kind, Task, open_executor, share_cores
-from mohole.job.plan import VERBS, Plan, Stage, Verb, plan
+from mohole.job.layout import plan
+from mohole.job.needs import check_model, check_parents, check_rows
+from mohole.job.plan import Plan
+from mohole.job.stage import VERBS, Stage, Verb
 from mohole.record import Recorder
 from mohole.storage import open_storage
 from mohole.store.listing import BULK
@@ -135,11 +138,11 @@ def _make_in_order(whole: Plan, stages: Sequence[Stage], cores: Cores, replace: 
             continue
         if not replace:
             _refuse_to_overwrite(whole, stage)
-        whole.check_parents(stage)
-        whole.check_model(stage)
+        check_parents(whole, stage)
+        check_model(whole, stage)
         with logged(whole.recipe, stage.name, say) as notes:
             inputs = whole.inputs(stage)
-            whole.check_rows(stage)
+            check_rows(whole.recipe, stage)
             bulk = BULK if stage.kind in STORE_KINDS else ()
             with artifact.create(
                 stage.out, inputs, replace=replace, resume=stage.resumes, worth=stage.worth, bulk=bulk

@@ -10,8 +10,11 @@ from mohole.config import Recipe, Train, members
 from mohole.config.sweep import check_members
 from mohole.errors import StageError
 from mohole.execute import share_cores
+from mohole.job.layout import plan
 from mohole.job.make import Say, logged, print_line, run_verb
-from mohole.job.plan import Plan, Stage, Verb, plan
+from mohole.job.needs import check_model, check_rows
+from mohole.job.plan import Plan
+from mohole.job.stage import Stage, Verb
 
 FOLDER = "sweep"
 _WORTH = ("*/checkpoints/*.json", "*/result.json")
@@ -65,7 +68,7 @@ def _make(whole: Plan, stage: Stage, chosen: Mapping[str, Train], replace: bool,
     """The sweep in the place of one training of the plan. Returns whether there was anything to do."""
     recipe = whole.recipe
     out = _place(stage, recipe)
-    whole.check_model(stage)
+    check_model(whole, stage)
     inputs = _inputs(whole, stage, chosen)
     if artifact.is_finished(out, inputs):
         return False
@@ -74,7 +77,7 @@ def _make(whole: Plan, stage: Stage, chosen: Mapping[str, Train], replace: bool,
             f"{out}: made with other settings ({artifact.difference(out, inputs)}); --replace makes it again, "
             "-o run=FOLDER keeps both"
         )
-    whole.check_rows(stage)
+    check_rows(whole.recipe, stage)
     with logged(recipe, f"sweep {out.name}", say) as notes:
         with artifact.create(out, inputs, replace=replace, resume=True, worth=_WORTH) as draft:
             _fill(draft, recipe, stage, chosen)

@@ -13,8 +13,9 @@ from mohole.corpus import Corpus, Document, Task, build_corpus, read_documents
 from mohole.dictionary import SparseAutoencoder
 from mohole.dictionary.files import open_dictionary, open_sae
 from mohole.errors import ConfigError, StageError
-from mohole.job.plan import Stage, asks_the_model, given_at, learned, rows_run
+from mohole.job.asked import asks_the_model, given_at, learned, rows_run
 from mohole.job.rows import fill_shuffled, harvest_executor
+from mohole.job.stage import Stage
 from mohole.job.steering import steer
 from mohole.model import LanguageModel
 from mohole.model.shared import shared_model
@@ -24,7 +25,7 @@ from mohole.store import Store
 from mohole.store.seal import claim, publish
 
 if TYPE_CHECKING:
-    from mohole.evaluate.held_out import HeldOutLoss
+    from mohole.evaluate.in_model.held_out import HeldOutLoss
     from mohole.store.stream import RowStream
 
 _WORLD = 1 << 40
@@ -165,7 +166,7 @@ class Workshop:
         recipe = self.recipe
         if not asks_the_model(recipe):
             return None
-        from mohole.evaluate.held_out import HeldOutLoss
+        from mohole.evaluate.in_model.held_out import HeldOutLoss
 
         return HeldOutLoss(
             self.model,

@@ -12,7 +12,8 @@ from rich.text import Text
 from mohole import artifact
 from mohole.drawing import SMALL, Figure, Series, Sheet, plot, write_page
 from mohole.errors import ArtifactError, ConfigError
-from mohole.evaluate.results import Evaluation, read_evaluation, read_replicates
+from mohole.evaluate.files import read_evaluation, read_replicates
+from mohole.evaluate.results import Evaluation
 from mohole.metrics import Measure, interval
 from mohole.report.place import check_place
 from mohole.report.terminal import plain_table

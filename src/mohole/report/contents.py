@@ -15,7 +15,8 @@ from mohole.corpus import Corpus
 from mohole.dictionary import AnyDictionary, Crosscoder, CrossLayerTranscoder, SparseAutoencoder, Transcoder
 from mohole.dictionary.files import open_dictionary
 from mohole.errors import ArtifactError, ConfigError
-from mohole.evaluate.results import Evaluation, read_evaluation
+from mohole.evaluate.files import read_evaluation
+from mohole.evaluate.results import Evaluation
 from mohole.interpret import Label, Labels, Status
 from mohole.metrics import Measure
 from mohole.record import read_record

@@ -12,7 +12,8 @@ from typing import Any
 
 from mohole.act import Demonstration
 from mohole.evaluate import Recovery
-from mohole.evaluate.results import FLOORS, Cause, DarkMatter, FamilyResult
+from mohole.evaluate.recovery.results import FLOORS, Cause, FamilyResult
+from mohole.evaluate.results import DarkMatter
 from mohole.metrics import Measure
 from mohole.metrics.measure import as_json
 from mohole.report.choose import merit

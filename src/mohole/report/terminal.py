@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mohole.act import Demonstration
-from mohole.evaluate.results import FamilyResult, LabelResult
+from mohole.evaluate.recovery.results import FamilyResult, LabelResult
 from mohole.metrics import Measure
 from mohole.report.choose import Chosen, choose_features, varied_snippets
 from mohole.report.findings import FeatureCard, Findings, HookpointFindings, Snippet

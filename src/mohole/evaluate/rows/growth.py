@@ -1,0 +1,86 @@
+"""Several dictionaries of one stream and different sizes: what more latents would still explain, and what none would."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mohole.dictionary import AnyDictionary
+from mohole.errors import StageError
+from mohole.evaluate.rows.choice import COUNTED, Rows, chunks, take
+from mohole.evaluate.standin import stand_in
+from mohole.metrics import Masks, Measure, Reconstruction, measured
+from mohole.metrics.growth import fitted_floor
+from mohole.metrics.measure import Statistic, ratio
+from mohole.store import Store
+
+Float64 = NDArray[np.float64]
+
+_FITTED = "FVU = floor + factor x latents^-exponent, fitted to dictionaries of {sizes} latents"
+
+
+def measure_growth(
+    store: Store, rows: Rows, dictionaries: Sequence[AnyDictionary], *, seed: int
+) -> tuple[tuple[Measure, ...], tuple[Measure, ...]]:
+    """(each dictionary's FVU on the same rows, in the order given; floor, exponent, and the floor as a share of the best FVU).
+
+    The last is dark matter in Engels et al. 2024's sense: the part of what is unexplained that no number of latents explains.
+    Undefined with fewer than four sizes.
+
+    Raises:
+        StageError: no dictionary, or dictionaries that write different places.
+    """
+    ready = [stand_in(dictionary) for dictionary in dictionaries]
+    if len({each.writes for each in ready}) != 1:
+        raise StageError("growth: needs dictionaries that all write one place, of different numbers of latents")
+    sums = [Reconstruction() for _ in ready]
+    for part in chunks(len(rows), max(each.n_latents for each in ready)):
+        names = [name for each in ready for name in (*each.reads, *each.writes)]
+        stored = take(store, names, rows.tokens[part], f"from row {part.start} of the held-out ones")
+        for each, own in zip(ready, sums, strict=True):
+            outputs, _ = each.rebuild(stored)
+            for name, output in outputs.items():
+                own.add(stored[name], output.cpu(), rows.documents[part], place=name)
+    sizes = np.array([each.n_latents for each in ready], dtype=np.float64)
+    listed = ", ".join(f"{size:.0f}" for size in sizes)
+
+    def about(statistic: Statistic, name: str, unit: str, definition: str) -> Measure:
+        return measured(
+            statistic,
+            sums[0].documents,
+            seed=seed,
+            name=name,
+            unit=unit,
+            n=len(rows),
+            n_of="rows",
+            masks=Masks(counted=COUNTED),
+            baseline="the mean row over all counted rows",
+            definition=definition,
+            undefined=f"{len(np.unique(sizes))} numbers of latents, where four are needed, or rows without variance",
+        )
+
+    def fvus(weights: Float64) -> Float64:
+        return np.stack([own.fvu(weights) for own in sums], axis=1)
+
+    def fitted(pick: Callable[[tuple[Float64, Float64, Float64], Float64], Float64]) -> Statistic:
+        def statistic(weights: Float64) -> Float64:
+            found = fvus(weights)
+            return pick(fitted_floor(sizes, found), found)
+
+        return statistic
+
+    each_fvu = tuple(
+        about(own.fvu, "fvu", "share of variance", f"sum |x - x^|^2 / sum |x - mean(x)|^2 with {size:.0f} latents")
+        for own, size in zip(sums, sizes, strict=True)
+    )
+    law = _FITTED.format(sizes=listed)
+    return each_fvu, (
+        about(fitted(lambda law, _: law[0]), "fvu_floor", "share of variance", f"floor of {law}"),
+        about(fitted(lambda law, _: law[2]), "fvu_exponent", "exponent", f"exponent of {law}"),
+        about(
+            fitted(lambda law, found: ratio(law[0], found.min(1))),
+            "dark_share",
+            "share of what the best leaves unexplained",
+            f"floor over the lowest FVU, of {law}",
+        ),
+    )

@@ -303,6 +303,30 @@ def test_llamascopium_crosscoder_and_clt(tmp_path: Path) -> None:
     assert isinstance(agrees(import_dictionary(place), codes, out, rows), CrossLayerTranscoder)
 
 
+def test_circuit_tracer_topk(tmp_path: Path) -> None:
+    tensors = {"W_enc": W_ENC, "b_enc": B_ENC, "W_dec": W_DEC, "b_dec": B_DEC}
+    config = {"model_kind": "transcoder_set", "activation": "topk", "k": K, "feature_input_hook": "mlp.hook_in"}
+    folder_of(tmp_path, config, "config.yaml", tensors, "layer_0.safetensors")
+    pre = some_rows() @ W_ENC.T + B_ENC
+    codes = pre * torch.zeros_like(pre).scatter(-1, pre.topk(K, dim=-1).indices, 1.0)  # as its TopK makes them
+    assert bool((codes >= 0).all())
+    found = import_dictionary(tmp_path)
+    transcoder = agrees(found, codes, codes @ W_DEC + B_DEC)
+    assert isinstance(transcoder, Transcoder)
+    assert (transcoder.reads, transcoder.writes) == ("mlp_in.0", "mlp_out.0")
+    assert "keeps negative ones; here those are 0" in found.notes[0]
+    threshold = {"activation_function.threshold": THRESHOLD}
+    for change, more, match in (
+        ({"k": F + 1}, {}, f"k: {F + 1}; more than its {F} latents"),
+        ({"k": None}, {}, "k: None; a whole number"),
+        ({"activation": "groupmax"}, {}, "activation: 'groupmax'; relu, jump_relu, jumprelu, topk are understood"),
+        ({}, threshold, "activation: 'topk'; layer_0.safetensors holds thresholds"),
+    ):
+        folder_of(tmp_path, config | change, "config.yaml", tensors | more, "layer_0.safetensors")
+        with pytest.raises(ArtifactError, match=match):
+            load_dictionary(tmp_path)
+
+
 def test_llamascopium_activations_of_several_rows_are_refused(tmp_path: Path) -> None:
     tensors = {"W_E": W_ENC.T, "b_E": B_ENC, "W_D": W_DEC, "b_D": B_DEC}
     for change, match in (

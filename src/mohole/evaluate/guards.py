@@ -9,7 +9,7 @@ A NaN is not warned about: it stops the stage, with its place.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 import numpy as np
 import torch
@@ -19,7 +19,16 @@ from torch import Tensor
 
 from mohole.config import BatchTopK, Gated, JumpReLU, Nonlinearity, ReLU, TopK
 from mohole.corpus import Corpus
-from mohole.dictionary import AnyDictionary, Crosscoder, CrossLayerTranscoder, Latents, SparseAutoencoder, Transcoder
+from mohole.dictionary import (
+    AnyDictionary,
+    Crosscoder,
+    CrossLayerTranscoder,
+    Latents,
+    NormalisedAutoencoder,
+    SparseAutoencoder,
+    Transcoder,
+)
+from mohole.dictionary.normalised import at
 from mohole.errors import StageError
 from mohole.evaluate.ablations import ABLATIONS
 from mohole.evaluate.results import Caution, DarkMatter, TaskResult
@@ -49,6 +58,8 @@ _FEW_ROWS_VARIANCE = 0.5
 _OTHER_ROWS = 0.05
 _SCALES = tuple(2.0 ** (step / 2) for step in range(-12, 13) if step)
 _KS = (2, 4, 8, 16, 32, 64, 128, 256)
+
+_Coded = TypeVar("_Coded", Latents, SparseAutoencoder)
 
 
 def numbers_out_of_range(
@@ -171,12 +182,12 @@ def _alone_and_together(spliced: StandIn, stored: Mapping[str, Tensor]) -> Itera
 
 def _elsewhere(store: Store, tokens: Int64, spliced: StandIn, own: float) -> Iterator[Caution]:
     dictionary = spliced.dictionary
-    if not isinstance(dictionary, SparseAutoencoder):
+    if not isinstance(dictionary, SparseAutoencoder | NormalisedAutoencoder):
         return
     found: dict[str, float] = {}
     for name in store.hookpoints:
         if name != spliced.reads[0] and store.d_model(name) == dictionary.d_model:
-            moved = stand_in(replace(dictionary, hookpoint=name))
+            moved = stand_in(at(dictionary, name))
             value = _fvu(moved, take(store, [name], tokens, "of the probed ones"))
             if value is not None:
                 found[name] = value
@@ -234,7 +245,7 @@ def _others(spliced: StandIn) -> Iterator[Nonlinearity]:
 
 def _nonlinearity(dictionary: AnyDictionary) -> Nonlinearity:
     match dictionary:
-        case SparseAutoencoder(nonlinearity=nonlinearity):
+        case SparseAutoencoder(nonlinearity=nonlinearity) | NormalisedAutoencoder(nonlinearity=nonlinearity):
             return nonlinearity
         case Transcoder(latents=latents) | Crosscoder(latents=latents):
             return latents.nonlinearity
@@ -245,12 +256,14 @@ def _nonlinearity(dictionary: AnyDictionary) -> Nonlinearity:
 
 
 def _with(dictionary: AnyDictionary, nonlinearity: Nonlinearity) -> AnyDictionary:
-    def changed(latents: Latents) -> Latents:
+    def changed(latents: _Coded) -> _Coded:
         return replace(latents, nonlinearity=nonlinearity, threshold=None, b_mag=None, r_mag=None)
 
     match dictionary:
+        case NormalisedAutoencoder(own=own):
+            return replace(dictionary, own=changed(own))
         case SparseAutoencoder():
-            return replace(dictionary, nonlinearity=nonlinearity, threshold=None, b_mag=None, r_mag=None)
+            return changed(dictionary)
         case Transcoder() | Crosscoder():
             return replace(dictionary, latents=changed(dictionary.latents))
         case CrossLayerTranscoder():

@@ -56,7 +56,7 @@ from pathlib import Path
 
 from mohole.config import Evaluate
 from mohole.corpus import Corpus, Task
-from mohole.dictionary import AnyDictionary, SparseAutoencoder
+from mohole.dictionary import AnyDictionary, NormalisedAutoencoder, SparseAutoencoder
 from mohole.errors import StageError
 from mohole.evaluate.dark_matter import measure_dark_matter
 from mohole.evaluate.guards import numbers_out_of_range, probe, require_rows_of, unexplained
@@ -104,7 +104,8 @@ def evaluate(
     unseen, dark_matter = measure_dark_matter(
         store, corpus, rows, spliced, quality.firing, settings.dark_matter_rows, seed=seed
     )
-    weights = measure_weights(dictionary, quality.mean) if isinstance(dictionary, SparseAutoencoder) else ()
+    autoencoder = dictionary if isinstance(dictionary, SparseAutoencoder | NormalisedAutoencoder) else None
+    weights = measure_weights(autoencoder, quality.mean) if autoencoder else ()
     measures = {measure.name: measure for measure in (*quality.measures, *weights, *in_model, *unseen)}
     done = measure_tasks(model, spliced, tasks, settings, has_bos=corpus.has_bos)
     warnings = (
@@ -117,7 +118,8 @@ def evaluate(
     if settings.suites:
         if not isinstance(dictionary, SparseAutoencoder):
             raise StageError(
-                f"evaluate.suites: for sparse autoencoders; {spliced.name} is a {spliced.kind}: leave them out"
+                f"evaluate.suites: for sparse autoencoders with decoder rows in model units; {spliced.name} is a "
+                f"{spliced.kind}: leave them out"
             )
         from mohole.evaluate.material import Material  # here: most runs ask for none
         from mohole.evaluate.suites import measure_suites
@@ -139,8 +141,8 @@ def evaluate(
         suites=suites,
     )
     write_evaluation(out, evaluation)
-    if settings.recovery and corpus.labels and isinstance(dictionary, SparseAutoencoder):
-        recovery = measure_recovery(store, rows, dictionary, corpus, settings, seed=seed, model=model)
+    if settings.recovery and corpus.labels and autoencoder:
+        recovery = measure_recovery(store, rows, autoencoder, corpus, settings, seed=seed, model=model)
         write_json(out / RECOVERY_FILE, as_json(recovery))
 
 

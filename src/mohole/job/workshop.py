@@ -10,8 +10,8 @@ from mohole.artifact import Inputs
 from mohole.config import DatasetCorpus, PlantedCorpus, Recipe, TextCorpus, Train, n_bytes
 from mohole.config.train import Sae
 from mohole.corpus import Corpus, Document, Task, build_corpus, read_documents
-from mohole.dictionary import SparseAutoencoder
-from mohole.dictionary.files import open_dictionary, open_sae
+from mohole.dictionary import NormalisedAutoencoder, SparseAutoencoder
+from mohole.dictionary.files import open_autoencoder, open_dictionary
 from mohole.errors import ConfigError, StageError
 from mohole.job.plan import Stage, asks_the_model, given_at, learned, rows_run
 from mohole.job.rows import fill_shuffled, harvest_executor
@@ -83,7 +83,7 @@ class Workshop:
             case "catalogue":
                 from mohole.catalogue import build
 
-                dictionary = open_sae(stage.parents["dictionary"])
+                dictionary = open_autoencoder(stage.parents["dictionary"])
                 build(out, self.model, dictionary, self.corpus, self.rows, recipe.catalogue, seed=seed)
             case "label":
                 from mohole.catalogue import Catalogue
@@ -125,7 +125,7 @@ class Workshop:
         given, hookpoint = given_at(self.recipe, _hookpoint(stage)), _hookpoint(stage)
         found = import_dictionary(given.path, hookpoint=hookpoint, allow_download=given.allow_download)
         dictionary, width = found.dictionary, self.rows.d_model(hookpoint)
-        if not isinstance(dictionary, SparseAutoencoder):
+        if not isinstance(dictionary, SparseAutoencoder | NormalisedAutoencoder):
             raise StageError(f"{given.path}: not a sparse autoencoder, which alone can be given to a recipe so far")
         if dictionary.d_model != width:
             raise StageError(

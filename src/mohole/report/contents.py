@@ -12,7 +12,14 @@ from mohole import artifact
 from mohole.act import read_steering
 from mohole.catalogue import Catalogue
 from mohole.corpus import Corpus
-from mohole.dictionary import AnyDictionary, Crosscoder, CrossLayerTranscoder, SparseAutoencoder, Transcoder
+from mohole.dictionary import (
+    AnyDictionary,
+    Crosscoder,
+    CrossLayerTranscoder,
+    NormalisedAutoencoder,
+    SparseAutoencoder,
+    Transcoder,
+)
 from mohole.dictionary.files import open_dictionary
 from mohole.errors import ArtifactError, ConfigError
 from mohole.evaluate.results import Evaluation, read_evaluation
@@ -123,6 +130,8 @@ def _place(dictionary: AnyDictionary) -> str:
     match dictionary:
         case SparseAutoencoder():
             return f"of {dictionary.d_model} dimensions at {dictionary.hookpoint}"
+        case NormalisedAutoencoder():
+            return f"of {dictionary.d_model} dimensions at {dictionary.hookpoint}, each row normalised by itself"
         case Transcoder():
             return f"from {dictionary.reads} to {dictionary.writes}"
         case Crosscoder():

@@ -23,6 +23,7 @@ from mohole.dictionary import (
     AnyDictionary,
     Crosscoder,
     CrossLayerTranscoder,
+    NormalisedAutoencoder,
     SparseAutoencoder,
     SparseCodes,
     Transcoder,
@@ -235,6 +236,9 @@ def _rebuilt(
         case SparseAutoencoder() | Crosscoder():
             codes = dictionary.encode(rows)
             return [codes], dictionary.decode(codes)
+        case NormalisedAutoencoder():
+            codes = dictionary.encode(rows)
+            return [codes], dictionary.decode(codes, dictionary.units_of(rows))
         case Transcoder():
             codes = dictionary.encode(rows)
             return [codes], dictionary.decode(codes, rows)

@@ -69,6 +69,9 @@ def test_it_says_where_it_came_from_and_other_bytes_are_another_dictionary(train
     run_verb(asked, "convert")
     facts = read_json(tmp_path / "run" / "resid_post.0" / "dictionary" / "dictionary.json")
     assert facts["training"]["imported"]["format"] == "sparsify"
+    assert facts["training"]["model"] == "planted"
+    own = read_json(trained / "resid_post.0" / "dictionary" / "dictionary.json")
+    assert own["training"]["model"] == "planted"
     (tmp_path / "theirs" / "note.txt").write_text("changed")
     with pytest.raises(StageError, match=r"parents\.source"):
         run_verb(asked, "convert")

@@ -12,6 +12,7 @@ from mohole.errors import StageError
 from mohole.execute import share_cores
 from mohole.job.make import Say, logged, print_line, run_verb
 from mohole.job.plan import Plan, Stage, Verb, plan
+from mohole.model.source import name_of
 
 FOLDER = "sweep"
 _WORTH = ("*/checkpoints/*.json", "*/result.json")
@@ -100,4 +101,5 @@ def _fill(draft: Path, recipe: Recipe, stage: Stage, chosen: Mapping[str, Train]
     workshop = Workshop(recipe)
     learns = workshop.settings.learns
     own = {name: settings.model_copy(update={"learns": learns}) for name, settings in chosen.items()}
-    sweep(draft, workshop.streams(stage), own, seed=recipe.seed, in_model=workshop.in_model(stage))
+    name = name_of(recipe.model.path)
+    sweep(draft, workshop.streams(stage), own, seed=recipe.seed, in_model=workshop.in_model(stage), model=name)

@@ -18,6 +18,7 @@ from mohole.job.rows import fill_shuffled, harvest_executor
 from mohole.job.steering import steer
 from mohole.model import LanguageModel
 from mohole.model.shared import shared_model
+from mohole.model.source import name_of
 from mohole.sinks import open_sink
 from mohole.storage import Storage, lease, open_storage
 from mohole.store import Store
@@ -132,7 +133,7 @@ class Workshop:
                 f"{given.path}: reads rows of {dictionary.d_model} numbers, and those of {hookpoint} have {width}; "
                 "is it of this model and place?"
             )
-        fill(found, out, remembered(Path(given.path)))
+        fill(found, out, {"model": name_of(self.recipe.model.path)} | remembered(Path(given.path)))
         return "; ".join((found.format, *found.notes))
 
     def _train(self, stage: Stage, out: Path) -> str:
@@ -147,7 +148,8 @@ class Workshop:
                 folder, goes_on = self.run / kind / stage.out.parent.name, (out / RECORD_FILE).exists()
                 sinks.append(open_sink(kind, folder, config=settings.model_dump(mode="json"), goes_on=goes_on))
                 open_ones.callback(sinks[-1].close)
-            return train(out, streams, settings, seed=recipe.seed, sinks=sinks, in_model=in_model)
+            name = name_of(recipe.model.path)
+            return train(out, streams, settings, seed=recipe.seed, sinks=sinks, in_model=in_model, model=name)
 
     @property
     def settings(self) -> Train:

@@ -45,6 +45,7 @@ def train(
     seed: int,
     sinks: Sequence[Sink] = (),
     in_model: InModel | None = None,
+    model: str | None = None,
 ) -> str:
     """Train a dictionary on the rows of `streams` (one, or one for each hookpoint), and write it into `out`.
 
@@ -58,6 +59,7 @@ def train(
     Args:
         sinks: take each line of the record too.
         in_model: asked what the model loses with the dictionary so far; `in_model.json` keeps its stamp. Autoencoders only.
+        model: the name of the language model whose rows these are, which is kept with the dictionary. None: it is of none.
 
     What a killed training left in `out` is gone on with: the result is the same bytes. One that is interrupted (Ctrl-C, SIGTERM)
     ends the step that it is at and leaves a checkpoint of it, so nothing is lost; a second interrupt stops it at once.
@@ -102,6 +104,7 @@ def train(
         checkpoints.close()
     facts: dict[str, Any] = {"sample_rows": n_sample, "training_rows": source.n_rows, "steps": settings.steps}
     facts |= {"scale": float(trainer.units.written[0]), "statistics_rows": trainer.statistics.n_rows}
+    facts |= {} if model is None else {"model": model}
     save(trainer.dictionary(), out, training=facts)
     scale = torch.cat(
         [trainer.units.written[block.writes][:1].expand(settings.n_latents) for block in trainer.weights.blocks]

@@ -44,6 +44,7 @@ def model_card(
     training: Mapping[str, Any],
     measures: Mapping[str, Any] | None = None,
     model: str | None = None,
+    recorded: str | None = None,
     last_line: Mapping[str, Any] | None = None,
 ) -> str:
     """The README.md of a repository.
@@ -51,14 +52,15 @@ def model_card(
     Args:
         training: what is known of the making; may be empty.
         measures: the table of that name in `evaluation.json`: each number with its unit, interval and masks.
-        model: the language model that it is of; None: nobody said.
+        model: the language model that it is of, as on the hub; None: nobody said.
+        recorded: the same by the name that its training had for it, which may be that of a folder.
         last_line: of the record of its training.
     """
     parts = [
-        _head(to, model),
+        _head(to, model or (recorded if recorded and "/" in recorded else None)),
         f"# {repository}",
         _what(dictionary),
-        _shapes(dictionary, model),
+        _shapes(dictionary, model or recorded),
         _loading(repository, to),
     ]
     if measures:

@@ -414,6 +414,14 @@ def test_openai(tmp_path: Path) -> None:
     normalised = agrees(found, codes, (codes @ W_DEC + B_DEC) * deviation + mean, rows)
     assert isinstance(normalised, NormalisedAutoencoder)
     assert (found.format, normalised.hookpoint) == ("openai", "resid_post.6")
+    for place, hookpoint in (
+        ("resid_post_mlp_v5_32k", "resid_post.6"), ("resid_delta_mlp", "mlp_out.6"), ("resid_delta_attn_v5_128k", "attn_out.6"),
+        ("resid_post_attn_v5_32k", "unnamed"),
+    ):  # fmt: skip
+        folder_of(tmp_path / place / "autoencoders", {}, "", tensors, "6.pt")
+        published = load_dictionary(tmp_path / place / "autoencoders" / "6.pt")
+        assert isinstance(published, NormalisedAutoencoder)
+        assert published.hookpoint == hookpoint
     for change, match in (
         ({"activation": "Tanh"}, "activation: 'Tanh'; ReLU and TopK are understood"),
         ({"activation_state_dict": {"postact_fn": "ReLU"}}, "activation_state_dict.k: None; a whole number"),

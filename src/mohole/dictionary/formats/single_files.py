@@ -6,7 +6,7 @@
     plain       relu((x - pre_bias) encoder_weights + encoder_bias), f decoder_weights + pre_bias
 
 None of them says where it belongs; a layer is taken from the file's name where that is certain, else pass hookpoint=.
-Source: openai/sparse_autoencoder, model.py; SAELens 6.54's loaders of the others; prestoj/tinystories_sae.
+Source: openai/sparse_autoencoder, model.py and paths.py; SAELens 6.54's loaders of the others; prestoj/tinystories_sae.
 """
 
 import re
@@ -23,6 +23,8 @@ from mohole.errors import ArtifactError
 
 NAME = "single-file"
 _OPENAI_EPS = 1e-5
+_OPENAI_PLACES = {"resid_delta_attn": "attn_out", "resid_delta_mlp": "mlp_out", "resid_post_mlp": "resid_post"}
+"""Not resid_post_attn, between attention and MLP, nor mlp_post_act, inside of the MLP: no hookpoints of mohole's."""
 _SUFFIXES = (".pt", ".pth", ".th", ".bin", ".safetensors")
 _UNNAMED_NOTE = "Its file does not say where in the model it belongs; pass hookpoint=."
 
@@ -64,16 +66,27 @@ def _openai(weights: Weights) -> Imported:
     tied = "decoder.linear.weight" in weights
     W_dec = weights.take("decoder.linear.weight", "F D") if tied else weights.take("decoder.weight", "D F").T
     weights.finish()
+    where = _openai_place(weights.path)
+    notes = (_UNNAMED_NOTE,) if where == UNNAMED else ()
     match activation:
         case "ReLU":
-            return Imported(Parts(ReLU(), W_enc, b_enc, W_dec, b_dec).sae(UNNAMED), "openai", Units(), (_UNNAMED_NOTE,))
+            return Imported(Parts(ReLU(), W_enc, b_enc, W_dec, b_dec).sae(where), "openai", Units(), notes)
         case "TopK":
             # The file does not say that rows are normalised: there its reader takes it from the activation's name.
-            sae = Parts(TopK(k=_openai_k(weights.path, state, len(W_enc))), W_enc, b_enc, W_dec, b_dec).sae(UNNAMED)
-            notes = (ROW_NORM_NOTE, _UNNAMED_NOTE)
-            return Imported(NormalisedAutoencoder(sae, LayerNorm(eps=_OPENAI_EPS)), "openai", Units(), notes)
+            sae = Parts(TopK(k=_openai_k(weights.path, state, len(W_enc))), W_enc, b_enc, W_dec, b_dec).sae(where)
+            normalised = NormalisedAutoencoder(sae, LayerNorm(eps=_OPENAI_EPS))
+            return Imported(normalised, "openai", Units(), (ROW_NORM_NOTE, *notes))
         case _:
             raise ArtifactError(f"{weights.path}: activation: {short(activation)}; ReLU and TopK are understood")
+
+
+def _openai_place(path: Path) -> str:
+    """Of a file in folders as they are published: resid_post_mlp_v5_32k/autoencoders/6.pt."""
+    found = re.search(
+        r"(?:^|/)(resid_(?:delta|post)_(?:attn|mlp))(?:_v\w+)?/autoencoders/(\d{1,9})\.pt$", path.as_posix()
+    )
+    kind = _OPENAI_PLACES.get(found[1]) if found else None
+    return f"{kind}.{int(found[2])}" if found and kind else UNNAMED
 
 
 def _openai_k(path: Path, state: Any, n_latents: int) -> int:

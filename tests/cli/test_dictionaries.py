@@ -64,6 +64,8 @@ def test_convert_there_and_back(
     torch.testing.assert_close(after.encode(some_rows()).dense(), before.encode(some_rows()).dense())
     assert exit_status(monkeypatch, "convert", there, back) == 1
     assert "already there" in capsys.readouterr().err
+    assert exit_status(monkeypatch, "show", back) == 0
+    assert "no record of its training" in capsys.readouterr().out
 
 
 def test_convert_several_layers_into_one_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,7 +115,8 @@ _SHARES = ("fvu", "l0", "ce_recovered", "excess_ce")
 
 
 def _dictionary(path: Path) -> RenderableType:
-    dictionary, record = open_dictionary(path), read_record(path / "record.jsonl")
+    dictionary, file = open_dictionary(path), path / "record.jsonl"
+    record = read_record(file) if file.is_file() else []  # one of another library has none
     size = f"{dictionary.n_latents:,} latents {_place(dictionary)}"
     last = record[-1] if record else {}
     counts = [f"{name} {last[name]:,}" for name in ("step", "rows", "dead") if name in last]

@@ -134,7 +134,8 @@ def test_a_missing_recipe_and_a_missing_artifact_are_named(mohole: Mohole, recip
     assert "no such recipe" in one_line(mohole("run", tmp_path / "nowhere.toml")[2])
     assert "no artifact there; `mohole harvest RECIPE` makes it" in one_line(mohole("train", recipe)[2])
     assert "no such folder" in one_line(mohole("show", tmp_path / "nowhere")[2])
-    assert "no artifact in it" in one_line(mohole("show", tmp_path)[2])
+    (tmp_path / "empty").mkdir()
+    assert "no artifact and no recipe in it" in one_line(mohole("show", tmp_path / "empty")[2])
 
 
 def test_not_a_number_in_an_activation_is_named(mohole: Mohole, recipe: Path, tmp_path: Path) -> None:

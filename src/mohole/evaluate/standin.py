@@ -15,6 +15,7 @@ from mohole.dictionary import (
     AnyDictionary,
     Crosscoder,
     CrossLayerTranscoder,
+    NormalisedAutoencoder,
     SparseAutoencoder,
     SparseCodes,
     Transcoder,
@@ -63,7 +64,7 @@ class StandIn:
         return sum(_widths(self.dictionary)[len(self.reads) :])
 
     def direction(self, latent: int) -> Float[Tensor, " d"]:
-        """What one unit of a latent adds to all that it writes, side by side."""
+        """What one unit of a latent adds to all that it writes, side by side; times the row's `scales`, where it has such."""
         if not isinstance(self.dictionary, CrossLayerTranscoder):
             return self.dictionary.directions(torch.tensor([latent], device=self.device))[0]
         for layer in self.dictionary.layers:
@@ -84,6 +85,12 @@ class StandIn:
         """Rows as the dictionary takes them: on its device, in float32."""
         return rows.to(self.device, torch.float32)
 
+    def scales(self, rows: Mapping[str, Rows]) -> Float[Tensor, " row"] | None:
+        """Of a dictionary that normalises each row by itself, what one unit of a latent is in model units. None: 1 in all."""
+        if not isinstance(self.dictionary, NormalisedAutoencoder):
+            return None
+        return self.dictionary.scale_of(self.taken(rows[self.reads[0]]))[:, 0]
+
     def rebuild(self, rows: Mapping[str, Rows]) -> tuple[dict[str, Rows], SparseCodes]:
         """What it says for each of `writes`, from rows of all of `reads`; and the codes, of all layers side by side."""
         own = {name: self.taken(rows[name]) for name in self.reads}
@@ -91,6 +98,10 @@ class StandIn:
             case SparseAutoencoder() as sae:
                 codes = sae.encode(own[self.reads[0]])
                 return {self.writes[0]: sae.decode(codes)}, codes
+            case NormalisedAutoencoder() as normalised:
+                read = own[self.reads[0]]
+                codes = normalised.encode(read)
+                return {self.writes[0]: normalised.decode(codes, normalised.units_of(read))}, codes
             case Transcoder() as transcoder:
                 read = own[self.reads[0]]
                 codes = transcoder.encode(read)
@@ -136,7 +147,7 @@ def stand_in(dictionary: AnyDictionary, model: LanguageModel | None = None) -> S
 def places_of(dictionary: AnyDictionary) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(hookpoints it reads, hookpoints it writes)."""
     match dictionary:
-        case SparseAutoencoder(hookpoint=hookpoint):
+        case SparseAutoencoder(hookpoint=hookpoint) | NormalisedAutoencoder(hookpoint=hookpoint):
             return (hookpoint,), (hookpoint,)
         case Transcoder(reads=reads, writes=writes):
             return (reads,), (writes,)
@@ -165,7 +176,7 @@ def _side_by_side(layers: Sequence[SparseCodes]) -> SparseCodes:
 def _widths(dictionary: AnyDictionary) -> tuple[int, ...]:
     """Columns of each of what it reads, then of each of what it writes."""
     match dictionary:
-        case SparseAutoencoder(d_model=width):
+        case SparseAutoencoder(d_model=width) | NormalisedAutoencoder(d_model=width):
             return width, width
         case Transcoder(latents=latents):
             return latents.W_enc.shape[1], latents.W_dec.shape[1]

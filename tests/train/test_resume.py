@@ -3,7 +3,7 @@
 import json
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +145,15 @@ def interrupted(folder: Path, settings: Train, at: int, times: int = 1) -> Path:
     return folder.with_name(f".{folder.name}.partial") / "checkpoints"
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """What is started in the background of a script has Ctrl-C ignored, and would not hear it here either."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("variant", ["topk", "relu", "batchtopk"])
 def test_an_interrupt_ends_the_step_and_leaves_a_checkpoint_of_it(
     variant: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], no_shape_checks: None
@@ -161,6 +170,7 @@ def test_an_interrupt_ends_the_step_and_leaves_a_checkpoint_of_it(
         assert trained(tmp_path / str(at), settings) == whole
 
 
+@pytest.mark.usefixtures("heard")
 def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
     settings = make("topk", checkpoint_every=100)
     assert not interrupted(tmp_path / "sae", settings, 4, times=2).exists()

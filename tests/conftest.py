@@ -16,6 +16,8 @@ import jaxtyping
 import torch
 from tests import checks
 
+from mohole.kernels import HAS_NUMBA
+
 if not torch.cuda.is_available():
     # Without a device Triton's programs run in its interpreter. It asks once, when it is imported: so here, before anyone does.
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -43,6 +45,15 @@ checks.install(_checked_modules())
 
 BUCKET = "mohole-tests"
 """The one bucket of `s3_server`."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_line_while_kernels_compile() -> None:
+    """What a test finds on standard error does not depend on whether its kernels were compiled before."""
+    if HAS_NUMBA:
+        from mohole.kernels.compiling import COMPILING
+
+        COMPILING.hush()
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import torch
 from tests.act.tiny import HOOKPOINT, prompt, random_sae, tiny_model
 
 from mohole.act import Clamp, steer
+from mohole.dictionary import LayerNorm, LengthNorm, NormalisedAutoencoder, RowNorm
 
 
 @pytest.mark.parametrize("clamps", [[(5, 60.0)], [(5, 60.0), (6, 0.0)], [(5, 3.0), (9, -4.0), (8, 25.0)]])
@@ -22,3 +23,20 @@ def test_the_check_counts_how_often_the_edited_rows_read_back(clamps: list[tuple
     assert check.n_rows == len(edited) == 66
     assert 0 < n_right < len(clamps) * 66
     assert check.reads_back == pytest.approx(n_right / (len(clamps) * 66), abs=1e-6)
+
+
+@pytest.mark.parametrize("row_norm", [LayerNorm(), LengthNorm()])
+def test_in_the_model_each_row_moves_by_its_own_scale(row_norm: RowNorm) -> None:
+    model, dictionary = tiny_model(), NormalisedAutoencoder(random_sae(), row_norm)
+    steered = steer(model, dictionary, [Clamp(5, value=6.0)])
+    tokens = torch.cat([torch.full((6, 1), 1), prompt(batch=6, length=11)], dim=1)
+    before = model.read(tokens, [HOOKPOINT])[HOOKPOINT]
+    after = model.read(tokens, [HOOKPOINT], steered.edits)[HOOKPOINT]
+    assert torch.equal(after[:, 0], before[:, 0])
+    old, new = (rows[:, 1:].flatten(0, 1) for rows in (before, after))
+    scale = (old - old.mean(1, keepdim=True)).std(1) if isinstance(row_norm, LayerNorm) else old.norm(dim=1) / 32**0.5
+    assert scale.std() > 0.05 * scale.mean()
+    by = scale * (6.0 - dictionary.encode(old).column(5))
+    torch.testing.assert_close(new - old, by[:, None] * dictionary.own.W_dec[5], rtol=1e-4, atol=1e-4)
+    (check,) = steered.check(tokens)
+    assert check.row_error < 1e-6

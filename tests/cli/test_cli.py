@@ -134,7 +134,8 @@ def test_a_missing_recipe_and_a_missing_artifact_are_named(mohole: Mohole, recip
     assert "no such recipe" in one_line(mohole("run", tmp_path / "nowhere.toml")[2])
     assert "no artifact there; `mohole harvest RECIPE` makes it" in one_line(mohole("train", recipe)[2])
     assert "no such folder" in one_line(mohole("show", tmp_path / "nowhere")[2])
-    assert "no artifact in it" in one_line(mohole("show", tmp_path)[2])
+    (tmp_path / "empty").mkdir()
+    assert "no artifact and no recipe in it" in one_line(mohole("show", tmp_path / "empty")[2])
 
 
 def test_not_a_number_in_an_activation_is_named(mohole: Mohole, recipe: Path, tmp_path: Path) -> None:
@@ -222,6 +223,24 @@ def test_the_version_is_printed_with_and_without_a_verb(mohole: Mohole) -> None:
     for arguments in (("--version",), ("--version", "run", "x.toml")):
         status, out, err = mohole(*arguments)
         assert (status, out, err) == (0, f"mohole {__version__}\n", "")
+
+
+def test_recipes_say_what_they_are_for(mohole: Mohole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).resolve().parents[2])
+    recipes = Path("recipes")
+    status, out, _ = mohole("show", recipes)
+    assert status == 0
+    said = " ".join(out.split())
+    for name in ("demo.toml", "stories260k.toml", "synthetic.toml"):
+        assert name in said
+    assert "The main job on the built-in model" in said
+    assert "mohole run" in said
+    status, out, _ = mohole("show", recipes / "demo.toml")
+    assert status == 0
+    assert "stories260k" not in out
+    status, _, err = mohole("show", tmp_path)
+    assert status == 1
+    assert "no artifact and no recipe in it; `mohole run RECIPE.toml` makes artifacts" in one_line(err)
 
 
 def test_settings_are_listed_whole_or_by_table(mohole: Mohole) -> None:

@@ -35,14 +35,14 @@ def trained(place: Path) -> Path:
     return place
 
 
-def evaluated(place: Path, hookpoint: str = "resid_post.3") -> Path:
+def evaluated(place: Path, hookpoint: str = "resid_post.3", parents: dict[str, str] | None = None) -> Path:
     measure = {
         "name": "fvu", "value": 0.0321, "unit": "fraction", "low": 0.0301, "high": 0.0342, "n": 5000, "n_of": "rows",
         "n_documents": 80, "masks": {"replaced": "none", "counted": "all but BOS", "scored": "none"}, "baseline": "the mean",
         "definition": "...", "undefined": "",
     }  # fmt: skip
     missing = measure | {"name": "ce recovered", "value": None, "low": None, "high": None, "undefined": "no damage"}
-    with artifact.create(place, artifact.Inputs(kind="evaluation", config={}, seed=0)) as draft:
+    with artifact.create(place, artifact.Inputs(kind="evaluation", config={}, seed=0, parents=parents or {})) as draft:
         write_json(draft / "evaluation.json", {"hookpoint": hookpoint, "measures": {"fvu": measure, "ce": missing}})
     return place
 
@@ -64,6 +64,8 @@ def test_convert_there_and_back(
     torch.testing.assert_close(after.encode(some_rows()).dense(), before.encode(some_rows()).dense())
     assert exit_status(monkeypatch, "convert", there, back) == 1
     assert "already there" in capsys.readouterr().err
+    assert exit_status(monkeypatch, "show", back) == 0
+    assert "no record of its training" in capsys.readouterr().out
 
 
 def test_convert_several_layers_into_one_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,6 +164,46 @@ def test_a_dry_push_writes_the_folder_and_stops(
     again = load_dictionary(folder)  # as somebody finds it on the hub: no manifest, proved by its known batch
     torch.testing.assert_close(again.latents.W_dec, load_dictionary(source).latents.W_dec)  # type: ignore[union-attr]
     assert json.loads((folder / "dictionary.json").read_text())["training"]["steps"] == 900
+
+
+def pushed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], source: Path, name: str, *more: Any
+) -> tuple[str, str]:
+    """The card and what is said of it."""
+    folder = source.parents[1] / name
+    assert exit_status(monkeypatch, "push", source, "me/x", "--dry-run", "--folder", folder, *more) == 0
+    return (folder / "README.md").read_text(), capsys.readouterr().err
+
+
+def test_push_takes_the_model_and_the_evaluation_that_a_run_has_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "run" / "resid_post.3"
+    source = trained(place / "dictionary")
+    card, said = pushed(monkeypatch, capsys, source, "bare")
+    assert "not recorded: ask who made it" in card
+    assert "Measured on" not in card
+    assert said == "note: the card names no language model; --model ID says whose activations these are\n"
+    facts = json.loads((source / "dictionary.json").read_text())
+    with artifact.create(source, artifact.Inputs(kind="dictionary", config={}, seed=7), replace=True) as draft:
+        save(some_sae(TopK(k=5)), draft, training=facts["training"] | {"model": "planted"})
+    own = {"dictionary": artifact.read_manifest(source).digest}
+    evaluation = evaluated(place / "evaluation", parents=own)
+    card, said = pushed(monkeypatch, capsys, source, "whole")
+    assert "| of the language model | planted |" in card
+    assert "base_model" not in card  # no name on the hub
+    assert "| fvu | 0.0321 | 0.0301 to 0.0342 |" in card
+    assert said == f"note: its measures in the card are those of {evaluation}\n"
+    card, _ = pushed(monkeypatch, capsys, source, "named", "--model", "me/lm")
+    assert card.startswith('---\nbase_model: "me/lm"\n')
+    with artifact.create(source, artifact.Inputs(kind="dictionary", config={}, seed=8), replace=True) as draft:
+        save(some_sae(TopK(k=5), seed=1), draft, training={"model": "me/other"})
+    card, said = pushed(monkeypatch, capsys, source, "stale")
+    assert card.startswith('---\nbase_model: "me/other"\n')
+    assert "Measured on" not in card
+    assert said.startswith(
+        f"note: {evaluation}: of another dictionary, or of these numbers before they were made again;"
+    )
 
 
 def test_push_uploads_the_folder_once(

@@ -16,7 +16,14 @@ from torch import Tensor
 
 from mohole import artifact
 from mohole.config import JumpReLU, ReLU, TopK
-from mohole.dictionary import Crosscoder, CrossLayerTranscoder, SparseAutoencoder, Transcoder, load_dictionary
+from mohole.dictionary import (
+    Crosscoder,
+    CrossLayerTranscoder,
+    NormalisedAutoencoder,
+    SparseAutoencoder,
+    Transcoder,
+    load_dictionary,
+)
 from mohole.dictionary.files import AnyDictionary, kind_of
 from mohole.dictionary.formats import Imported, export_dictionary, import_dictionary
 from mohole.dictionary.formats.export import Format, convert
@@ -112,14 +119,42 @@ def test_saelens_architectures_that_compute_something_else_are_refused(architect
         load_dictionary(place)
 
 
-@pytest.mark.parametrize("normalisation", ["layer_norm", "constant_norm_rescale", "covariance_whitening"])
-def test_saelens_rows_divided_by_their_own_length_are_refused(normalisation: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_pre_bias", [True, False])
+def test_saelens_rows_normalised_by_themselves(has_pre_bias: bool, tmp_path: Path) -> None:
+    config = {"architecture": "standard", "d_in": D, "d_sae": F, "metadata": {"sae_lens_version": "6.0.0"}}
+    config |= {"apply_b_dec_to_input": has_pre_bias}
+    tensors = {"W_enc": W_ENC.T, "b_enc": B_ENC, "W_dec": W_DEC, "b_dec": B_DEC}
+    rows = 9.0 * some_rows() + 2.0
+    mean, deviation = rows.mean(1, keepdim=True), rows.std(1, keepdim=True)
+    by_hand = {
+        "layer_norm": ((rows - mean) / (deviation + 1e-5), deviation, mean),
+        "constant_norm_rescale": (
+            rows * 4.0 / rows.norm(dim=1, keepdim=True),
+            rows.norm(dim=1, keepdim=True) / 4.0,
+            0.0,
+        ),
+    }
+    for normalisation, (own, scale, origin) in by_hand.items():
+        config["normalize_activations"] = normalisation
+        place = folder_of(tmp_path, config, "cfg.json", tensors, "sae_weights.safetensors")
+        codes = ((own - has_pre_bias * B_DEC) @ W_ENC.T + B_ENC).relu()
+        found = agrees(import_dictionary(place), codes, (codes @ W_DEC + B_DEC) * scale + origin, rows)
+        assert isinstance(found, NormalisedAutoencoder)
+
+
+def test_saelens_normalisations_that_cannot_be_undone_are_refused(tmp_path: Path) -> None:
     config = {"architecture": "standard", "d_in": D, "d_sae": F, "metadata": {"sae_lens_version": "6.0.0"}}
     tensors = {"W_enc": W_ENC.T, "b_enc": B_ENC, "W_dec": W_DEC, "b_dec": B_DEC}
-    config["normalize_activations"] = normalisation
-    place = folder_of(tmp_path, config, "cfg.json", tensors, "sae_weights.safetensors")
-    with pytest.raises(ArtifactError, match=f"normalize_activations: '{normalisation}'"):
-        load_dictionary(place)
+    for change, match in (
+        ({"normalize_activations": "covariance_whitening"}, "normalize_activations: 'covariance_whitening'; not under"),
+        (
+            {"normalize_activations": "layer_norm", "architecture": "transcoder", "d_out": D},
+            "'layer_norm'; of a transc",
+        ),
+    ):
+        place = folder_of(tmp_path, config | change, "cfg.json", tensors, "sae_weights.safetensors")
+        with pytest.raises(ArtifactError, match=match):
+            load_dictionary(place)
 
 
 def test_sparsify_names_its_hookpoint_by_its_folder(tmp_path: Path) -> None:
@@ -303,11 +338,51 @@ def test_llamascopium_crosscoder_and_clt(tmp_path: Path) -> None:
     assert isinstance(agrees(import_dictionary(place), codes, out, rows), CrossLayerTranscoder)
 
 
+def test_circuit_tracer_topk(tmp_path: Path) -> None:
+    tensors = {"W_enc": W_ENC, "b_enc": B_ENC, "W_dec": W_DEC, "b_dec": B_DEC}
+    config = {"model_kind": "transcoder_set", "activation": "topk", "k": K, "feature_input_hook": "mlp.hook_in"}
+    folder_of(tmp_path, config, "config.yaml", tensors, "layer_0.safetensors")
+    pre = some_rows() @ W_ENC.T + B_ENC
+    codes = pre * torch.zeros_like(pre).scatter(-1, pre.topk(K, dim=-1).indices, 1.0)  # as its TopK makes them
+    assert bool((codes >= 0).all())
+    found = import_dictionary(tmp_path)
+    transcoder = agrees(found, codes, codes @ W_DEC + B_DEC)
+    assert isinstance(transcoder, Transcoder)
+    assert (transcoder.reads, transcoder.writes) == ("mlp_in.0", "mlp_out.0")
+    assert "keeps negative ones; here those are 0" in found.notes[0]
+    threshold = {"activation_function.threshold": THRESHOLD}
+    for change, more, match in (
+        ({"k": F + 1}, {}, f"k: {F + 1}; more than its {F} latents"),
+        ({"k": None}, {}, "k: None; a whole number"),
+        ({"activation": "groupmax"}, {}, "activation: 'groupmax'; relu, jump_relu, jumprelu, topk are understood"),
+        ({}, threshold, "activation: 'topk'; layer_0.safetensors holds thresholds"),
+    ):
+        folder_of(tmp_path, config | change, "config.yaml", tensors | more, "layer_0.safetensors")
+        with pytest.raises(ArtifactError, match=match):
+            load_dictionary(tmp_path)
+
+
+def test_llamascopium_rows_divided_by_their_own_length(tmp_path: Path) -> None:
+    tensors = {"W_E": W_ENC.T, "b_E": B_ENC, "W_D": W_DEC, "b_D": B_DEC}
+    hook = "blocks.1.hook_resid_post"
+    tensors[f"dataset_average_activation_norm.{hook}"] = torch.tensor(float("nan"))  # left as it was allocated
+    config = {"sae_type": "sae", "d_model": D, "hook_point_in": hook, "hook_point_out": hook}
+    config |= {"norm_activation": "token-wise", "act_fn": "topk", "top_k": K, "sparsity_include_decoder_norm": False}
+    folder_of(tmp_path, config, "config.json", tensors, "sae_weights.safetensors")
+    rows = 9.0 * some_rows() + 2.0
+    factor = math.sqrt(D) / rows.norm(2, dim=-1, keepdim=True)
+    codes = top(rows * factor @ W_ENC.T + B_ENC)
+    found = agrees(import_dictionary(tmp_path), codes, (codes @ W_DEC + B_DEC) / factor, rows)
+    assert isinstance(found, NormalisedAutoencoder)
+    assert found.hookpoint == "resid_post.1"
+
+
 def test_llamascopium_activations_of_several_rows_are_refused(tmp_path: Path) -> None:
     tensors = {"W_E": W_ENC.T, "b_E": B_ENC, "W_D": W_DEC, "b_D": B_DEC}
     for change, match in (
         ({"act_fn": "batchtopk"}, "act_fn: 'batchtopk'; it looks at several rows"),
-        ({"norm_activation": "token-wise"}, "norm_activation: 'token-wise'; each row is divided by its own length"),
+        ({"norm_activation": "batch-wise"}, "norm_activation: 'batch-wise'; token-wise, dataset-wise and inference"),
+        ({"norm_activation": "token-wise", "hook_point_out": "b"}, "norm_activation: 'token-wise'; of a transcoder"),
         ({"use_glu_encoder": True}, "use_glu_encoder: True; a gate"),
         ({"sae_type": "lorsa"}, "sae_type: 'lorsa'"),
         ({}, "no mean length of rows of blocks.1"),
@@ -330,9 +405,33 @@ def test_openai(tmp_path: Path) -> None:
     dictionary = agrees(found, codes, codes @ W_DEC + B_DEC)
     assert isinstance(dictionary, SparseAutoencoder)
     assert (found.format, dictionary.hookpoint) == ("openai", "mlp_out.6")
-    folder_of(tmp_path, {}, "", tensors | {"activation": "TopK"}, "6.pt")
-    with pytest.raises(ArtifactError, match=r"6.pt: activation: 'TopK': it divides each row by the row's own length"):
-        load_dictionary(tmp_path / "6.pt")
+    rows = 9.0 * some_rows() + 2.0
+    mean, deviation = rows.mean(1, keepdim=True), rows.std(1, keepdim=True)
+    codes = top(((rows - mean) / (deviation + 1e-5) - B_DEC) @ W_ENC.T + B_ENC)
+    tensors |= {"activation": "TopK", "activation_state_dict": {"k": K, "postact_fn": "ReLU"}}
+    folder_of(tmp_path, {}, "", tensors, "6.pt")
+    found = import_dictionary(tmp_path / "6.pt", hookpoint="resid_post.6")
+    normalised = agrees(found, codes, (codes @ W_DEC + B_DEC) * deviation + mean, rows)
+    assert isinstance(normalised, NormalisedAutoencoder)
+    assert (found.format, normalised.hookpoint) == ("openai", "resid_post.6")
+    for place, hookpoint in (
+        ("resid_post_mlp_v5_32k", "resid_post.6"), ("resid_delta_mlp", "mlp_out.6"), ("resid_delta_attn_v5_128k", "attn_out.6"),
+        ("resid_post_attn_v5_32k", "unnamed"),
+    ):  # fmt: skip
+        folder_of(tmp_path / place / "autoencoders", {}, "", tensors, "6.pt")
+        published = load_dictionary(tmp_path / place / "autoencoders" / "6.pt")
+        assert isinstance(published, NormalisedAutoencoder)
+        assert published.hookpoint == hookpoint
+    for change, match in (
+        ({"activation": "Tanh"}, "activation: 'Tanh'; ReLU and TopK are understood"),
+        ({"activation_state_dict": {"postact_fn": "ReLU"}}, "activation_state_dict.k: None; a whole number"),
+        ({"activation_state_dict": {"k": F + 1}}, f"activation_state_dict.k: {F + 1}; more than its {F} latents"),
+        ({"activation_state_dict": {"k": K, "postact_fn": "Identity"}}, "postact_fn: 'Identity'; only ReLU"),
+        ({"activation_state_dict": 5}, "activation_state_dict: 5, where a table with k is needed"),
+    ):
+        folder_of(tmp_path, {}, "", tensors | change, "6.pt")
+        with pytest.raises(ArtifactError, match=match):
+            load_dictionary(tmp_path / "6.pt")
 
 
 def test_goodfire(tmp_path: Path) -> None:

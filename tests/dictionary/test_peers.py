@@ -18,7 +18,14 @@ from safetensors.torch import load_file, save_file
 from tests.dictionary.peer_cases import SOME_SAES, some_clt, some_latents, some_rows, some_sae, some_transcoder
 
 from mohole.config import JumpReLU, ReLU, TopK
-from mohole.dictionary import CrossLayerTranscoder, SparseAutoencoder, Transcoder
+from mohole.dictionary import (
+    CrossLayerTranscoder,
+    LayerNorm,
+    LengthNorm,
+    NormalisedAutoencoder,
+    SparseAutoencoder,
+    Transcoder,
+)
 from mohole.dictionary.files import AnyDictionary
 from mohole.dictionary.formats import export_dictionary, import_dictionary
 from mohole.dictionary.formats.export import convert, into_new_folder
@@ -64,6 +71,7 @@ def test_what_a_library_writes_computes_the_same_here(library: str, tmp_path: Pa
         found = import_dictionary(folder)
         assert found.format == library.replace("_", "-")
         same(found.dictionary, folder)
+        assert isinstance(found.dictionary, NormalisedAutoencoder) == ("norm" in folder.name)
         if isinstance(found.dictionary, SparseAutoencoder) and library != "sparsify":
             assert found.dictionary.hookpoint == "resid_post.3"
         if isinstance(found.dictionary, SparseAutoencoder) and found.dictionary.nonlinearity.kind != "gated":
@@ -94,6 +102,11 @@ def test_saelens_computes_the_same_of_what_is_written_here(tmp_path: Path) -> No
     for name, make in SOME_SAES.items():
         export_dictionary(make(), tmp_path / name, "saelens")
         leave(make(), tmp_path / name, some_rows())
+    for name, row_norm in {"layer-norm": LayerNorm(), "length-norm": LengthNorm()}.items():
+        for kind in ("topk", "jumprelu", "gated"):
+            normalised = NormalisedAutoencoder(SOME_SAES[kind](), row_norm)
+            export_dictionary(normalised, tmp_path / f"{kind}-{name}", "saelens")
+            leave(normalised, tmp_path / f"{kind}-{name}", 0.05 * some_rows() + 0.02)
     for name, transcoder in {
         "transcoder": some_transcoder(ReLU()), "skip": some_transcoder(ReLU(), skip=True),
         "jumprelu-transcoder": some_transcoder(JumpReLU()), "jumprelu-skip": some_transcoder(JumpReLU(), skip=True),

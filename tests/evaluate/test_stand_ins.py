@@ -10,7 +10,17 @@ from torch import Tensor
 
 from mohole import config
 from mohole.corpus import Corpus
-from mohole.dictionary import Crosscoder, CrossLayerTranscoder, Latents, SparseAutoencoder, Transcoder
+from mohole.dictionary import (
+    Crosscoder,
+    CrossLayerTranscoder,
+    Latents,
+    LayerNorm,
+    LengthNorm,
+    NormalisedAutoencoder,
+    RowNorm,
+    SparseAutoencoder,
+    Transcoder,
+)
 from mohole.errors import HookpointError, StageError
 from mohole.evaluate.in_model.ablations import ABLATIONS, Backdrop
 from mohole.evaluate.in_model.edits import require_apart, together
@@ -195,6 +205,30 @@ def test_rows_of_every_kind_are_measured_at_what_is_written(
     for name, target, own in zip(layers.writes, targets, outputs, strict=True):
         assert found[f"fvu/{name}"] == pytest.approx(float(fvu(target, own)))
     assert found["l0"] == 8
+
+
+@pytest.mark.parametrize("row_norm", [LayerNorm(), LengthNorm()])
+def test_rows_in_their_own_units_are_written_and_measured_in_the_models(
+    row_norm: RowNorm, model: LanguageModel, own_text: Corpus, passage: Passage, harvested_at: Callable[..., Store]
+) -> None:
+    dictionary = NormalisedAutoencoder(sae("resid_post.0"), row_norm)
+    clean = model.read(passage.tokens, ["resid_post.0"])["resid_post.0"]
+    rows = run(model, passage, ["resid_post.0"], dictionary)["resid_post.0"]
+    assert torch.equal(rows[passage.is_text], dictionary.reconstruct(clean[passage.is_text]))
+    assert torch.equal(rows[~passage.is_text], clean[~passage.is_text])
+    store = harvested_at(own_text, ("resid_post.0",))
+    chosen = choose_rows(own_text, store, held_out=True, max_rows=10_000, seed=0)
+    stored = torch.from_numpy(store.take("resid_post.0", chosen.tokens))
+    quality = measure_rows(store, chosen, stand_in(dictionary, model), seed=0)
+    found = {measure.name: measure.value for measure in quality.measures}
+    output, codes = dictionary.reconstruct(stored), dictionary.encode(stored).dense()
+    assert found["fvu"] == pytest.approx(float(fvu(stored, output)))
+    assert found["mse"] == pytest.approx(float((stored - output).square().sum(1).mean()))
+    assert found["l1"] == pytest.approx(float(codes.abs().sum(1).mean()))
+    scale = dictionary.units_of(stored).scale
+    assert scale.std() > 0.1 * scale.mean()  # else this test could not see it left out
+    by_length = (codes.abs() * dictionary.own.W_dec.norm(dim=1) * scale).sum(1).mean()
+    assert found["l1_by_length"] == pytest.approx(float(by_length))
 
 
 def test_places_that_clash_or_do_not_fit_are_named(model: LanguageModel) -> None:

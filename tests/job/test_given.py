@@ -5,12 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
 from mohole import load_dictionary
 from mohole.cli.app import app
-from mohole.config import Recipe, parse
+from mohole.config import Recipe, TopK, parse
 from mohole.dictionary.formats.export import export_dictionary
 from mohole.errors import ConfigError, StageError
 from mohole.evaluate import read_evaluation
@@ -68,6 +69,9 @@ def test_it_says_where_it_came_from_and_other_bytes_are_another_dictionary(train
     run_verb(asked, "convert")
     facts = read_json(tmp_path / "run" / "resid_post.0" / "dictionary" / "dictionary.json")
     assert facts["training"]["imported"]["format"] == "sparsify"
+    assert facts["training"]["model"] == "planted"
+    own = read_json(trained / "resid_post.0" / "dictionary" / "dictionary.json")
+    assert own["training"]["model"] == "planted"
     (tmp_path / "theirs" / "note.txt").write_text("changed")
     with pytest.raises(StageError, match=r"parents\.source"):
         run_verb(asked, "convert")
@@ -80,10 +84,33 @@ def test_the_whole_job_goes_on_from_it(trained: Path, tmp_path: Path) -> None:
     assert run(asked) == []
 
 
-def test_of_another_width_it_is_refused_by_name(trained: Path, tmp_path: Path) -> None:
-    import torch
+def test_one_that_normalises_each_row_goes_through_the_whole_job(trained: Path, tmp_path: Path) -> None:
+    from mohole.dictionary import LayerNorm, NormalisedAutoencoder, SparseAutoencoder
+    from mohole.dictionary.row_norm import normalise
+    from mohole.store import Store
 
-    from mohole.config import TopK
+    store = Store.open(trained / "activations")
+    rows = torch.from_numpy(store.take("resid_post.0", store.tokens[:600]))
+    own = normalise(rows, LayerNorm())[0]
+    axes, centre = torch.linalg.svd(own - own.mean(0))[2][:32], own.mean(0)
+    both = torch.cat([axes, -axes])
+    sae = SparseAutoencoder("resid_post.0", TopK(k=8), both, torch.zeros(64), both, centre)
+    export_dictionary(NormalisedAutoencoder(sae, LayerNorm()), tmp_path / "theirs", "saelens")
+    settings = {"max_documents": 10, "task_prompts": 4, "causal_labels": 1, "min_positives": 5}
+    asked = given(tmp_path / "run", trained, tmp_path / "theirs", evaluate=settings)
+    assert run(asked)[0] == "convert resid_post.0"
+    measures = read_evaluation(tmp_path / "run" / "resid_post.0" / "evaluation").measures
+    assert 0 < measures["fvu"].value < 0.9
+    assert measures["decoder_norm"].unit == "the row's own scale per unit of a latent"
+    assert read_json(tmp_path / "run" / "steering" / "steering.json")["row_error"] < 1e-5
+    suites = given(tmp_path / "more", trained, tmp_path / "theirs", evaluate=settings | {"suites": ["sparse_probing"]})
+    with pytest.raises(
+        StageError, match=r"for sparse autoencoders with decoder rows in model units; .* normalised_sae"
+    ):
+        run_until(suites, "evaluate")
+
+
+def test_of_another_width_it_is_refused_by_name(trained: Path, tmp_path: Path) -> None:
     from mohole.dictionary import SparseAutoencoder
 
     weights = torch.eye(8, 5)
@@ -177,7 +204,13 @@ def test_dictionaries_of_every_kind_are_evaluated_by_themselves(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     wide = ["mlp_in.0", "mlp_out.0", "mlp_in.1", "mlp_out.1"]
-    train = {"n_latents": 32, "steps": 4, "batch_rows": 256, "learns": {"kind": kind} | KINDS[kind]}
+    train = {
+        "n_latents": 32,
+        "steps": 4,
+        "batch_rows": 256,
+        "learns": {"kind": kind} | KINDS[kind],
+        "nonlinearity": {"kind": "relu"},
+    }
     asked = recipe(tmp_path / "own", harvest={"hookpoints": wide}, train=train)
     run_until(asked, "evaluate")
     options = [
@@ -194,11 +227,9 @@ def test_dictionaries_of_every_kind_are_evaluated_by_themselves(
     assert (alone.kind, alone.reads, alone.writes) == (ours.kind, ours.reads, ours.writes)
     for name, each in ours.measures.items():
         assert alone.measures[name].value == (each.value and pytest.approx(each.value, rel=1e-4, abs=1e-6)), name
+    suites = recipe(tmp_path / "own", harvest={"hookpoints": wide}, train=train, evaluate={"suites": ["ravel"]})
     with pytest.raises(StageError, match=r"evaluate\.suites: for sparse autoencoders"):
-        run_verb(
-            recipe(tmp_path / "own", harvest={"hookpoints": wide}, train=train, evaluate={"suites": ["ravel"]}),
-            "evaluate",
-        )
+        run_verb(suites, "evaluate", replace=True)
 
 
 def test_a_dictionary_of_another_kind_than_is_said_is_refused(trained: Path, tmp_path: Path) -> None:

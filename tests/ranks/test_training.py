@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
 from tests.ranks.processes import Found, Processes
@@ -54,7 +55,8 @@ def test_ranks_that_share_rows_learn_the_same_bits(name: str, alone: dict[Any, A
     expected = alone[single][name]
     for courses in in_rows.values():
         found = courses[name]
-        assert found["losses"] == expected["losses"]
+        # Reported losses are sums of each rank's sum: their last bit is the order's. What is learned is the same to the bit.
+        assert np.allclose(found["losses"], expected["losses"], rtol=1e-14, atol=0)
         assert all(torch.equal(found["tensors"][each], tensor) for each, tensor in expected["tensors"].items())
         assert torch.equal(found["n_active"], expected["n_active"])
         assert torch.equal(found["largest"], expected["largest"])

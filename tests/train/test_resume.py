@@ -1,6 +1,7 @@
 """A training killed anywhere goes on to the same bytes: every kind of dictionary, every nonlinearity, several places."""
 
 import json
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from mohole.record import read_record
 from mohole.tensors import open_tensors
 from mohole.train import train
 from mohole.train.checkpoint import Checkpoints
+from mohole.train.stopping import AfterThisStep
 from mohole.version import __version__
 
 STEPS = 13
@@ -117,6 +119,66 @@ def test_killed_and_gone_on_with_is_never_killed(variant: str, tmp_path: Path, n
     with pytest.raises(PowerError):
         trained(tmp_path / "twice", make(variant), 10)
     assert trained(tmp_path / "twice", make(variant)) == whole
+
+
+class Interrupting(Rows):
+    """A stream during whose reading, for one step, somebody presses Ctrl-C, so many times."""
+
+    def __init__(self, at: int, times: int = 1) -> None:
+        super().__init__("a", 12)
+        self._at, self._times = at, times
+
+    def rows(self, first: int, n_rows: int) -> torch.Tensor:
+        if first == self._at * SETTINGS["batch_rows"] and n_rows == SETTINGS["batch_rows"]:
+            for _ in range(self._times):
+                signal.raise_signal(signal.SIGINT)
+        return super().rows(first, n_rows)
+
+
+def interrupted(folder: Path, settings: Train, at: int, times: int = 1) -> Path:
+    """The checkpoints that are left."""
+    inputs = artifact.Inputs(kind="dictionary", config=settings.model_dump(mode="json"), seed=5)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), artifact.create(folder, inputs, resume=True) as draft:
+        train(draft, Interrupting(at, times), settings, seed=5)
+    assert signal.getsignal(signal.SIGINT) is before
+    return folder.with_name(f".{folder.name}.partial") / "checkpoints"
+
+
+@pytest.mark.parametrize("variant", ["topk", "relu", "batchtopk"])
+def test_an_interrupt_ends_the_step_and_leaves_a_checkpoint_of_it(
+    variant: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], no_shape_checks: None
+) -> None:
+    settings = make(variant, checkpoint_every=100)
+    whole = trained(tmp_path / "whole", settings)
+    for at in (0, 4, STEPS - 1):
+        left = interrupted(tmp_path / str(at), settings, at)
+        assert [file.name for file in sorted(left.iterdir())] == [
+            f"{at + 1:010d}.json", f"{at + 1:010d}.safetensors"
+        ]  # fmt: skip
+        said = f"train a: stopped after step {at + 1} of {STEPS}, with a checkpoint of it"
+        assert said in capsys.readouterr().err
+        assert trained(tmp_path / str(at), settings) == whole
+
+
+def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
+    settings = make("topk", checkpoint_every=100)
+    assert not interrupted(tmp_path / "sae", settings, 4, times=2).exists()
+    assert trained(tmp_path / "sae", settings) == trained(tmp_path / "whole", settings)
+
+
+def test_a_stop_that_is_ignored_or_handled_by_nobody_stays_so() -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with AfterThisStep() as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert not stop.is_asked
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_where_checkpoints_are_made_changes_nothing(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The exact clamp as a person asks for it: which latents, and how strongly. What rows become is in dictionary/clamped.py.
 
-    x' = x + sum_i (c_i - f_i(x)) d_i
+    x' = x + s(x) sum_i (c_i - f_i(x)) d_i        s is 1, or the row's own scale where the dictionary normalises rows
 
 Not the same as adding c_i d_i, which ends at f_i + c_i where the latent was already active. And not a promise that encoding x'
 reads c_i again: x' is a new row, other latents may overlap with d_i, and a TopK row has room for k only. What is exact is the
@@ -45,7 +45,7 @@ class Clamp:
     times_max: float | None = None
     """Strength in units of the largest activation of the latent on the corpus. 0 removes the feature; negative is allowed."""
     value: float | None = None
-    """Strength in the model's own units."""
+    """Strength in units of the latent, as `encode` gives them: the model's, or those of each row's own scale."""
     hookpoint: str | None = None
     """Which dictionary the latent is of. None where there is only one."""
 
@@ -65,7 +65,7 @@ class Clamp:
 def resolve(
     clamps: Sequence[Clamp], dictionaries: Sequence[Dictionary], catalogues: Sequence[Maxima] = ()
 ) -> tuple[ClampedLatents, ...]:
-    """Find each clamp's dictionary and turn its strength into model units. One entry per hookpoint that is clamped.
+    """Find each clamp's dictionary and turn its strength into units of the latent. One entry per hookpoint that is clamped.
 
     Raises:
         ConfigError: no such latent or dictionary, a latent clamped twice, or `times_max` without a catalogue.
@@ -79,9 +79,7 @@ def resolve(
         n_latents = by_hookpoint[hookpoint].n_latents
         if not 0 <= clamp.latent < n_latents:
             raise ConfigError(f"latent {clamp.latent}: the dictionary at {hookpoint} has latents 0 to {n_latents - 1}")
-        chosen.setdefault(hookpoint, {})[clamp.latent] = _model_units(
-            clamp, hookpoint, maxima.get(hookpoint), n_latents
-        )
+        chosen.setdefault(hookpoint, {})[clamp.latent] = _in_units(clamp, hookpoint, maxima.get(hookpoint), n_latents)
     twice = [
         key for key, count in Counter((_hookpoint(c, by_hookpoint), c.latent) for c in clamps).items() if count > 1
     ]
@@ -106,13 +104,13 @@ def _hookpoint(clamp: Clamp, by_hookpoint: dict[str, Dictionary]) -> str:
     return clamp.hookpoint
 
 
-def _model_units(clamp: Clamp, hookpoint: str, maxima: NDArray[np.float32] | None, n_latents: int) -> float:
+def _in_units(clamp: Clamp, hookpoint: str, maxima: NDArray[np.float32] | None, n_latents: int) -> float:
     if clamp.times_max is None:
         return clamp.strength
     if maxima is None:
         raise ConfigError(
             f"Clamp of latent {clamp.latent}: times_max needs the catalogue of {hookpoint} for the maximum; "
-            "give steer(..., catalogue=...), or a value in model units"
+            "give steer(..., catalogue=...), or a value"
         )
     if len(maxima) != n_latents:
         raise ConfigError(

@@ -44,7 +44,7 @@ class Demonstration:
     chosen_by: str
     """Why this latent: named by the user, or how it did in which trial."""
     maximum: float
-    """The latent's largest activation on the corpus, in model units."""
+    """The latent's largest activation on the corpus, in the latent's own units."""
     times_max: float
     """It was held at times_max x maximum, at every token."""
     temperature: float

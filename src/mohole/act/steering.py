@@ -39,7 +39,7 @@ class Check:
     hookpoint: str
     n_rows: int
     row_error: float
-    """Largest |x' - x - sum (c - f) d|, relative to the largest |x'|: 0 up to rounding, or the clamp is not exact."""
+    """Largest |x' - x - s(x) sum (c - f) d|, relative to the largest |x'|: 0 up to rounding, or the clamp is not exact."""
     reads_back: float
     """Share of (row, latent) pairs at which encoding x' reads c again within 5 %. Less than 1 is not an error: see clamp.py."""
 
@@ -183,7 +183,7 @@ class _Watch:
 def _compare(group: ClampedLatents, before: Tensor, after: Tensor) -> Check:
     device = group.values.device
     old, new = (rows.reshape(-1, rows.shape[-1]).to(device=device, dtype=torch.float32) for rows in (before, after))
-    expected = group.shift(old).double() @ group.dictionary.directions(group.latents).double()
+    expected = group.movement(old).double() @ group.dictionary.directions(group.latents).double()
     error = (new.double() - old.double() - expected).norm(dim=1).max() / new.double().norm(dim=1).max()
     left = group.shift(new).abs()  # c - f(x'): 0 where the latent reads c
     room = 0.05 * group.values.abs().clamp(min=1e-6)

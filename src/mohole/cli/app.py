@@ -138,7 +138,10 @@ app.command()(synthetic.synthesize)
 @app.command()
 def show(
     what: Annotated[
-        str, typer.Argument(metavar="PATH", help="An artifact, a run folder, or the word `hookpoints` or `settings`.")
+        str,
+        typer.Argument(
+            metavar="PATH", help="An artifact, a run folder, recipes, or the word `hookpoints` or `settings`."
+        ),
     ],
     which: Annotated[
         str | None,

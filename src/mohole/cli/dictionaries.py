@@ -47,10 +47,17 @@ def push(
     repository: Annotated[str, typer.Argument(metavar="USER/NAME", help="A repository on the Hugging Face hub.")],
     to: To = "mohole",
     evaluation: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="An evaluation artifact, whose measures go into the model card.")
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="An evaluation artifact, whose measures go into the model card; else the one beside a trained dictionary.",
+        ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="ID", help="The language model it is of, which the card names, as on the hub.")
+        str | None,
+        typer.Option(
+            metavar="ID", help="The language model it is of, as on the hub; else the one that its training recorded."
+        ),
     ] = None,
     folder: Annotated[
         Path | None,
@@ -66,15 +73,13 @@ def push(
     with TemporaryDirectory() as passing:
         beside = Path(dictionary).absolute().parent if Path(dictionary).exists() else Path.cwd()
         ready = folder or (beside if dry_run else Path(passing)) / name
-        prepare(dictionary, repository, ready, to, evaluation=evaluation, model=model)
+        notes = prepare(dictionary, repository, ready, to, evaluation=evaluation, model=model)
+        for note in notes:
+            typer.echo(visible(f"note: {note}"), err=True)
         if dry_run:
             typer.echo(
                 f"{ready}: ready to be uploaded to {visible(repository)}; nothing was. README.md is its model card"
             )
-            if model is None:
-                typer.echo(
-                    "note: the card names no language model; --model ID says whose activations these are", err=True
-                )
             return
         from huggingface_hub import HfApi
 

@@ -1,6 +1,7 @@
 """`mohole show`: an artifact, a run folder, a model's hookpoints or a recipe's settings, for a person to read."""
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -77,8 +78,28 @@ def _names(title: str) -> list[str]:
     return [part for part in title.split(", ") if "=" not in part]
 
 
+def show_recipes(files: Sequence[Path]) -> None:
+    """What each recipe is for, in its own words."""
+    table = Table("recipe", "what it is for", box=SIMPLE_HEAD, border_style="dim")
+    for file in files:
+        table.add_row(Text(visible(str(file))), Text(visible(_first_comment(file))))
+    console = Console()
+    console.print(table)
+    console.print(Text(visible(f"mohole run {files[0]} runs it; mohole show settings lists all that a recipe may say")))
+
+
+def _first_comment(file: Path) -> str:
+    """The lines at the head of a recipe that begin with #, up to an empty one."""
+    lines = []
+    for line in file.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+        if not line.startswith("#") or not line.strip("# "):
+            break
+        lines.append(line.strip("# "))
+    return " ".join(lines)
+
+
 def show_path(path: Path, latent: int | None = None) -> None:
-    """Show what the artifact at `path` holds and where it came from; of a run folder, its artifacts.
+    """Show what the artifact at `path` holds and where it came from; of a run, its artifacts; of recipes, what for.
 
     Raises:
         ArtifactError: nothing there that mohole made, or a damaged artifact.
@@ -87,6 +108,9 @@ def show_path(path: Path, latent: int | None = None) -> None:
     if (path / artifact.MANIFEST).is_file():
         _show_artifact(path, latent)
         return
+    if path.suffix == ".toml" and path.is_file():
+        show_recipes([path])
+        return
     if not path.is_dir():
         what = "a file, not a folder" if path.is_file() else "no such folder"
         raise ArtifactError(f"{path}: {what}; name an artifact or a run folder")
@@ -94,8 +118,11 @@ def show_path(path: Path, latent: int | None = None) -> None:
         raise ConfigError(f"{path}: no catalogue; a feature is shown by mohole show RUN/HOOKPOINT/catalogue LATENT")
     manifests = sorted(path.rglob(artifact.MANIFEST))
     found = [manifest.parent for manifest in manifests if not any(part.startswith(".") for part in manifest.parts[:-1])]
+    if not found and (recipes := sorted(path.glob("*.toml"))):
+        show_recipes(recipes)
+        return
     if not found:
-        raise ArtifactError(f"{path}: no artifact in it; `mohole run RECIPE` makes them")
+        raise ArtifactError(f"{path}: no artifact and no recipe in it; `mohole run RECIPE.toml` makes artifacts")
     from mohole.report import print_findings, read_findings  # here: it loads torch
 
     console = Console()

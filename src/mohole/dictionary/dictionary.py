@@ -22,13 +22,17 @@ class Dictionary(Protocol):
     def d_model(self) -> int: ...
 
     def encode(self, rows: Float[Tensor, "row d"]) -> SparseCodes:
-        """Latent activations in model units; absent means zero."""
+        """Latent activations; absent means zero."""
         ...
 
-    def decode(self, codes: SparseCodes) -> Float[Tensor, "row d"]:
-        """The reconstruction, in model units."""
+    def reconstruct(self, rows: Float[Tensor, "row d"]) -> Float[Tensor, "row d"]:
+        """There and back, in model units. There is no `decode` here: codes alone may not be enough to come back from."""
+        ...
+
+    def scale_of(self, rows: Float[Tensor, "row d"]) -> Float[Tensor, "row 1"]:
+        """How far one unit of any latent moves each row along its direction: 1, or the row's own scale."""
         ...
 
     def directions(self, latents: Int[Tensor, " latent"]) -> Float[Tensor, "latent d"]:
-        """Decoder rows of these latents: what one unit of each adds to a row."""
+        """Decoder rows of these latents: what one unit of each adds to a row, times the row's `scale_of`."""
         ...

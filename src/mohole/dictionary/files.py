@@ -15,6 +15,8 @@ from mohole.dictionary.crosscoder import Crosscoder
 from mohole.dictionary.foreign import AGAIN, Settings, Weights, short
 from mohole.dictionary.latents import OPTIONAL, Latents, needed
 from mohole.dictionary.laws import need_names
+from mohole.dictionary.normalised import Autoencoder, NormalisedAutoencoder
+from mohole.dictionary.row_norm import LayerNorm, LengthNorm, RowNorm
 from mohole.dictionary.sae import SparseAutoencoder
 from mohole.dictionary.transcoder import CrossLayerTranscoder, Transcoder
 from mohole.errors import ArtifactError
@@ -25,7 +27,7 @@ from mohole.visible import visible
 WEIGHTS_FILE = "dictionary.safetensors"
 FACTS_FILE = "dictionary.json"
 
-AnyDictionary = SparseAutoencoder | Transcoder | Crosscoder | CrossLayerTranscoder
+AnyDictionary = SparseAutoencoder | NormalisedAutoencoder | Transcoder | Crosscoder | CrossLayerTranscoder
 
 
 def save(dictionary: AnyDictionary, out: Path, *, training: Mapping[str, Any] | None = None) -> None:
@@ -54,6 +56,18 @@ def open_sae(path: Path | str) -> SparseAutoencoder:
     """
     found = open_dictionary(path)
     if not isinstance(found, SparseAutoencoder):
+        raise ArtifactError(f"{path}: a {kind_of(found)}, where a sparse autoencoder is needed")
+    return found
+
+
+def open_autoencoder(path: Path | str) -> Autoencoder:
+    """Open a finished dictionary artifact that must be a sparse autoencoder, one that normalises rows or not.
+
+    Raises:
+        ArtifactError: as `open_dictionary`, or of another kind.
+    """
+    found = open_dictionary(path)
+    if not isinstance(found, SparseAutoencoder | NormalisedAutoencoder):
         raise ArtifactError(f"{path}: a {kind_of(found)}, where a sparse autoencoder is needed")
     return found
 
@@ -103,6 +117,9 @@ def _parts(dictionary: AnyDictionary) -> tuple[dict[str, Tensor], dict[str, Any]
         case SparseAutoencoder():
             facts = kind | {"hookpoint": dictionary.hookpoint}
             return _tensors(dictionary.latents) | {"b_dec": dictionary.b_dec}, facts | _nonlinearity(dictionary.latents)
+        case NormalisedAutoencoder(own=own):
+            tensors, facts = _parts(own)
+            return tensors, facts | kind | {"row_norm": _row_norm_facts(dictionary.row_norm)}
         case Transcoder():
             skip = {} if dictionary.W_skip is None else {"W_skip": dictionary.W_skip}
             facts = kind | {"reads": dictionary.reads, "writes": dictionary.writes}
@@ -124,13 +141,14 @@ def _parts(dictionary: AnyDictionary) -> tuple[dict[str, Tensor], dict[str, Any]
 def _build(facts: Settings, nonlinearity: Nonlinearity, weights: Weights) -> AnyDictionary:
     """Raises: ArtifactError, or ValueError where each part is as it must be and they do not go together."""
     match facts.text("kind", "sae"):
-        case "sae":
+        case "sae" | "normalised_sae" as kind:
             own = _latents(nonlinearity, weights, "D", "D")
             optional = {name: getattr(own, name) for name in OPTIONAL}
             b_dec = weights.take("b_dec", "D")
-            return SparseAutoencoder(
+            sae = SparseAutoencoder(
                 facts.text("hookpoint"), nonlinearity, own.W_enc, own.b_enc, own.W_dec, b_dec, **optional
             )
+            return sae if kind == "sae" else NormalisedAutoencoder(sae, _read_row_norm(facts.table("row_norm")))
         case "transcoder":
             own = _latents(nonlinearity, weights, "D", "E")
             W_skip = weights.take("W_skip", "E D") if "W_skip" in weights else None
@@ -148,7 +166,29 @@ def _build(facts: Settings, nonlinearity: Nonlinearity, weights: Weights) -> Any
             layers = tuple(_latents(nonlinearity, weights, "D", f"E{n}", f".{n}") for n in range(n_layers))
             return CrossLayerTranscoder(reads, writes, layers, b_dec)
         case _:
-            raise facts.wrong("kind", "sae, transcoder, crosscoder and cross_layer_transcoder are understood")
+            raise facts.wrong(
+                "kind", "sae, normalised_sae, transcoder, crosscoder and cross_layer_transcoder are understood"
+            )
+
+
+def _row_norm_facts(row_norm: RowNorm) -> dict[str, Any]:
+    match row_norm:
+        case LayerNorm(eps=eps):
+            return {"kind": "layer_norm", "eps": eps}
+        case LengthNorm():
+            return {"kind": "length"}
+        case _:
+            assert_never(row_norm)
+
+
+def _read_row_norm(facts: Settings) -> RowNorm:
+    match facts.text("kind", "none"):
+        case "layer_norm":
+            return LayerNorm(facts.number("eps"))
+        case "length":
+            return LengthNorm()
+        case _:
+            raise facts.wrong("kind", "layer_norm and length are understood")
 
 
 def _latents(nonlinearity: Nonlinearity, weights: Weights, reads: str, writes: str, layer: str = "") -> Latents:
@@ -164,6 +204,8 @@ def kind_of(dictionary: AnyDictionary) -> str:
     match dictionary:
         case SparseAutoencoder():
             return "sae"
+        case NormalisedAutoencoder():
+            return "normalised_sae"
         case Transcoder():
             return "transcoder"
         case Crosscoder():

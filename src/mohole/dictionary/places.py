@@ -6,6 +6,7 @@ from typing import assert_never
 from mohole.config.train import CrosscoderOf, CrossLayerOf, Learns, Sae, TranscoderOf
 from mohole.dictionary.crosscoder import Crosscoder
 from mohole.dictionary.files import AnyDictionary, kind_of
+from mohole.dictionary.normalised import NormalisedAutoencoder, at
 from mohole.dictionary.sae import SparseAutoencoder
 from mohole.dictionary.transcoder import CrossLayerTranscoder, Transcoder
 from mohole.errors import ConfigError
@@ -14,7 +15,7 @@ from mohole.errors import ConfigError
 def places_of(dictionary: AnyDictionary) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(hookpoints it reads, hookpoints it writes)."""
     match dictionary:
-        case SparseAutoencoder(hookpoint=hookpoint):
+        case SparseAutoencoder(hookpoint=hookpoint) | NormalisedAutoencoder(hookpoint=hookpoint):
             return (hookpoint,), (hookpoint,)
         case Transcoder(reads=reads, writes=writes):
             return (reads,), (writes,)
@@ -29,7 +30,7 @@ def places_of(dictionary: AnyDictionary) -> tuple[tuple[str, ...], tuple[str, ..
 def widths_of(dictionary: AnyDictionary) -> tuple[int, ...]:
     """Columns of each of what it reads, then of each of what it writes."""
     match dictionary:
-        case SparseAutoencoder(d_model=width):
+        case SparseAutoencoder(d_model=width) | NormalisedAutoencoder(d_model=width):
             return width, width
         case Transcoder(latents=latents):
             return latents.W_enc.shape[1], latents.W_dec.shape[1]
@@ -44,7 +45,7 @@ def widths_of(dictionary: AnyDictionary) -> tuple[int, ...]:
 def as_learned(dictionary: AnyDictionary) -> Learns:
     """What has been learned, in the words of a recipe."""
     match dictionary:
-        case SparseAutoencoder():
+        case SparseAutoencoder() | NormalisedAutoencoder():
             return Sae()
         case Transcoder(reads=reads, writes=writes):
             return TranscoderOf(reads=reads, writes=writes, skip=dictionary.W_skip is not None)
@@ -63,8 +64,8 @@ def put(dictionary: AnyDictionary, learns: Learns, hookpoint: str | None, path: 
         ConfigError: it is of another kind, or of another number of hookpoints. `path` names it.
     """
     match dictionary, learns:
-        case SparseAutoencoder(), Sae():
-            return dictionary if hookpoint is None else replace(dictionary, hookpoint=hookpoint)
+        case SparseAutoencoder() | NormalisedAutoencoder(), Sae():
+            return dictionary if hookpoint is None else at(dictionary, hookpoint)
         case Transcoder(), TranscoderOf(reads=reads, writes=writes):
             return replace(dictionary, reads=reads, writes=writes)
         case Crosscoder(), CrosscoderOf(hookpoints=hookpoints) if len(hookpoints) == len(dictionary.hookpoints):

@@ -64,6 +64,14 @@ class SparseAutoencoder:
         """The reconstruction, in model units."""
         return self.latents.add_to(self.b_dec.repeat(codes.n_rows, 1), codes)
 
+    def reconstruct(self, rows: Float[Tensor, "row d"]) -> Float[Tensor, "row d"]:
+        """There and back."""
+        return self.decode(self.encode(rows))
+
+    def scale_of(self, rows: Float[Tensor, "row d"]) -> Float[Tensor, "row 1"]:
+        """What one unit of a latent adds to each row, in lengths of its decoder row: 1, whatever the row."""
+        return rows.new_ones(len(rows), 1)
+
     def directions(self, latents: Int[Tensor, " latent"]) -> Float[Tensor, "latent d"]:
         """Decoder rows of these latents: what one unit of each adds."""
         return self.W_dec[latents]

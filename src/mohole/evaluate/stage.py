@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mohole.config import Evaluate
 from mohole.corpus import Corpus, Task
-from mohole.dictionary import AnyDictionary, SparseAutoencoder
+from mohole.dictionary import AnyDictionary, NormalisedAutoencoder, SparseAutoencoder
 from mohole.errors import StageError
 from mohole.evaluate.files import write_evaluation, write_recovery
 from mohole.evaluate.guards.numbers import numbers_out_of_range, unexplained
@@ -51,7 +51,8 @@ def evaluate(
     spliced = stand_in(dictionary, model)
     if settings.suites and not isinstance(dictionary, SparseAutoencoder):
         raise StageError(
-            f"evaluate.suites: for sparse autoencoders; {spliced.name} is a {spliced.kind}: leave them out"
+            f"evaluate.suites: for sparse autoencoders with decoder rows in model units; {spliced.name} is a {spliced.kind}: "
+            "leave them out"
         )
     rows = choose_rows(corpus, store, held_out=True, max_rows=settings.max_rows, seed=seed)
     require_rows_of(model, corpus, store, rows, spliced)
@@ -61,7 +62,8 @@ def evaluate(
     unseen, dark_matter = measure_dark_matter(
         store, corpus, rows, spliced, quality.firing, settings.dark_matter_rows, seed=seed
     )
-    weights = measure_weights(dictionary, quality.mean) if isinstance(dictionary, SparseAutoencoder) else ()
+    autoencoder = dictionary if isinstance(dictionary, SparseAutoencoder | NormalisedAutoencoder) else None
+    weights = measure_weights(autoencoder, quality.mean) if autoencoder else ()
     measures = {measure.name: measure for measure in (*quality.measures, *weights, *in_model, *unseen)}
     skills = measure_tasks(model, spliced, tasks, settings, has_bos=corpus.has_bos)
     warnings = _warnings(measures, skills, dark_matter, store, rows, spliced)
@@ -83,8 +85,8 @@ def evaluate(
     )
     write_evaluation(out, evaluation)
 
-    if settings.recovery and corpus.labels and isinstance(dictionary, SparseAutoencoder):
-        recovery = measure_recovery(store, rows, dictionary, corpus, settings, seed=seed, model=model)
+    if settings.recovery and corpus.labels and autoencoder:
+        recovery = measure_recovery(store, rows, autoencoder, corpus, settings, seed=seed, model=model)
         write_recovery(out, recovery)
 
 

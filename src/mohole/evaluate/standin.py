@@ -15,6 +15,7 @@ from mohole.dictionary import (
     AnyDictionary,
     Crosscoder,
     CrossLayerTranscoder,
+    NormalisedAutoencoder,
     SparseAutoencoder,
     SparseCodes,
     Transcoder,
@@ -64,7 +65,7 @@ class StandIn:
         return sum(widths_of(self.dictionary)[len(self.reads) :])
 
     def direction(self, latent: int) -> Float[Tensor, " d"]:
-        """What one unit of a latent adds to all that it writes, side by side."""
+        """What one unit of a latent adds to all that it writes, side by side; times the row's `scales`, where it has such."""
         if not isinstance(self.dictionary, CrossLayerTranscoder):
             return self.dictionary.directions(torch.tensor([latent], device=self.device))[0]
         for layer in self.dictionary.layers:
@@ -85,6 +86,12 @@ class StandIn:
         """Rows as the dictionary takes them: on its device, in float32."""
         return rows.to(self.device, torch.float32)
 
+    def scales(self, rows: Mapping[str, Rows]) -> Float[Tensor, " row"] | None:
+        """Of a dictionary that normalises each row by itself, what one unit of a latent is in model units. None: 1 in all."""
+        if not isinstance(self.dictionary, NormalisedAutoencoder):
+            return None
+        return self.dictionary.scale_of(self.taken(rows[self.reads[0]]))[:, 0]
+
     def rebuild(self, rows: Mapping[str, Rows]) -> tuple[dict[str, Rows], SparseCodes]:
         """What it says for each of `writes`, from rows of all of `reads`; and the codes, of all layers side by side."""
         own = {name: self.taken(rows[name]) for name in self.reads}
@@ -92,6 +99,10 @@ class StandIn:
             case SparseAutoencoder() as sae:
                 codes = sae.encode(own[self.reads[0]])
                 return {self.writes[0]: sae.decode(codes)}, codes
+            case NormalisedAutoencoder() as normalised:
+                read = own[self.reads[0]]
+                codes = normalised.encode(read)
+                return {self.writes[0]: normalised.decode(codes, normalised.units_of(read))}, codes
             case Transcoder() as transcoder:
                 read = own[self.reads[0]]
                 codes = transcoder.encode(read)

@@ -10,8 +10,8 @@ from mohole.act import DEFAULT_TIMES_MAX, Choice, demonstrate, most_active, most
 from mohole.catalogue import Catalogue
 from mohole.config import Clamp, PlantedCorpus, Recipe
 from mohole.corpus import Corpus
-from mohole.dictionary import SparseAutoencoder
-from mohole.dictionary.files import open_sae
+from mohole.dictionary import Autoencoder
+from mohole.dictionary.files import open_autoencoder
 from mohole.errors import StageError
 from mohole.interpret import Labels
 from mohole.model import LanguageModel
@@ -30,7 +30,7 @@ def steer(out: Path, model: LanguageModel, corpus: Corpus, recipe: Recipe, paren
     Raises:
         StageError: the recipe's latent or concept is not there, or no latent is alive.
     """
-    dictionary = open_sae(parents["dictionary"])
+    dictionary = open_autoencoder(parents["dictionary"])
     catalogue, labels = Catalogue.open(parents["catalogue"]), Labels.open(parents["labels"])
     clamp = recipe.steer.clamp
     possible = _prompts(corpus, isinstance(recipe.corpus, PlantedCorpus))
@@ -68,7 +68,7 @@ def _why(choice: Choice, clamp: Clamp | None) -> str:
     return f"{choice} (tried: those {among})"
 
 
-def _numbered(latent: int, dictionary: SparseAutoencoder) -> int:
+def _numbered(latent: int, dictionary: Autoencoder) -> int:
     if latent >= dictionary.n_latents:
         raise StageError(
             f"steer.clamp.latent: {latent}: the dictionary has {dictionary.n_latents} latents, "

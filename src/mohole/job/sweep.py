@@ -15,6 +15,7 @@ from mohole.job.make import Say, logged, print_line, run_verb
 from mohole.job.needs import check_model, check_rows
 from mohole.job.plan import Plan
 from mohole.job.stage import Stage, Verb
+from mohole.model.source import name_of
 
 FOLDER = "sweep"
 _WORTH = ("*/checkpoints/*.json", "*/result.json")
@@ -103,4 +104,5 @@ def _fill(draft: Path, recipe: Recipe, stage: Stage, chosen: Mapping[str, Train]
     workshop = Workshop(recipe)
     learns = workshop.settings.learns
     own = {name: settings.model_copy(update={"learns": learns}) for name, settings in chosen.items()}
-    sweep(draft, workshop.streams(stage), own, seed=recipe.seed, in_model=workshop.in_model(stage))
+    name = name_of(recipe.model.path)
+    sweep(draft, workshop.streams(stage), own, seed=recipe.seed, in_model=workshop.in_model(stage), model=name)

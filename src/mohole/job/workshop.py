@@ -11,7 +11,7 @@ from mohole.artifact import Inputs
 from mohole.config import DatasetCorpus, PlantedCorpus, Recipe, TextCorpus, Train, n_bytes
 from mohole.config.train import Sae
 from mohole.corpus import Corpus, Document, Task, build_corpus, read_documents
-from mohole.dictionary.files import open_dictionary, open_sae
+from mohole.dictionary.files import open_autoencoder, open_dictionary
 from mohole.errors import ConfigError, StageError
 from mohole.job.asked import asks_the_model, given_at, learned, rows_run
 from mohole.job.rows import fill_shuffled, harvest_executor
@@ -19,6 +19,7 @@ from mohole.job.stage import Stage
 from mohole.job.steering import steer
 from mohole.model import LanguageModel
 from mohole.model.shared import shared_model
+from mohole.model.source import name_of
 from mohole.sinks import open_sink
 from mohole.storage import Storage, lease, open_storage
 from mohole.store import Store
@@ -84,7 +85,7 @@ class Workshop:
             case "catalogue":
                 from mohole.catalogue import build
 
-                dictionary = open_sae(stage.parents["dictionary"])
+                dictionary = open_autoencoder(stage.parents["dictionary"])
                 build(out, self.model, dictionary, self.corpus, self.rows, recipe.catalogue, seed=seed)
             case "label":
                 from mohole.catalogue import Catalogue
@@ -134,7 +135,7 @@ class Workshop:
                     f"{given.path}: has rows of {width} numbers at {name}, where the model's have {self.rows.d_model(name)}; "
                     "is it of this model and place?"
                 )
-        fill(found, out, remembered(Path(given.path)))
+        fill(found, out, {"model": name_of(self.recipe.model.path)} | remembered(Path(given.path)))
         return "; ".join((found.format, *found.notes))
 
     def _train(self, stage: Stage, out: Path) -> str:
@@ -149,7 +150,8 @@ class Workshop:
                 folder, goes_on = self.run / kind / stage.out.parent.name, (out / RECORD_FILE).exists()
                 sinks.append(open_sink(kind, folder, config=settings.model_dump(mode="json"), goes_on=goes_on))
                 open_ones.callback(sinks[-1].close)
-            return train(out, streams, settings, seed=recipe.seed, sinks=sinks, in_model=in_model)
+            name = name_of(recipe.model.path)
+            return train(out, streams, settings, seed=recipe.seed, sinks=sinks, in_model=in_model, model=name)
 
     @property
     def settings(self) -> Train:

@@ -10,6 +10,8 @@ from typing import no_type_check
 import numba
 import numpy as np
 
+from mohole.kernels import compiling  # noqa: F401  # it is told of
+
 # Sums may be taken in another order than written (they are vectorised), products fused with sums: no more. Not `arcp`, `afn`:
 # a reciprocal instead of a division differs between machines. Not `nnan`: a bad number must stay one.
 # error_model: a division by zero is an infinity, as torch has it, and the loop around it can be vectorised.

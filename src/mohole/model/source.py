@@ -52,6 +52,17 @@ def find_model(source: str, revision: str | None = None, allow_download: bool = 
     return source, Path(found)
 
 
+def name_of(source: str) -> str:
+    """As what a model is recorded: its hub id, or the name of its folder, wherever that stands. Looks at no file of it.
+
+    >>> name_of("planted"), name_of("EleutherAI/pythia-70m"), name_of("/data/models/gpt2/")
+    ('planted', 'EleutherAI/pythia-70m', 'gpt2')
+    """
+    path = Path(source).expanduser()
+    is_id = source.count("/") <= 1 and not source.startswith((".", "/", "~"))
+    return source if is_id and not path.is_dir() else path.resolve().name
+
+
 def fingerprint(folder: Path) -> str:
     """xxh3-128 of the names and bytes of a model folder's weight, config and tokenizer files."""
     digest = xxhash.xxh3_128()

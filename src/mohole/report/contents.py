@@ -12,7 +12,14 @@ from mohole import artifact
 from mohole.act import read_steering
 from mohole.catalogue import Catalogue
 from mohole.corpus import Corpus
-from mohole.dictionary import AnyDictionary, Crosscoder, CrossLayerTranscoder, SparseAutoencoder, Transcoder
+from mohole.dictionary import (
+    AnyDictionary,
+    Crosscoder,
+    CrossLayerTranscoder,
+    NormalisedAutoencoder,
+    SparseAutoencoder,
+    Transcoder,
+)
 from mohole.dictionary.files import open_dictionary
 from mohole.errors import ArtifactError, ConfigError
 from mohole.evaluate.files import read_evaluation
@@ -109,7 +116,8 @@ _SHARES = ("fvu", "l0", "ce_recovered", "excess_ce")
 
 
 def _dictionary(path: Path) -> RenderableType:
-    dictionary, record = open_dictionary(path), read_record(path / "record.jsonl")
+    dictionary, file = open_dictionary(path), path / "record.jsonl"
+    record = read_record(file) if file.is_file() else []  # one of another library has none
     size = f"{dictionary.n_latents:,} latents {_place(dictionary)}"
     last = record[-1] if record else {}
     counts = [f"{name} {last[name]:,}" for name in ("step", "rows", "dead") if name in last]
@@ -124,6 +132,8 @@ def _place(dictionary: AnyDictionary) -> str:
     match dictionary:
         case SparseAutoencoder():
             return f"of {dictionary.d_model} dimensions at {dictionary.hookpoint}"
+        case NormalisedAutoencoder():
+            return f"of {dictionary.d_model} dimensions at {dictionary.hookpoint}, each row normalised by itself"
         case Transcoder():
             return f"from {dictionary.reads} to {dictionary.writes}"
         case Crosscoder():

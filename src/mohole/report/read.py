@@ -12,7 +12,7 @@ from mohole.artifact import Manifest
 from mohole.catalogue import Catalogue, Example, Feature
 from mohole.config import BatchTopK, Gated, JumpReLU, Nonlinearity, ReLU, TopK
 from mohole.corpus import Corpus
-from mohole.dictionary.files import open_sae
+from mohole.dictionary.files import open_autoencoder
 from mohole.errors import ArtifactError, HookpointError
 from mohole.evaluate import Recovery, read_evaluation, read_recovery
 from mohole.interpret import Label, Labels, unlabelled
@@ -102,7 +102,7 @@ def _facts(name: str, manifest: Manifest) -> ArtifactFacts:
 
 
 def _read_hookpoint(folder: Path, corpus: Corpus, max_features: int, advance: Callable[[], None]) -> HookpointFindings:
-    dictionary = open_sae(folder / "dictionary")
+    dictionary = open_autoencoder(folder / "dictionary")
     artifact.open_artifact(folder / "evaluation", kind="evaluation")
     recovery = read_recovery(folder / "evaluation")
     catalogue, labels = Catalogue.open(folder / "catalogue"), Labels.open(folder / "labels")

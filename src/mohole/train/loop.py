@@ -23,6 +23,7 @@ from mohole.train.checkpoint import Checkpoints
 from mohole.train.cost import Limit, Watch, check_memory
 from mohole.train.in_model import IN_MODEL_FILE, InModel
 from mohole.train.source import Source
+from mohole.train.stopping import AfterThisStep
 from mohole.train.trainer import Stepped, Trainer
 from mohole.train.weights import Sites
 
@@ -44,6 +45,7 @@ def train(
     seed: int,
     sinks: Sequence[Sink] = (),
     in_model: InModel | None = None,
+    model: str | None = None,
 ) -> str:
     """Train a dictionary on the rows of `streams` (one, or one for each hookpoint), and write it into `out`.
 
@@ -57,8 +59,10 @@ def train(
     Args:
         sinks: take each line of the record too.
         in_model: asked what the model loses with the dictionary so far; `in_model.json` keeps its stamp. Autoencoders only.
+        model: the name of the language model whose rows these are, which is kept with the dictionary. None: it is of none.
 
-    What a killed training left in `out` is gone on with: the result is the same bytes.
+    What a killed training left in `out` is gone on with: the result is the same bytes. One that is interrupted (Ctrl-C, SIGTERM)
+    ends the step that it is at and leaves a checkpoint of it, so nothing is lost; a second interrupt stops it at once.
 
     A training that stays worse than the mean after its warm-up is stopped: at 20 lines of the record in a row with fvu above 1,
     or at two and more over 200 steps. One whose last line is the first of those, or too few of them, ends with a warning. On
@@ -100,6 +104,7 @@ def train(
         checkpoints.close()
     facts: dict[str, Any] = {"sample_rows": n_sample, "training_rows": source.n_rows, "steps": settings.steps}
     facts |= {"scale": float(trainer.units.written[0]), "statistics_rows": trainer.statistics.n_rows}
+    facts |= {} if model is None else {"model": model}
     save(trainer.dictionary(), out, training=facts)
     scale = torch.cat(
         [trainer.units.written[block.writes][:1].expand(settings.n_latents) for block in trainer.weights.blocks]
@@ -171,6 +176,7 @@ def _steps(
     with (
         Recorder(out / RECORD_FILE, seal) as record,
         track(f"train {source.name}", settings.steps * n_rows, "rows", done=trainer.n_steps * n_rows) as tracker,
+        AfterThisStep() as stop,
     ):
         for step in range(trainer.n_steps, settings.steps):
             rows, targets = source.rows(step * n_rows, n_rows)
@@ -200,13 +206,20 @@ def _steps(
                 if _stays_worse(n_worse, step + 1, settings.log_every):
                     raise NumericsError(_worse(source.name, n_worse, line, settings))
             tracker.advance(n_rows, note)
-            if _is_time(settings, step + 1, last_checkpoint) and step + 1 < settings.steps:
+            if stop.is_asked or (_is_time(settings, step + 1, last_checkpoint) and step + 1 < settings.steps):
                 tensors, numbers = trainer.state()
                 record.sync()  # what a checkpoint says of its record must be there after a power cut, too
                 checkpoints.write(step + 1, tensors, numbers | {"record": asdict(record.seal)})
                 last_checkpoint = time.monotonic()
+            if stop.is_asked:
+                checkpoints.wait()
+                tell(
+                    f"train {source.name}: stopped after step {step + 1:,} of {settings.steps:,}, with a checkpoint of it"
+                )
+                stop.obey()
     if n_worse:  # no error: it is whole, and one batch may be a hard one
-        tell(f"warning: {_worse(source.name, n_worse, line, settings)}")
+        last = read_record(out / RECORD_FILE)[-1]  # of this call, or of one that was stopped after its last step
+        tell(f"warning: {_worse(source.name, n_worse, last, settings)}")
 
 
 def _is_asked(n_steps: int, settings: Train) -> bool:

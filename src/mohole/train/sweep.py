@@ -23,6 +23,7 @@ from mohole.dictionary import (
     AnyDictionary,
     Crosscoder,
     CrossLayerTranscoder,
+    NormalisedAutoencoder,
     SparseAutoencoder,
     SparseCodes,
     Transcoder,
@@ -70,6 +71,7 @@ def sweep(
     *,
     seed: int,
     in_model: InModel | None = None,
+    model: str | None = None,
 ) -> SweepTable:
     """Train every member from one pass over the rows; write `out/<name>/` for each, `out/table.json` and `out/frontier.html`.
 
@@ -79,6 +81,7 @@ def sweep(
 
     Args:
         in_model: as `train`; all members ask the same one, in turns.
+        model: as `train`.
 
     Raises:
         ConfigError: members that do not read the same batches, that do not fit the memory together, or a device of theirs that
@@ -95,7 +98,9 @@ def sweep(
     done = {name: _read_result(out / name) for name in members if (out / name / RESULT_FILE).exists()}
     left = {name: settings for name, settings in members.items() if name not in done}
     check_memory_together(left, *source.sites())
-    works = [partial(_learn, out / name, settings, measured_on, seed, in_model) for name, settings in left.items()]
+    works = [
+        partial(_learn, out / name, settings, measured_on, seed, in_model, model) for name, settings in left.items()
+    ]
     n_rows = shared.steps * shared.batch_rows
     if repeats := source.repeats(n_rows):
         tell(repeats)
@@ -131,13 +136,19 @@ def _measured_on(settings: Train, n_rows: int) -> MeasuredOn:
 
 
 def _learn(
-    out: Path, settings: Train, measured_on: MeasuredOn, seed: int, in_model: InModel | None, streams: Streams
+    out: Path,
+    settings: Train,
+    measured_on: MeasuredOn,
+    seed: int,
+    in_model: InModel | None,
+    model: str | None,
+    streams: Streams,
 ) -> None:
     """One member, from where it stands to its line of the table."""
     out.mkdir(exist_ok=True)
     source = Source.of(settings.learns, streams)
     try:
-        train(out, streams, settings, seed=seed, in_model=in_model)
+        train(out, streams, settings, seed=seed, in_model=in_model, model=model)
     except NumericsError as error:
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
         entry = _entry(out.name, settings, failure=str(error))
@@ -235,6 +246,9 @@ def _rebuilt(
         case SparseAutoencoder() | Crosscoder():
             codes = dictionary.encode(rows)
             return [codes], dictionary.decode(codes)
+        case NormalisedAutoencoder():
+            codes = dictionary.encode(rows)
+            return [codes], dictionary.decode(codes, dictionary.units_of(rows))
         case Transcoder():
             codes = dictionary.encode(rows)
             return [codes], dictionary.decode(codes, rows)

@@ -29,6 +29,9 @@ def write(place: str) -> None:
         "skip": {"architecture": "skip_transcoder", "d_out": E, "apply_b_dec_to_input": False},
         "jumprelu-skip": {"architecture": "jumprelu_skip_transcoder", "d_out": E, "apply_b_dec_to_input": False},
     }  # fmt: skip
+    for normalisation in ("layer_norm", "constant_norm_rescale"):
+        for name in ("standard", "topk-rescaled", "jumprelu-no-pre-bias", "gated"):
+            cases[f"{name}-{normalisation}"] = cases[name] | {"normalize_activations": normalisation}
     rows = some_rows(20, D)
     for seed, (name, config) in enumerate(cases.items()):
         sae = fill(SAE.from_dict(base | config), seed)
@@ -37,7 +40,9 @@ def write(place: str) -> None:
             sae.threshold.data[::2] *= -1.0  # then a ReLU decides
         folder = Path(place) / name
         sae.save_model(folder)
-        leave(folder, rows, sae.encode(rows), sae(rows))
+        # so short that an eps in the wrong place, or one more of them, shows
+        given = 0.05 * rows + 0.02 if "norm" in name else rows
+        leave(folder, given, sae.encode(given), sae(given))
     folded = fill(SAE.from_dict(base | cases["jumprelu"]), 77)  # as its training does it at the end
     folded.fold_activation_norm_scaling_factor(0.25)
     folded.cfg.metadata = SAEMetadata(hook_name="blocks.3.hook_resid_post")

@@ -10,7 +10,7 @@ import torch
 
 from mohole import config
 from mohole.corpus import Corpus, Document, Span
-from mohole.dictionary import SparseAutoencoder
+from mohole.dictionary import LengthNorm, NormalisedAutoencoder, SparseAutoencoder
 from mohole.evaluate.recovery.cause import edits, most_telling
 from mohole.evaluate.recovery.effects import EDITS, Effects
 from mohole.evaluate.recovery.measure import measure_recovery
@@ -54,6 +54,19 @@ def test_a_word_seen_once_says_little_and_one_seen_often_says_much() -> None:
     once, often = np.append(elsewhere, 1), np.append(elsewhere, np.ones(500, dtype=np.int64))
     assert 0 < signature(once, elsewhere, 2)[1] < 0.2 * signature(often, elsewhere, 2)[1]
     assert signature(often, elsewhere, 2)[1] > 5.0
+
+
+def test_edits_of_a_dictionary_that_normalises_rows_are_exact(identity: SparseAutoencoder) -> None:
+    dictionary = NormalisedAutoencoder(identity, LengthNorm())
+    rows = torch.linspace(0.5, 20.0, 30)[:, None] * torch.randn(30, D, generator=torch.Generator().manual_seed(0))
+    made = edits(dictionary, 3, 2.0, torch.zeros(D), seed=0)
+    scale = rows.norm(dim=1) / D**0.5
+    own = (rows[:, 3] / scale).clamp(min=0)
+    moved = {name: change(rows) - rows for name, change in made.items()}
+    torch.testing.assert_close(moved["up"][:, 3], scale * (2.0 - own), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(moved["zero"][:, 3], -rows[:, 3].clamp(min=0), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(moved["random"].norm(dim=1), (scale * (2.0 - own)).abs(), rtol=1e-4, atol=1e-4)
+    assert made["zero"](torch.zeros(2, D)).abs().max() == 0
 
 
 def test_effects_of_known_predictions() -> None:

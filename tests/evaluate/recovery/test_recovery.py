@@ -14,9 +14,9 @@ from sklearn.preprocessing import StandardScaler
 
 from mohole import config, keys
 from mohole.corpus import Corpus
-from mohole.dictionary import SparseAutoencoder
+from mohole.dictionary import LayerNorm, NormalisedAutoencoder, SparseAutoencoder
 from mohole.evaluate.recovery import measure as recovery_module
-from mohole.evaluate.recovery.floors import PrincipalComponents, Probe, random_dictionary
+from mohole.evaluate.recovery.floors import PrincipalComponents, Probe, random_like
 from mohole.evaluate.recovery.measure import measure_recovery
 from mohole.evaluate.recovery.results import Recovery
 from mohole.evaluate.rows.choice import choose_rows
@@ -344,13 +344,13 @@ def test_the_random_dictionary_stands_where_the_training_rows_do(
     planted_rows, true_dictionary: SparseAutoencoder, world: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """About their mean, or all of its latents would see little but the offset that every row shares."""
-    made: list[SparseAutoencoder] = []
+    made: list[Any] = []
 
-    def remember(*arguments: Any) -> SparseAutoencoder:
-        made.append(random_dictionary(*arguments))
+    def remember(*arguments: Any) -> Any:
+        made.append(random_like(*arguments))
         return made[-1]
 
-    monkeypatch.setattr(recovery_module, "random_dictionary", remember)
+    monkeypatch.setattr(recovery_module, "random_like", remember)
     recover(planted_rows.store, true_dictionary, world)
     (floor,) = made
     store = planted_rows.store
@@ -361,6 +361,21 @@ def test_the_random_dictionary_stands_where_the_training_rows_do(
     assert floor.W_dec.shape == true_dictionary.W_dec.shape
     torch.testing.assert_close(floor.W_dec.norm(dim=1), torch.ones(floor.n_latents))
     assert torch.equal(floor.W_enc, floor.W_dec)
+
+
+def test_of_a_dictionary_that_normalises_rows_it_stands_among_the_normalised_ones(
+    true_dictionary: SparseAutoencoder,
+) -> None:
+    rows = (
+        torch.linspace(1.0, 50.0, 40)[:, None] * torch.randn(40, 32, generator=torch.Generator().manual_seed(0)) + 3.0
+    )
+    floor = random_like(NormalisedAutoencoder(true_dictionary, LayerNorm()), rows, 0)
+    assert isinstance(floor, NormalisedAutoencoder)
+    own = (rows - rows.mean(1, keepdim=True)) / rows.std(1, keepdim=True)
+    torch.testing.assert_close(floor.own.b_dec, own.mean(0), rtol=0, atol=1e-4)
+    plain = random_like(true_dictionary, rows, 0)
+    assert isinstance(plain, SparseAutoencoder)
+    assert torch.equal(plain.W_dec, floor.own.W_dec)
 
 
 def test_moving_every_row_by_the_same_vector_changes_no_score_of_the_random_dictionary(

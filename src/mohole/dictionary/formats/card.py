@@ -6,6 +6,8 @@ from typing import Any, assert_never
 
 from mohole.dictionary.crosscoder import Crosscoder
 from mohole.dictionary.files import AnyDictionary, kind_of
+from mohole.dictionary.normalised import NormalisedAutoencoder
+from mohole.dictionary.row_norm import LayerNorm, LengthNorm, RowNorm
 from mohole.dictionary.sae import SparseAutoencoder
 from mohole.dictionary.transcoder import CrossLayerTranscoder, Transcoder
 from mohole.version import __version__
@@ -42,6 +44,7 @@ def model_card(
     training: Mapping[str, Any],
     measures: Mapping[str, Any] | None = None,
     model: str | None = None,
+    recorded: str | None = None,
     last_line: Mapping[str, Any] | None = None,
 ) -> str:
     """The README.md of a repository.
@@ -49,14 +52,15 @@ def model_card(
     Args:
         training: what is known of the making; may be empty.
         measures: the table of that name in `evaluation.json`: each number with its unit, interval and masks.
-        model: the language model that it is of; None: nobody said.
+        model: the language model that it is of, as on the hub; None: nobody said.
+        recorded: the same by the name that its training had for it, which may be that of a folder.
         last_line: of the record of its training.
     """
     parts = [
-        _head(to, model),
+        _head(to, model or (recorded if recorded and "/" in recorded else None)),
         f"# {repository}",
         _what(dictionary),
-        _shapes(dictionary, model),
+        _shapes(dictionary, model or recorded),
         _loading(repository, to),
     ]
     if measures:
@@ -88,6 +92,10 @@ def _what(dictionary: AnyDictionary) -> str:
         case SparseAutoencoder():
             law = "f = act((x - b_dec) W_enc^T + b_enc), x^ = f W_dec + b_dec"
             return f"A sparse autoencoder of `{_cell(dictionary.hookpoint)}`: {law}."
+        case NormalisedAutoencoder(row_norm=row_norm):
+            law = "f = act((z - b_dec) W_enc^T + b_enc), x^ = (f W_dec + b_dec) s + m"
+            place = f"`{_cell(dictionary.hookpoint)}`"
+            return f"A sparse autoencoder of {place} that normalises each row by itself: {_row_norm(row_norm)}, {law}."
         case Transcoder():
             skip = " + x W_skip^T" if dictionary.W_skip is not None else ""
             ends = f"`{_cell(dictionary.reads)}` to `{_cell(dictionary.writes)}`"
@@ -112,9 +120,25 @@ def _shapes(dictionary: AnyDictionary, model: str | None) -> str:
         ("latents", f"{dictionary.n_latents:,}"),
         ("columns read", f"{own.W_enc.shape[1]:,}"),
         ("nonlinearity", nonlinearity["kind"] + (f", {settings}" if settings else "")),
-        ("units", "the model's own: rows go in as the model makes them"),
+        ("units", _units(dictionary)),
     ]
     return _table(("", ""), rows)
+
+
+def _row_norm(row_norm: RowNorm) -> str:
+    match row_norm:
+        case LayerNorm(eps=eps):
+            return f"m and s are its own mean and standard deviation (over d - 1), z = (x - m) / (s + {eps:g})"
+        case LengthNorm():
+            return "s is its own length / sqrt(d), m is 0, z = x / s"
+        case _:
+            assert_never(row_norm)
+
+
+def _units(dictionary: AnyDictionary) -> str:
+    if isinstance(dictionary, NormalisedAutoencoder):
+        return "rows go in and come out as the model makes them; codes and decoder rows are in each row's own units"
+    return "the model's own: rows go in as the model makes them"
 
 
 def _loading(repository: str, to: str) -> str:

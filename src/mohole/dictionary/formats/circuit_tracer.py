@@ -1,7 +1,8 @@
 """circuit-tracer: transcoders of every layer (`layer_0.safetensors`, ...) and cross-layer transcoders. Read and written.
 
 Of each layer (PLT), beside `config.yaml`: W_enc, W_dec [latent, d], b_enc, b_dec, and where they are there
-activation_function.threshold [latent] (else relu) and W_skip [d, d], which adds x W_skip^T.
+activation_function.threshold [latent] (else relu, or topk where the config says activation: topk and k) and W_skip [d, d],
+which adds x W_skip^T.
 Across layers (CLT): `W_enc_i.safetensors` with W_enc_i [latent, d], b_enc_i, b_dec_i and perhaps threshold_i;
 `W_dec_i.safetensors` with W_dec_i [latent, n_layers - i, d]: what layer i's latents write to layer i and each later one.
 Nothing is subtracted from what is read. Source: circuit-tracer 0.5, transcoder/*.py.
@@ -14,7 +15,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from mohole.config import BatchTopK, JumpReLU, ReLU
+from mohole.config import BatchTopK, JumpReLU, ReLU, TopK
 from mohole.dictionary.files import AnyDictionary
 from mohole.dictionary.foreign import Settings, inside, read_weights, read_yaml_settings
 from mohole.dictionary.formats import names
@@ -28,6 +29,9 @@ from mohole.errors import ArtifactError
 NAME = "circuit-tracer"
 CONFIG, FIRST_ENCODER = "config.yaml", "W_enc_0.safetensors"
 _THRESHOLD = "activation_function.threshold"
+_TOPK_NOTE = (
+    "Of a row with fewer than k positive pre-activations, circuit-tracer keeps negative ones; here those are 0."
+)
 _HOOKS = ("hook_resid_mid", "hook_mlp_out")
 """What the library takes where a config names none."""
 
@@ -104,9 +108,23 @@ def _read_layer(path: Path, config: Settings) -> Imported:
     threshold = weights.take(_THRESHOLD, "F") if _THRESHOLD in weights else None
     W_skip = weights.take("W_skip", "E D") if "W_skip" in weights else None
     weights.finish()
-    parts = Parts(ReLU() if threshold is None else jumprelu(), W_enc, b_enc, W_dec, b_dec, threshold)
+    k = _k(config, len(W_enc))
+    if k is not None and threshold is not None:
+        raise config.wrong("activation", f"{path.name} holds thresholds, which topk has no use for; fetch it again")
+    nonlinearity = jumprelu() if threshold is not None else ReLU() if k is None else TopK(k=k)
+    parts = Parts(nonlinearity, W_enc, b_enc, W_dec, b_dec, threshold)
     reads, writes = _places(config, _layer(path) or 0)
-    return Imported(parts.transcoder(reads, writes, W_skip), NAME, Units(pre_bias=False))
+    notes = () if k is None else (_TOPK_NOTE,)
+    return Imported(parts.transcoder(reads, writes, W_skip), NAME, Units(pre_bias=False), notes)
+
+
+def _k(config: Settings, n_latents: int) -> int | None:
+    """None: not topk. Raises: ArtifactError: more latents are kept than there are."""
+    if config.text("activation", "relu") != "topk":
+        return None
+    if (k := config.whole("k")) > n_latents:
+        raise config.wrong("k", f"more than its {n_latents} latents")
+    return k
 
 
 def _read_clt(folder: Path, config: Settings) -> Imported:
@@ -168,8 +186,10 @@ def _config(folder: Path) -> Settings:
     config = read_yaml_settings(folder / CONFIG)
     if config.text("model_kind", "transcoder_set") not in ("transcoder_set", "cross_layer_transcoder"):
         raise config.wrong("model_kind", "transcoder_set and cross_layer_transcoder are understood")
-    if config.text("activation", "relu") not in ("relu", "jump_relu", "jumprelu"):
-        raise config.wrong("activation", "relu and jump_relu are understood")
+    has_topk = config.text("model_kind", "transcoder_set") == "transcoder_set"
+    kinds = ("relu", "jump_relu", "jumprelu", *(["topk"] if has_topk else []))
+    if config.text("activation", "relu") not in kinds:
+        raise config.wrong("activation", f"{', '.join(kinds)} are understood")
     return config
 
 

@@ -24,7 +24,8 @@ from mohole.dictionary.foreign import Settings, Weights, read_json_settings, rea
 from mohole.dictionary.formats import names
 from mohole.dictionary.formats.assemble import Parts, decoder_lengths, jumprelu, parts_of, thresholds
 from mohole.dictionary.formats.imported import UNNAMED, Imported, Units
-from mohole.dictionary.formats.write import no_negative_thresholds, refuse
+from mohole.dictionary.formats.write import NO_ROW_NORM, no_negative_thresholds, refuse
+from mohole.dictionary.normalised import NormalisedAutoencoder
 from mohole.dictionary.sae import SparseAutoencoder
 from mohole.errors import ArtifactError
 from mohole.record import write_json
@@ -68,6 +69,8 @@ def write(dictionary: AnyDictionary, folder: Path) -> None:
     Raises:
         ArtifactError: no sparse autoencoder, or with thresholds below zero.
     """
+    if isinstance(dictionary, NormalisedAutoencoder):
+        raise refuse(NAME, dictionary, NO_ROW_NORM)
     if not isinstance(dictionary, SparseAutoencoder):
         raise refuse(NAME, dictionary, "it has sparse autoencoders only")
     dict_class, tensors = _tensors(dictionary)

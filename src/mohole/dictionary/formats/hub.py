@@ -34,12 +34,15 @@ def prepare(
     *,
     evaluation: Path | None = None,
     model: str | None = None,
-) -> None:
+) -> list[str]:
     """Write the folder that is to be uploaded: the dictionary in a format, a known batch, and README.md, its model card.
 
     Args:
-        evaluation: an artifact with this dictionary's measures.
-        model: the language model that it is of, by its name on the hub.
+        evaluation: an artifact with this dictionary's measures. None: the one beside it, where a run left one of these bytes.
+        model: the language model that it is of, by its name on the hub. None: the one that its training recorded.
+
+    Returns:
+        What a person should know of the card, a sentence each.
 
     Raises:
         ArtifactError: as `load_dictionary` and `export_dictionary`; or the evaluation is damaged, or of another hookpoint.
@@ -54,10 +57,15 @@ def prepare(
     if found.format != "mohole":
         training = {"imported": found.facts()}
         made, last_line = artifact.flatten(training), None
+    evaluation, notes = (evaluation, []) if evaluation is not None else _beside(Path(source))
     measures = None if evaluation is None else _measures(evaluation, getattr(found.dictionary, "hookpoint", None))
+    recorded = training.get("model") if isinstance(training.get("model"), str) else None
+    if model is None and recorded is None:
+        notes.append("the card names no language model; --model ID says whose activations these are")
     card = model_card(
-        found.dictionary, repository, to, training=made, measures=measures, model=model, last_line=last_line
-    )
+        found.dictionary, repository, to, training=made, measures=measures, model=model, recorded=recorded,
+        last_line=last_line,
+    )  # fmt: skip
 
     def fill(draft: Path) -> None:
         write_as(found.dictionary, draft, to)
@@ -66,6 +74,7 @@ def prepare(
         (draft / "README.md").write_text(card, encoding="utf-8")
 
     into_new_folder(folder, fill)
+    return notes
 
 
 def upload(folder: Path, repository: str, hub: Hub, *, private: bool = False) -> None:
@@ -107,6 +116,17 @@ def _made(source: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
     record = read_record(source / "record.jsonl") if (source / "record.jsonl").is_file() else []
     given = {key: value for key, value in artifact.flatten(dict(inputs.config)).items() if value not in (None, [])}
     return remembered(source) | given | {"seed": inputs.seed}, record[-1] if record else None
+
+
+def _beside(source: Path) -> tuple[Path | None, list[str]]:
+    """The evaluation that a run has left beside its dictionary, if it is of these bytes; and what to say of it."""
+    place = source.absolute().parent / "evaluation"
+    if not (source / artifact.MANIFEST).is_file() or not (place / artifact.MANIFEST).is_file():
+        return None, []
+    if artifact.read_manifest(place).inputs.parents.get("dictionary") != artifact.read_manifest(source).digest:
+        why = "of another dictionary, or of these numbers before they were made again"
+        return None, [f"{place}: {why}; the card has no measures (--evaluation PATH names those that it should have)"]
+    return place, [f"its measures in the card are those of {place}"]
 
 
 def _measures(evaluation: Path, hookpoint: str | None) -> dict[str, Any]:

@@ -9,12 +9,16 @@ UNNAMED = "unnamed"
 """The hookpoint of a dictionary whose files do not say where it belongs."""
 
 
+ROW_NORM_NOTE = "It normalises each row by itself: its codes and decoder rows are in units of each row's own scale."
+
+
 @dataclass(frozen=True)
 class Units:
     """How the weights now relate to those in the file. Codes are always those that the library itself gives.
 
     Libraries divide rows by a constant before they train; some put it into the weights when they save, some into a config.
     mohole's weights have it inside: rows go in as the model makes them. Which way it was matters to thresholds and to strengths.
+    What is done to each row by itself is no constant and in no weights: that is part of the dictionary (row_norm.py).
     """
 
     input_scale: float = 1.0

@@ -14,6 +14,7 @@ from mohole.dictionary.crosscoder import Crosscoder
 from mohole.dictionary.files import AnyDictionary
 from mohole.dictionary.foreign import read_weights
 from mohole.dictionary.laws import fits_float32
+from mohole.dictionary.normalised import NormalisedAutoencoder
 from mohole.dictionary.sae import SparseAutoencoder
 from mohole.dictionary.transcoder import CrossLayerTranscoder, Transcoder
 from mohole.errors import ArtifactError
@@ -88,6 +89,8 @@ def reconstruction(dictionary: AnyDictionary, rows: Tensor) -> Tensor:
     match dictionary:
         case SparseAutoencoder() | Crosscoder() | CrossLayerTranscoder():
             return dictionary.decode(dictionary.encode(rows))  # type: ignore[arg-type]  # each kind decodes its own codes
+        case NormalisedAutoencoder():
+            return dictionary.reconstruct(rows)
         case Transcoder():
             return dictionary.decode(dictionary.encode(rows), rows)
         case _:
@@ -97,6 +100,8 @@ def reconstruction(dictionary: AnyDictionary, rows: Tensor) -> Tensor:
 def _rows(dictionary: AnyDictionary) -> Tensor:
     if isinstance(dictionary, CrossLayerTranscoder):
         return torch.stack([_towards(layer.W_enc, layer.b_enc) for layer in dictionary.layers])
+    if isinstance(dictionary, NormalisedAutoencoder):
+        return _moved_and_scaled(_rows(dictionary.own))
     own = dictionary.latents
     rows = _towards(own.W_enc, own.b_enc)
     return rows if isinstance(dictionary, Transcoder) else rows + dictionary.b_dec
@@ -111,6 +116,12 @@ def _towards(W_enc: Tensor, b_enc: Tensor) -> Tensor:
     size = 4.0 * (W_enc.norm(dim=1).median() + b_enc.abs().median() + 1e-3)
     rows: Tensor = directions / squares * size + noise * size / (W_enc.shape[1] * squares).sqrt()
     return rows
+
+
+def _moved_and_scaled(rows: Tensor) -> Tensor:
+    """Each row by another scale, from 1/8 to 8, and shifted by half of its size: what is to be undone shows in each."""
+    scales = torch.logspace(-3.0, 3.0, len(rows), base=2.0)[:, None]
+    return scales * (rows + 0.5 * rows.square().mean(dim=1, keepdim=True).sqrt())
 
 
 def _shape(dictionary: AnyDictionary) -> tuple[int, int, int]:

@@ -1,9 +1,10 @@
 """Llama Scope (`hyperparams.json` or a distilled `config.json`) and llamascopium 2 (`config.json` with `sae_type`). Read only.
 
 Rows are multiplied by s = sqrt(d) / (their mean length in the data), and predictions divided by the same of the output; nothing
-is subtracted. With sparsity_include_decoder_norm, the activation sees pre |W_D row|, and the code is divided by that length
-again: a threshold on pre is threshold / |W_D row|, and topk, which ranks by the product, becomes one with unit rows. The first
-release's one threshold is in the model's units, where pre is smaller by s: on pre it is threshold x s.
+is subtracted. With norm_activation token-wise, s is sqrt(d) / (the row's own length): of autoencoders only. With
+sparsity_include_decoder_norm, the activation sees pre |W_D row|, and the code is divided by that length again: a threshold on
+pre is threshold / |W_D row|, and topk, which ranks by the product, becomes one with unit rows. The first release's one threshold
+is in the model's units, where pre is smaller by s: on pre it is threshold x s.
 Source: OpenMOSS/Language-Model-SAEs, src/llamascopium/models/*.py; for the first release SAELens 6.54 (pull request 645).
 """
 
@@ -18,7 +19,9 @@ from mohole.dictionary.crosscoder import Crosscoder
 from mohole.dictionary.foreign import Settings, Weights, read_json_settings, read_weights
 from mohole.dictionary.formats import names
 from mohole.dictionary.formats.assemble import Parts, decoder_lengths, jumprelu, latents_of, thresholds
-from mohole.dictionary.formats.imported import UNNAMED, Imported, Units
+from mohole.dictionary.formats.imported import ROW_NORM_NOTE, UNNAMED, Imported, Units
+from mohole.dictionary.normalised import NormalisedAutoencoder
+from mohole.dictionary.row_norm import LengthNorm
 from mohole.dictionary.transcoder import CrossLayerTranscoder
 from mohole.errors import ArtifactError
 
@@ -93,9 +96,17 @@ def _read_sae(config: Settings, weights: Weights) -> Imported:
     W_enc, b_enc, W_dec = weights.take("W_E", "D F").T, weights.take("b_E", "F"), weights.take("W_D", "F D")
     b_dec = weights.take("b_D", "D") if config.flag("use_decoder_bias", True) else torch.zeros(W_dec.shape[1])
     parts, unit_decoder = _activation(config, weights, Parts(ReLU(), W_enc, b_enc, W_dec, b_dec))
-    scale_in, scale_out = (_scale(config, weights, hook) for hook in hooks)
+    by_row = config.text("norm_activation", "dataset-wise") == "token-wise"
+    if by_row and hooks[0] != hooks[1]:
+        why = f"of a transcoder it divides rows of {hooks[1]} by their own length, which is not known where they are predicted"
+        raise config.wrong("norm_activation", why)
+    scale_in, scale_out = (1.0 if by_row else _scale(config, weights, hook) for hook in hooks)
     weights.ignore(*(f"{_NORM}{hook}" for hook in hooks))
     weights.finish()
+    if by_row:
+        sae = parts.with_pre_bias().sae(names.to_mohole(hooks[0]))
+        units = Units(unit_decoder=unit_decoder, pre_bias=False)
+        return Imported(NormalisedAutoencoder(sae, LengthNorm()), NAME, units, (ROW_NORM_NOTE,))
     return _one_layer(config, parts, Units(scale_in, scale_out, unit_decoder=unit_decoder, pre_bias=False))
 
 
@@ -151,10 +162,11 @@ def _scale(config: Settings, weights: Weights, hook: str) -> float:
             raise config.wrong(
                 "norm_activation", f"the weights hold no mean length of rows of {hook}; save it again with the library"
             )
+        case "token-wise":
+            why = "each row is divided by its own length, which mohole reads in autoencoders of llamascopium 2 only"
+            raise config.wrong("norm_activation", why)
         case _:
-            raise config.wrong(
-                "norm_activation", "each row is divided by its own length; mohole has no such dictionary"
-            )
+            raise config.wrong("norm_activation", "token-wise, dataset-wise and inference are understood")
 
 
 def _read_crosscoder(config: Settings, weights: Weights) -> Imported:

@@ -11,6 +11,7 @@ from mohole.dictionary.formats.imported import Imported
 from mohole.dictionary.formats.known_batch import FILE, check_known_batch
 from mohole.dictionary.formats.recognise import recognise
 from mohole.dictionary.laws import fits_float32, is_text
+from mohole.dictionary.normalised import NormalisedAutoencoder, at
 from mohole.dictionary.sae import SparseAutoencoder
 from mohole.errors import ArtifactError, ConfigError
 from mohole.progress import tell
@@ -83,9 +84,9 @@ def _refuse_overflow(dictionary: AnyDictionary, path: Path) -> None:
 def _named(dictionary: AnyDictionary, hookpoint: str) -> AnyDictionary:
     if not is_text(hookpoint):
         raise ConfigError(f"hookpoint={hookpoint!r}: half a letter, which no file can hold; write it in UTF-8")
-    if not isinstance(dictionary, SparseAutoencoder):
+    if not isinstance(dictionary, SparseAutoencoder | NormalisedAutoencoder):
         raise ConfigError(f"hookpoint={hookpoint!r}: only a sparse autoencoder has one; leave it out")
-    return replace(dictionary, hookpoint=hookpoint)
+    return at(dictionary, hookpoint)
 
 
 def _from_hub(place: str, allow_download: bool) -> Path:

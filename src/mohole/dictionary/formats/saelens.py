@@ -6,7 +6,8 @@ Sparse autoencoders and transcoders. With pre = x W_enc + b_enc (SAELens 6.54, s
     jumprelu   relu(pre) where pre > threshold       (batchtopk is saved as one of these)
     gated      relu(x W_enc exp(r_mag) + b_mag) where x W_enc + b_gate > 0
 
-x is x - b_dec where apply_b_dec_to_input. Transcoders never subtract it; W_skip [d_out, d_in] adds x W_skip^T.
+x is x - b_dec where apply_b_dec_to_input. Transcoders never subtract it; W_skip [d_out, d_in] adds x W_skip^T. With
+normalize_activations layer_norm or constant_norm_rescale, x is a row in its own units (row_norm.py), and the output is undone.
 """
 
 from pathlib import Path
@@ -19,9 +20,11 @@ from mohole.dictionary.files import AnyDictionary
 from mohole.dictionary.foreign import Settings, Weights, read_json_settings, read_weights
 from mohole.dictionary.formats import names
 from mohole.dictionary.formats.assemble import Parts, jumprelu, parts_of
-from mohole.dictionary.formats.imported import UNNAMED, Imported, Units
+from mohole.dictionary.formats.imported import ROW_NORM_NOTE, UNNAMED, Imported, Units
 from mohole.dictionary.formats.write import no_negative_thresholds, refuse, write_weights
 from mohole.dictionary.latents import Latents
+from mohole.dictionary.normalised import NormalisedAutoencoder
+from mohole.dictionary.row_norm import LayerNorm, LengthNorm, RowNorm
 from mohole.dictionary.sae import SparseAutoencoder
 from mohole.dictionary.transcoder import Transcoder
 from mohole.errors import ArtifactError
@@ -32,6 +35,8 @@ NAME = "saelens"
 CONFIG, WEIGHTS, SCALER = "cfg.json", "sae_weights.safetensors", "activation_scaler.json"
 _FIRST_OF_THIS_CONFIG = "6.0.0"
 _VERSION_DIGITS = 20
+_EPS = 1e-5
+"""Of layer_norm: no setting there, so in none of its files."""
 _ACTIVATIONS = {
     "standard": "relu", "topk": "topk", "jumprelu": "jumprelu", "gated": "gated", "transcoder": "relu",
     "skip_transcoder": "relu", "jumprelu_transcoder": "jumprelu", "jumprelu_skip_transcoder": "jumprelu",
@@ -62,8 +67,8 @@ def read(folder: Path) -> Imported:
     parts, unit_decoder = _parts(config, weights, _ACTIVATIONS[architecture], is_transcoder)
     W_skip = weights.take("W_skip", "E D") if "skip" in architecture else None
     weights.finish()
-    scale = _scale(config, folder)
-    if is_transcoder and scale != 1.0:
+    row_norm, scale = _row_norm(config), _scale(config, folder)
+    if is_transcoder and (row_norm is not None or scale != 1.0):
         raise config.wrong(
             "normalize_activations", "of a transcoder it does not say how the output is scaled; fold it in SAELens"
         )
@@ -75,7 +80,10 @@ def read(folder: Path) -> Imported:
         writes = names.to_mohole(config.table("metadata").text("hook_name_out", UNNAMED))
         return Imported(parts.transcoder(where, writes, W_skip), NAME, units)
     parts = (parts if pre_bias else parts.with_pre_bias()).scaled(scale, scale)
-    return Imported(parts.sae(where), NAME, units, _notes(config))
+    sae, notes = parts.sae(where), _notes(config)
+    if row_norm is None:
+        return Imported(sae, NAME, units, notes)
+    return Imported(NormalisedAutoencoder(sae, row_norm), NAME, units, (ROW_NORM_NOTE, *notes))
 
 
 def write(dictionary: AnyDictionary, folder: Path) -> None:
@@ -86,7 +94,9 @@ def write(dictionary: AnyDictionary, folder: Path) -> None:
     """
     match dictionary:
         case SparseAutoencoder():
-            _write_sae(dictionary, folder)
+            _write_sae(dictionary, folder, "none")
+        case NormalisedAutoencoder(own=own):
+            _write_sae(own, folder, _normalize_activations(dictionary))
         case Transcoder():
             _write_transcoder(dictionary, folder)
         case _:
@@ -152,10 +162,33 @@ def _no_finetuning(weights: Weights) -> None:
         )
 
 
-def _scale(config: Settings, folder: Path) -> float:
-    """What rows are multiplied by before they are encoded."""
+def _row_norm(config: Settings) -> RowNorm | None:
+    """What is done to each row by itself."""
     match config.text("normalize_activations", "none"):
-        case "none":
+        case "layer_norm":
+            return LayerNorm(_EPS)
+        case "constant_norm_rescale":
+            return LengthNorm()
+        case _:
+            return None
+
+
+def _normalize_activations(dictionary: NormalisedAutoencoder) -> str:
+    match dictionary.row_norm:
+        case LayerNorm(eps=eps) if eps != _EPS:
+            raise refuse(NAME, dictionary, f"the eps of its layer_norm is always {_EPS:g}, not {eps:g}")
+        case LayerNorm():
+            return "layer_norm"
+        case LengthNorm():
+            return "constant_norm_rescale"
+        case _:
+            assert_never(dictionary.row_norm)
+
+
+def _scale(config: Settings, folder: Path) -> float:
+    """What all rows are multiplied by before they are encoded."""
+    match config.text("normalize_activations", "none"):
+        case "none" | "layer_norm" | "constant_norm_rescale":
             return 1.0
         case "expected_average_only_in" if (folder / SCALER).is_file():
             return read_json_settings(folder / SCALER).number("scaling_factor")
@@ -164,9 +197,6 @@ def _scale(config: Settings, folder: Path) -> float:
                 f"rows must be multiplied by a factor that is not in the folder; "
                 f'write {{"scaling_factor": sqrt(d_in) / mean norm}} into {SCALER}'
             )
-            raise config.wrong("normalize_activations", why)
-        case "layer_norm" | "constant_norm_rescale":
-            why = "each row is divided by its own length, so no sum of decoder rows comes out; mohole has no such dictionary"
             raise config.wrong("normalize_activations", why)
         case _:
             raise config.wrong(
@@ -180,7 +210,7 @@ def _notes(config: Settings) -> tuple[str, ...]:
     return ()
 
 
-def _write_sae(sae: SparseAutoencoder, folder: Path) -> None:
+def _write_sae(sae: SparseAutoencoder, folder: Path, normalize_activations: str) -> None:
     parts = parts_of(sae)
     more: dict[str, Any] = {}
     tensors = {"W_enc": parts.W_enc.T, "W_dec": parts.W_dec, "b_dec": parts.b_dec}
@@ -200,7 +230,8 @@ def _write_sae(sae: SparseAutoencoder, folder: Path) -> None:
             assert_never(sae.nonlinearity)
     tensors["b_gate" if architecture == "gated" else "b_enc"] = parts.b_enc
     metadata = {"hook_name": names.to_transformer_lens(sae.hookpoint), "training_architecture": sae.nonlinearity.kind}
-    _write(folder, tensors, architecture, sae.d_model, sae.n_latents, metadata, {"apply_b_dec_to_input": True} | more)
+    more |= {"apply_b_dec_to_input": True, "normalize_activations": normalize_activations}
+    _write(folder, tensors, architecture, sae.d_model, sae.n_latents, metadata, more)
 
 
 def _write_transcoder(transcoder: Transcoder, folder: Path) -> None:

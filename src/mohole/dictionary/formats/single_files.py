@@ -1,24 +1,30 @@
 """Sparse autoencoders that are one file: OpenAI, Goodfire, Qwen Scope, and a plain one. Told apart by tensor names. Read only.
 
-    OpenAI      relu(encoder(x - pre_bias) + latent_bias), decoder(f) + pre_bias; its topk ones divide each row by its own length
+    OpenAI      relu(encoder(x - pre_bias) + latent_bias), decoder(f) + pre_bias; its topk ones with layer norm
     Goodfire    relu(encoder_linear(x)), decoder_linear(f)
     Qwen Scope  the k largest of W_enc x + b_enc, W_dec f + b_dec; k is in the name of the repository (...-L0_50)
     plain       relu((x - pre_bias) encoder_weights + encoder_bias), f decoder_weights + pre_bias
 
 None of them says where it belongs; a layer is taken from the file's name where that is certain, else pass hookpoint=.
-Source: openai/sparse_autoencoder, model.py; SAELens 6.54's loaders of the others; prestoj/tinystories_sae.
+Source: openai/sparse_autoencoder, model.py and paths.py; SAELens 6.54's loaders of the others; prestoj/tinystories_sae.
 """
 
 import re
 from pathlib import Path
+from typing import Any
 
 from mohole.config import ReLU, TopK
-from mohole.dictionary.foreign import Weights, read_weights
+from mohole.dictionary.foreign import AGAIN, Settings, Weights, read_weights, short
 from mohole.dictionary.formats.assemble import Parts
-from mohole.dictionary.formats.imported import UNNAMED, Imported, Units
+from mohole.dictionary.formats.imported import ROW_NORM_NOTE, UNNAMED, Imported, Units
+from mohole.dictionary.normalised import NormalisedAutoencoder
+from mohole.dictionary.row_norm import LayerNorm
 from mohole.errors import ArtifactError
 
 NAME = "single-file"
+_OPENAI_EPS = 1e-5
+_OPENAI_PLACES = {"resid_delta_attn": "attn_out", "resid_delta_mlp": "mlp_out", "resid_post_mlp": "resid_post"}
+"""Not resid_post_attn, between attention and MLP, nor mlp_post_act, inside of the MLP: no hookpoints of mohole's."""
 _SUFFIXES = (".pt", ".pth", ".th", ".bin", ".safetensors")
 _UNNAMED_NOTE = "Its file does not say where in the model it belongs; pass hookpoint=."
 
@@ -50,13 +56,8 @@ def read(path: Path) -> Imported:
 
 
 def _openai(weights: Weights) -> Imported:
-    activation = weights.value("activation") or "ReLU"
-    if activation != "ReLU":
-        raise ArtifactError(
-            f"{weights.path}: activation: {activation!r}: it divides each row by the row's own length and multiplies it "
-            "back, so no sum of decoder rows is what comes out; mohole has no such dictionary: use one with ReLU"
-        )
-    weights.ignore("activation_state_dict", "stats_last_nonzero", "latents_activation_frequency", "latents_mean_square")
+    activation, state = weights.value("activation") or "ReLU", weights.value("activation_state_dict") or {}
+    weights.ignore("stats_last_nonzero", "latents_activation_frequency", "latents_mean_square")
     W_enc, b_enc, b_dec = (
         weights.take("encoder.weight", "F D"),
         weights.take("latent_bias", "F"),
@@ -65,7 +66,39 @@ def _openai(weights: Weights) -> Imported:
     tied = "decoder.linear.weight" in weights
     W_dec = weights.take("decoder.linear.weight", "F D") if tied else weights.take("decoder.weight", "D F").T
     weights.finish()
-    return Imported(Parts(ReLU(), W_enc, b_enc, W_dec, b_dec).sae(UNNAMED), "openai", Units(), (_UNNAMED_NOTE,))
+    where = _openai_place(weights.path)
+    notes = (_UNNAMED_NOTE,) if where == UNNAMED else ()
+    match activation:
+        case "ReLU":
+            return Imported(Parts(ReLU(), W_enc, b_enc, W_dec, b_dec).sae(where), "openai", Units(), notes)
+        case "TopK":
+            # The file does not say that rows are normalised: there its reader takes it from the activation's name.
+            sae = Parts(TopK(k=_openai_k(weights.path, state, len(W_enc))), W_enc, b_enc, W_dec, b_dec).sae(where)
+            normalised = NormalisedAutoencoder(sae, LayerNorm(eps=_OPENAI_EPS))
+            return Imported(normalised, "openai", Units(), (ROW_NORM_NOTE, *notes))
+        case _:
+            raise ArtifactError(f"{weights.path}: activation: {short(activation)}; ReLU and TopK are understood")
+
+
+def _openai_place(path: Path) -> str:
+    """Of a file in folders as they are published: resid_post_mlp_v5_32k/autoencoders/6.pt."""
+    found = re.search(
+        r"(?:^|/)(resid_(?:delta|post)_(?:attn|mlp))(?:_v\w+)?/autoencoders/(\d{1,9})\.pt$", path.as_posix()
+    )
+    kind = _OPENAI_PLACES.get(found[1]) if found else None
+    return f"{kind}.{int(found[2])}" if found and kind else UNNAMED
+
+
+def _openai_k(path: Path, state: Any, n_latents: int) -> int:
+    """Raises: ArtifactError: no k, or values that may be negative."""
+    if not isinstance(state, dict):
+        raise ArtifactError(f"{path}: activation_state_dict: {short(state)}, where a table with k is needed; {AGAIN}")
+    settings = Settings(path, state, "activation_state_dict.")
+    if settings.text("postact_fn", "ReLU") != "ReLU":
+        raise settings.wrong("postact_fn", "only ReLU is understood: mohole's topk has no negative activations")
+    if (k := settings.whole("k")) > n_latents:
+        raise settings.wrong("k", f"more than its {n_latents} latents")
+    return k
 
 
 def _goodfire(weights: Weights) -> Imported:

@@ -15,7 +15,8 @@ from mohole.dictionary.foreign import Settings, read_json_settings, read_weights
 from mohole.dictionary.formats import names
 from mohole.dictionary.formats.assemble import Parts
 from mohole.dictionary.formats.imported import UNNAMED, Imported, Units
-from mohole.dictionary.formats.write import refuse, write_weights
+from mohole.dictionary.formats.write import NO_ROW_NORM, refuse, write_weights
+from mohole.dictionary.normalised import NormalisedAutoencoder
 from mohole.dictionary.sae import SparseAutoencoder
 from mohole.dictionary.transcoder import Transcoder
 from mohole.record import write_json
@@ -65,6 +66,8 @@ def write(dictionary: AnyDictionary, folder: Path) -> None:
     Raises:
         ArtifactError: another nonlinearity, or a transcoder between places of different width.
     """
+    if isinstance(dictionary, NormalisedAutoencoder):
+        raise refuse(NAME, dictionary, NO_ROW_NORM)
     if not isinstance(dictionary, SparseAutoencoder | Transcoder):
         raise refuse(NAME, dictionary, "it has sparse autoencoders and transcoders of one layer only")
     own = dictionary.latents

@@ -11,6 +11,8 @@ from mohole.dictionary.latents import Latents
 from mohole.errors import ArtifactError
 from mohole.tensors import write_tensors
 
+NO_ROW_NORM = "nothing in it normalises each row by itself, and no weights do the same (SAELens has a setting for it)"
+
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """One safetensors file, in float32."""

@@ -8,7 +8,7 @@ stream, and 0.02 with ReLU in place of their TopK.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 import numpy as np
 import torch
@@ -17,7 +17,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mohole.config import BatchTopK, Gated, JumpReLU, Nonlinearity, ReLU, TopK
-from mohole.dictionary import AnyDictionary, Crosscoder, CrossLayerTranscoder, Latents, SparseAutoencoder, Transcoder
+from mohole.dictionary import (
+    AnyDictionary,
+    Crosscoder,
+    CrossLayerTranscoder,
+    Latents,
+    NormalisedAutoencoder,
+    SparseAutoencoder,
+    Transcoder,
+)
+from mohole.dictionary.normalised import at
 from mohole.evaluate.results import Caution
 from mohole.evaluate.rows.choice import Rows, take
 from mohole.evaluate.standin import StandIn, stand_in
@@ -34,6 +43,8 @@ _BETTER_WITH_FEWER = 0.9  # of its own FVU, with fewer latents
 _LEAST_FVU = 0.005  # a dictionary this good is what it is said to be
 _SCALES = tuple(2.0 ** (step / 2) for step in range(-12, 13) if step)
 _KS = (2, 4, 8, 16, 32, 64, 128, 256)
+
+_Coded = TypeVar("_Coded", Latents, SparseAutoencoder)
 
 
 def probe(store: Store, rows: Rows, spliced: StandIn) -> Iterator[Caution]:
@@ -76,12 +87,12 @@ def _alone_and_together(spliced: StandIn, stored: Mapping[str, Tensor]) -> Itera
 
 def _elsewhere(store: Store, tokens: Int64, spliced: StandIn, own: float) -> Iterator[Caution]:
     dictionary = spliced.dictionary
-    if not isinstance(dictionary, SparseAutoencoder):
+    if not isinstance(dictionary, SparseAutoencoder | NormalisedAutoencoder):
         return
     found: dict[str, float] = {}
     for name in store.hookpoints:
         if name != spliced.reads[0] and store.d_model(name) == dictionary.d_model:
-            moved = stand_in(replace(dictionary, hookpoint=name))
+            moved = stand_in(at(dictionary, name))
             value = _fvu(moved, take(store, [name], tokens, "of the probed ones"))
             if value is not None:
                 found[name] = value
@@ -139,7 +150,7 @@ def _others(spliced: StandIn) -> Iterator[Nonlinearity]:
 
 def _nonlinearity(dictionary: AnyDictionary) -> Nonlinearity:
     match dictionary:
-        case SparseAutoencoder(nonlinearity=nonlinearity):
+        case SparseAutoencoder(nonlinearity=nonlinearity) | NormalisedAutoencoder(nonlinearity=nonlinearity):
             return nonlinearity
         case Transcoder(latents=latents) | Crosscoder(latents=latents):
             return latents.nonlinearity
@@ -150,12 +161,14 @@ def _nonlinearity(dictionary: AnyDictionary) -> Nonlinearity:
 
 
 def _with(dictionary: AnyDictionary, nonlinearity: Nonlinearity) -> AnyDictionary:
-    def changed(latents: Latents) -> Latents:
+    def changed(latents: _Coded) -> _Coded:
         return replace(latents, nonlinearity=nonlinearity, threshold=None, b_mag=None, r_mag=None)
 
     match dictionary:
+        case NormalisedAutoencoder(own=own):
+            return replace(dictionary, own=changed(own))
         case SparseAutoencoder():
-            return replace(dictionary, nonlinearity=nonlinearity, threshold=None, b_mag=None, r_mag=None)
+            return changed(dictionary)
         case Transcoder() | Crosscoder():
             return replace(dictionary, latents=changed(dictionary.latents))
         case CrossLayerTranscoder():

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mohole.dictionary import Crosscoder, CrossLayerTranscoder, SparseAutoencoder, Transcoder
+from mohole.dictionary import Crosscoder, CrossLayerTranscoder, NormalisedAutoencoder, SparseAutoencoder, Transcoder
 from mohole.errors import StageError
 from mohole.evaluate.standin import Rows, StandIn
 from mohole.model import Edit
@@ -72,7 +72,7 @@ def _edits(
         clean: rows of the untouched run at `needs_clean`.
     """
     match spliced.dictionary:
-        case SparseAutoencoder():
+        case SparseAutoencoder() | NormalisedAutoencoder():
             return [replacing(spliced.writes[0], replaced, partial(_rebuilt, spliced))], []
         case Transcoder():
             seen: dict[str, Rows] = {}

@@ -9,6 +9,8 @@ every token of the text, at the dictionary's hookpoint:
     random  x + (c - f(x)) r       as far along a random direction as long as d: what any push does
     zero    x - f(x) d             the latent held at zero: does the behaviour go where the label is?
     ablate  x - ((x - m) d) d/|d|^2     the row's whole part along d made that of the mean row m
+
+Of a dictionary that normalises each row by itself, the first three move a row by its own scale times as much.
 """
 
 from collections.abc import Iterable, Mapping
@@ -105,7 +107,7 @@ def edits(
     unit = direction / direction.norm().clamp_min(torch.finfo(direction.dtype).tiny)
     own: dict[str, Change] = {
         "up": up.apply,
-        "random": lambda rows: rows + up.shift(rows) * stray,
+        "random": lambda rows: rows + up.movement(rows) * stray,
         "zero": zero.apply,
         "ablate": lambda rows: rows - ((rows - mean) @ unit)[:, None] * unit,
     }

@@ -4,10 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mohole import keys
-from mohole.dictionary import SparseAutoencoder
+from mohole.dictionary import Autoencoder, NormalisedAutoencoder, SparseAutoencoder
+from mohole.dictionary.normalised import own_rows
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -15,6 +18,14 @@ Bools = NDArray[np.bool_]
 
 _MAX_ITERATIONS = 1000
 _BLOCK_ROWS = 8192
+
+
+def random_like(like: Autoencoder, rows: Float[Tensor, "row d"], seed: int) -> Autoencoder:
+    """`random_dictionary` about the mean of these rows; of one that normalises each row, about that of the normalised ones."""
+    mean = own_rows(like, rows).double().mean(0).numpy()
+    if isinstance(like, NormalisedAutoencoder):
+        return replace(like, own=random_dictionary(like.own, mean, seed))
+    return random_dictionary(like, mean, seed)
 
 
 def random_dictionary(like: SparseAutoencoder, mean: Float64, seed: int) -> SparseAutoencoder:

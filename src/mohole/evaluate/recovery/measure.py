@@ -13,11 +13,11 @@ from torch import Tensor
 
 from mohole.config import Evaluate
 from mohole.corpus import Corpus
-from mohole.dictionary import SparseAutoencoder
+from mohole.dictionary import Autoencoder
 from mohole.errors import StageError
 from mohole.evaluate.recovery.cause import measure_causes, most_telling
 from mohole.evaluate.recovery.finder import Finder, Resampled, Side
-from mohole.evaluate.recovery.floors import PrincipalComponents, random_dictionary
+from mohole.evaluate.recovery.floors import PrincipalComponents, random_like
 from mohole.evaluate.recovery.languages import measure_languages
 from mohole.evaluate.recovery.ranking import SparseColumns
 from mohole.evaluate.recovery.results import Cause, FamilyResult, Recovery, Unscored
@@ -53,7 +53,7 @@ DEFINITIONS = {
 def measure_recovery(
     store: Store,
     rows: Rows,
-    dictionary: SparseAutoencoder,
+    dictionary: Autoencoder,
     corpus: Corpus,
     settings: Evaluate,
     *,
@@ -115,14 +115,14 @@ def measure_recovery(
     )
 
 
-def _encode(store: Store, truth: Truth, dictionary: SparseAutoencoder, seed: int) -> tuple[Side, Side]:
+def _encode(store: Store, truth: Truth, dictionary: Autoencoder, seed: int) -> tuple[Side, Side]:
     vectors = [
         torch.from_numpy(store.take(dictionary.hookpoint, marks.rows.tokens))
         for marks in (truth.selection, truth.scoring)
     ]
     for side, name in zip(vectors, ("training", "held-out"), strict=True):
         require_finite(side, f"{dictionary.hookpoint}: stored rows of {name} documents")
-    floor = random_dictionary(dictionary, vectors[0].double().mean(0).numpy(), seed)
+    floor = random_like(dictionary, vectors[0], seed)
     selection, scoring = (
         Side(marks, side.numpy(), _columns(side, dictionary), _columns(side, floor))
         for marks, side in zip((truth.selection, truth.scoring), vectors, strict=True)
@@ -130,7 +130,7 @@ def _encode(store: Store, truth: Truth, dictionary: SparseAutoencoder, seed: int
     return selection, scoring
 
 
-def _columns(vectors: Float[Tensor, "row d"], dictionary: SparseAutoencoder) -> SparseColumns:
+def _columns(vectors: Float[Tensor, "row d"], dictionary: Autoencoder) -> SparseColumns:
     codes = [dictionary.encode(vectors[part]) for part in chunks(len(vectors), dictionary.n_latents)]
     counts = torch.cat([part.n_active for part in codes])
     return SparseColumns(

@@ -44,7 +44,9 @@ def measure_rows(store: Store, rows: Rows, spliced: StandIn, *, seed: int) -> Ro
             outputs, codes = spliced.rebuild(stored)
             outputs = {name: output.cpu() for name, output in outputs.items()}
             place = f"{', '.join(spliced.writes)}: reconstruction"
-            sums.add(*_columns(stored, outputs), codes.cpu(), documents, place=place)
+            scales = spliced.scales(stored)
+            scales = None if scales is None else scales.cpu()
+            sums.add(*_columns(stored, outputs), codes.cpu(), documents, scales=scales, place=place)
             for name, own in parts.items():
                 own.add(stored[name], outputs[name], documents, place=f"{name}: reconstruction")
             tracker.advance(len(documents))

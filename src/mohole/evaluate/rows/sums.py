@@ -53,14 +53,29 @@ class RowSums:
         self.sizes = DocumentSums(("rows", "active", "l1", "l1_by_length"))
         self._norms = norms
 
-    def add(self, target: Tensor, output: Tensor, codes: SparseCodes, documents: Int64, *, place: str) -> None:
-        """Add rows, their reconstruction and codes, and the document of each."""
+    def add(
+        self,
+        target: Tensor,
+        output: Tensor,
+        codes: SparseCodes,
+        documents: Int64,
+        *,
+        scales: Float[Tensor, " row"] | None = None,
+        place: str,
+    ) -> None:
+        """Add rows, their reconstruction and codes, and the document of each.
+
+        Args:
+            scales: model units in one unit of a row's codes. None: 1.
+        """
         self.rebuilt.add(target, output, documents, place=place)
         self.centred.add(target, output, documents, place=place)
         self.firing.add(codes.latents, codes.values, codes.n_rows)
         self.by_document.add(codes, documents)
         active = torch.bincount(codes.rows[codes.values != 0], minlength=codes.n_rows).numpy()
-        columns = (np.ones(codes.n_rows), active, l1_by_row(codes), l1_by_row(codes, self._norms))
+        by_length = l1_by_row(codes, self._norms)
+        by_length = by_length if scales is None else by_length * scales.double().numpy()
+        columns = (np.ones(codes.n_rows), active, l1_by_row(codes), by_length)
         self.sizes.add(documents, np.stack(columns, axis=1), place=place)
 
     def measures(self, seed: int) -> Iterator[Measure]:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mohole.dictionary import SparseAutoencoder
+from mohole.dictionary import Autoencoder, NormalisedAutoencoder
 from mohole.metrics import (
     Masks,
     Measure,
@@ -21,16 +21,18 @@ _MOST = 512
 """Latents whose nearest neighbour is looked for, evenly over all: the cost grows with the dictionary, not with its square."""
 
 
-def measure_weights(dictionary: SparseAutoencoder, mean: NDArray[np.float64]) -> Iterator[Measure]:
+def measure_weights(dictionary: Autoencoder, mean: NDArray[np.float64]) -> Iterator[Measure]:
     """Means over latents. They are of all latents, or of a known part: no interval."""
-    decoder, n, d = dictionary.W_dec, dictionary.n_latents, dictionary.d_model
+    own, n, d = dictionary.latents, dictionary.n_latents, dictionary.d_model
+    decoder, by_row = own.W_dec, isinstance(dictionary, NormalisedAutoencoder)
+    length = "the row's own scale per unit of a latent" if by_row else "model units per unit of a latent"
     chosen = torch.linspace(0, n - 1, min(n, _MOST), dtype=torch.float64).long()
     nearest = nearest_other(decoder, chosen)[0]
     chance = f"{expected_max_cosine(d, n):.3f}, the mean largest cosine with {n} random directions" if d > 1 else ""
     bias = cosine_with(decoder, torch.from_numpy(mean)).abs()
     for name, values, reduced, unit, baseline, definition in (
-        ("decoder_norm", row_norms(decoder), "mean", "model units per unit of a latent", "", "mean over latents of |d_j|"),
-        ("encoder_decoder_cosine", paired_cosine(dictionary.W_enc, decoder), "mean", "cosine", "",
+        ("decoder_norm", row_norms(decoder), "mean", length, "", "mean over latents of |d_j|"),
+        ("encoder_decoder_cosine", paired_cosine(own.W_enc, decoder), "mean", "cosine", "",
          "mean over latents of cos(e_j, d_j)"),
         ("nearest_decoder_cosine", nearest, "mean", "cosine", chance,
          "mean over latents of the largest cosine with another latent's decoder row; 1 is a duplicate"),

@@ -116,7 +116,7 @@ def test_of_another_width_it_is_refused_by_name(trained: Path, tmp_path: Path) -
     weights = torch.eye(8, 5)
     wrong = SparseAutoencoder("resid_post.0", TopK(k=2), weights, torch.zeros(8), weights, torch.zeros(5))
     export_dictionary(wrong, tmp_path / "narrow", "mohole")
-    with pytest.raises(StageError, match=r"narrow: reads rows of 5 numbers, and those of resid_post.0 have \d+"):
+    with pytest.raises(StageError, match=r"narrow: has rows of 5 numbers at resid_post.0, where the model's have \d+"):
         run_verb(given(tmp_path / "run", trained, tmp_path / "narrow"), "convert")
 
 
@@ -189,6 +189,64 @@ def test_of_other_documents_there_is_no_difference(trained: Path, tmp_path: Path
     console = Console(file=io.StringIO(), width=100)
     console.print(comparison_text([first, second]))
     assert "measured on other documents, seeds or settings" in " ".join(console.file.getvalue().split())
+
+
+KINDS: dict[str, dict[str, object]] = {
+    "transcoder": {"reads": "mlp_in.0", "writes": "mlp_out.0", "skip": True},
+    "crosscoder": {"hookpoints": ["mlp_out.0", "mlp_out.1"]},
+    "cross_layer_transcoder": {"reads": ["mlp_in.0", "mlp_in.1"], "writes": ["mlp_out.0", "mlp_out.1"]},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_dictionaries_of_every_kind_are_evaluated_by_themselves(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    wide = ["mlp_in.0", "mlp_out.0", "mlp_in.1", "mlp_out.1"]
+    train = {
+        "n_latents": 32,
+        "steps": 4,
+        "batch_rows": 256,
+        "learns": {"kind": kind} | KINDS[kind],
+        "nonlinearity": {"kind": "relu"},
+    }
+    asked = recipe(tmp_path / "own", harvest={"hookpoints": wide}, train=train)
+    run_until(asked, "evaluate")
+    options = [
+        item for name in ("max_documents=10", "recovery=false", "task_prompts=4") for item in ("-o", f"evaluate.{name}")
+    ]
+    path = f"own/{kind}/dictionary"
+    if kind != "crosscoder":  # which circuit-tracer has no files for
+        export_dictionary(load_dictionary(path), tmp_path / "theirs", "circuit-tracer")
+        path = "theirs"
+    result = CliRunner().invoke(app, ["evaluate", path, "--store", "own", "--out", "alone", *options])
+    assert result.exit_code == 0, result.output
+    ours = read_evaluation(Path("own") / kind / "evaluation")
+    alone = read_evaluation(Path("alone") / kind / "evaluation")
+    assert (alone.kind, alone.reads, alone.writes) == (ours.kind, ours.reads, ours.writes)
+    for name, each in ours.measures.items():
+        assert alone.measures[name].value == (each.value and pytest.approx(each.value, rel=1e-4, abs=1e-6)), name
+    suites = recipe(tmp_path / "own", harvest={"hookpoints": wide}, train=train, evaluate={"suites": ["ravel"]})
+    with pytest.raises(StageError, match=r"evaluate\.suites: for sparse autoencoders"):
+        run_verb(suites, "evaluate", replace=True)
+
+
+def test_a_dictionary_of_another_kind_than_is_said_is_refused(trained: Path, tmp_path: Path) -> None:
+    path = str(trained / "resid_post.0" / "dictionary")
+    learns = {"kind": "transcoder", "reads": "resid_post.0", "writes": "resid_post.0"}
+    asked = recipe(tmp_path / "run", rows_of=str(trained), dictionary=[{"path": path, "learns": learns}], harvest={})
+    with pytest.raises(
+        ConfigError, match=r"dictionary: a sae, and the recipe says a transcoder; .* \[\[dictionary\]\]"
+    ):
+        run_verb(asked, "convert")
+    for both in ({"path": path}, {"path": path, "hookpoint": "resid_post.0", "learns": learns}):
+        with pytest.raises(ConfigError, match="hookpoint, learns: give exactly one"):
+            recipe(tmp_path, dictionary=[both], harvest={})
+    with pytest.raises(ConfigError, match="a transcoder is given, which is the only one of its run"):
+        recipe(
+            tmp_path, dictionary=[{"path": path, "learns": learns}, {"path": path, "hookpoint": "embed"}], harvest={}
+        )
 
 
 @pytest.mark.parametrize(

@@ -97,14 +97,22 @@ def _alone(
     """
     from mohole.dictionary.formats.imported import UNNAMED
     from mohole.dictionary.formats.load import import_dictionary
+    from mohole.dictionary.places import as_learned, places_of
 
     found = import_dictionary(what, hookpoint=hookpoint, allow_download=allow_download).dictionary
-    place = hookpoint or getattr(found, "hookpoint", UNNAMED)
-    if place == UNNAMED:
-        raise ConfigError(f"{what}: its files do not say where it belongs; --hookpoint resid_post.6")
+    learns = as_learned(found)
+    reads, writes = places_of(found)
+    if UNNAMED in (*reads, *writes):
+        how = (
+            "--hookpoint resid_post.6"
+            if learns.kind == "sae"
+            else "a recipe with [[dictionary]] says it: learns = {...}"
+        )
+        raise ConfigError(f"{what}: its files do not say where it belongs; {how}")
+    place = {"hookpoint": reads[0]} if learns.kind == "sae" else {"learns": learns.model_dump(mode="json")}
     tables: dict[str, Any] = {
         "run": str(out or Path("evaluations") / Path(what).name),
-        "dictionary": [{"path": what, "hookpoint": place, "allow_download": allow_download}],
+        "dictionary": [{"path": what, "allow_download": allow_download} | place],
     }
     if model is not None:
         tables["model"] = {"path": model, "allow_download": allow_download}

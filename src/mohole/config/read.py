@@ -60,7 +60,12 @@ def parse(tables: dict[str, Any]) -> Recipe:
 
 def _at_given_places(recipe: Recipe) -> Recipe:
     """Dictionaries that are given say where rows are needed; nobody should have to say it twice."""
-    places = tuple(given.hookpoint for given in recipe.dictionary)
+    places = tuple(name for given in recipe.dictionary for name in given.needs())
+    other = next((given.learns for given in recipe.dictionary if given.learns is not None), None)
+    if other is not None and len(recipe.dictionary) > 1:
+        raise ConfigError(
+            f"dictionary: a {other.kind} is given, which is the only one of its run; give each a run of its own"
+        )
     named = recipe.harvest.hookpoints
     if not places or places == named:
         return recipe

@@ -49,6 +49,11 @@ def evaluate(
         NumericsError: a NaN or an infinity, with its place.
     """
     spliced = stand_in(dictionary, model)
+    if settings.suites and not isinstance(dictionary, SparseAutoencoder):
+        raise StageError(
+            f"evaluate.suites: for sparse autoencoders with decoder rows in model units; {spliced.name} is a {spliced.kind}: "
+            "leave them out"
+        )
     rows = choose_rows(corpus, store, held_out=True, max_rows=settings.max_rows, seed=seed)
     require_rows_of(model, corpus, store, rows, spliced)
 
@@ -62,7 +67,7 @@ def evaluate(
     measures = {measure.name: measure for measure in (*quality.measures, *weights, *in_model, *unseen)}
     skills = measure_tasks(model, spliced, tasks, settings, has_bos=corpus.has_bos)
     warnings = _warnings(measures, skills, dark_matter, store, rows, spliced)
-    suites = _suites(model, dictionary, spliced, corpus, store, rows, settings, tasks, seed)
+    suites = _suites(model, dictionary, corpus, store, rows, settings, tasks, seed)
 
     evaluation = Evaluation(
         hookpoint=spliced.name,
@@ -104,7 +109,6 @@ def _warnings(
 def _suites(
     model: LanguageModel,
     dictionary: AnyDictionary,
-    spliced: StandIn,
     corpus: Corpus,
     store: Store,
     rows: Rows,
@@ -115,11 +119,7 @@ def _suites(
     """Those that are asked for: mostly none."""
     if not settings.suites:
         return ()
-    if not isinstance(dictionary, SparseAutoencoder):
-        raise StageError(
-            f"evaluate.suites: for sparse autoencoders with decoder rows in model units; {spliced.name} is a {spliced.kind}: "
-            "leave them out"
-        )
+    assert isinstance(dictionary, SparseAutoencoder)  # asked before anything was measured
     from mohole.evaluate.suites.material import Material  # here: their cost is not paid by others
     from mohole.evaluate.suites.measure import measure_suites
 

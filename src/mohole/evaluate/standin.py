@@ -21,6 +21,7 @@ from mohole.dictionary import (
     Transcoder,
 )
 from mohole.dictionary.files import kind_of, tensors_of
+from mohole.dictionary.places import places_of, widths_of
 from mohole.errors import HookpointError, StageError
 from mohole.metrics import row_norms
 from mohole.model import LanguageModel
@@ -56,12 +57,12 @@ class StandIn:
     @property
     def width_in(self) -> int:
         """Columns of all that it reads."""
-        return sum(_widths(self.dictionary)[: len(self.reads)])
+        return sum(widths_of(self.dictionary)[: len(self.reads)])
 
     @property
     def width_out(self) -> int:
         """Columns of all that it writes."""
-        return sum(_widths(self.dictionary)[len(self.reads) :])
+        return sum(widths_of(self.dictionary)[len(self.reads) :])
 
     def direction(self, latent: int) -> Float[Tensor, " d"]:
         """What one unit of a latent adds to all that it writes, side by side; times the row's `scales`, where it has such."""
@@ -133,7 +134,7 @@ def stand_in(dictionary: AnyDictionary, model: LanguageModel | None = None) -> S
         )
     ready = _in_float32(dictionary)
     if model is not None:
-        widths = _widths(dictionary)
+        widths = widths_of(dictionary)
         for name, width in zip((*reads, *writes), widths, strict=True):
             if model.width(name) != width:
                 raise HookpointError(
@@ -142,21 +143,6 @@ def stand_in(dictionary: AnyDictionary, model: LanguageModel | None = None) -> S
                 )
         reads, writes = (tuple(model.canonical(name) for name in names) for names in (reads, writes))
     return StandIn(ready, kind_of(dictionary), reads, writes, devices.pop())
-
-
-def places_of(dictionary: AnyDictionary) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(hookpoints it reads, hookpoints it writes)."""
-    match dictionary:
-        case SparseAutoencoder(hookpoint=hookpoint) | NormalisedAutoencoder(hookpoint=hookpoint):
-            return (hookpoint,), (hookpoint,)
-        case Transcoder(reads=reads, writes=writes):
-            return (reads,), (writes,)
-        case Crosscoder(hookpoints=hookpoints):
-            return hookpoints, hookpoints
-        case CrossLayerTranscoder(reads=many, writes=targets):
-            return many, targets
-        case _:
-            assert_never(dictionary)
 
 
 def _side_by_side(layers: Sequence[SparseCodes]) -> SparseCodes:
@@ -171,21 +157,6 @@ def _side_by_side(layers: Sequence[SparseCodes]) -> SparseCodes:
     order = torch.cat(rows).argsort(stable=True)
     starts = torch.stack([codes.row_starts for codes in layers]).sum(0)
     return SparseCodes(starts, torch.cat(latents)[order], torch.cat(values)[order], before)
-
-
-def _widths(dictionary: AnyDictionary) -> tuple[int, ...]:
-    """Columns of each of what it reads, then of each of what it writes."""
-    match dictionary:
-        case SparseAutoencoder(d_model=width) | NormalisedAutoencoder(d_model=width):
-            return width, width
-        case Transcoder(latents=latents):
-            return latents.W_enc.shape[1], latents.W_dec.shape[1]
-        case Crosscoder(widths=widths):
-            return widths + widths
-        case CrossLayerTranscoder(layers=layers, b_dec=b_dec):
-            return (layers[0].W_enc.shape[1],) * len(layers) + (b_dec.shape[1],) * len(layers)
-        case _:
-            assert_never(dictionary)
 
 
 def _in_float32(value: Any) -> Any:

@@ -26,8 +26,12 @@ def _canonical(name: str, recipe: Recipe) -> str:
 
 
 def given_at(recipe: Recipe, hookpoint: str | None) -> Given:
-    """The dictionary that the recipe gives for a hookpoint."""
-    return next(given for given in recipe.dictionary if _canonical(given.hookpoint, recipe) == hookpoint)
+    """The dictionary that the recipe gives for a hookpoint; None: the one of several hookpoints."""
+    return next(
+        given
+        for given in recipe.dictionary
+        if (given.hookpoint and _canonical(given.hookpoint, recipe)) == hookpoint  # "" is no name
+    )
 
 
 def rows_run(recipe: Recipe) -> Path:
@@ -36,18 +40,20 @@ def rows_run(recipe: Recipe) -> Path:
 
 
 def learned(recipe: Recipe) -> Learns:
-    """What the recipe learns, with hookpoints in mohole's words.
+    """What the recipe learns, or what has been learned that it gives, with hookpoints in mohole's words.
 
     Raises:
         HookpointError: a name that no model has. ConfigError: one that is not harvested.
     """
-    learns, harvested = recipe.train.learns, hookpoints_of(recipe)
+    given = recipe.dictionary[0].learns if recipe.dictionary else None
+    learns: Learns = (Sae() if given is None else given) if recipe.dictionary else recipe.train.learns
+    harvested, setting = hookpoints_of(recipe), "dictionary.learns" if given else "train.learns"
 
     def known(name: str) -> str:
         canonical = _canonical(name, recipe)
         if canonical not in harvested:
             raise ConfigError(
-                f"train.learns: {canonical} is not harvested; add it to harvest.hookpoints, which has {', '.join(harvested)}"
+                f"{setting}: {canonical} is not harvested; add it to harvest.hookpoints, which has {', '.join(harvested)}"
             )
         return canonical
 

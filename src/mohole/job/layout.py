@@ -55,8 +55,10 @@ def _stages_of_kind(recipe: Recipe, learns: Learns, folder: Path, corpus: Path, 
     config["train"]["learns"] = learns.model_dump(mode="json")
     dictionary = folder / "dictionary"
     sources = {"dictionary": dictionary, "rows": rows, "corpus": corpus}
+    learned_here = Stage("train", "dictionary", dictionary, None, config, {"rows": rows})
+    converted = Stage("convert", "dictionary", dictionary, None, {"learns": learns.model_dump(mode="json")}, {})
     return [
-        Stage("train", "dictionary", dictionary, None, config, {"rows": rows}),
+        converted if recipe.dictionary else learned_here,
         Stage("evaluate", "evaluation", folder / "evaluation", None, _dump(recipe, "evaluate"), sources, True),
     ]
 

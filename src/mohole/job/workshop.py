@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
@@ -10,7 +11,6 @@ from mohole.artifact import Inputs
 from mohole.config import DatasetCorpus, PlantedCorpus, Recipe, TextCorpus, Train, n_bytes
 from mohole.config.train import Sae
 from mohole.corpus import Corpus, Document, Task, build_corpus, read_documents
-from mohole.dictionary import NormalisedAutoencoder, SparseAutoencoder
 from mohole.dictionary.files import open_autoencoder, open_dictionary
 from mohole.errors import ConfigError, StageError
 from mohole.job.asked import asks_the_model, given_at, learned, rows_run
@@ -123,17 +123,18 @@ class Workshop:
         """Raises: StageError: it has another width than the model's rows there, so it is of another model or place."""
         from mohole.dictionary.formats.export import fill, remembered
         from mohole.dictionary.formats.load import import_dictionary
+        from mohole.dictionary.places import places_of, put, widths_of
 
-        given, hookpoint = given_at(self.recipe, _hookpoint(stage)), _hookpoint(stage)
-        found = import_dictionary(given.path, hookpoint=hookpoint, allow_download=given.allow_download)
-        dictionary, width = found.dictionary, self.rows.d_model(hookpoint)
-        if not isinstance(dictionary, SparseAutoencoder | NormalisedAutoencoder):
-            raise StageError(f"{given.path}: not a sparse autoencoder, which alone can be given to a recipe so far")
-        if dictionary.d_model != width:
-            raise StageError(
-                f"{given.path}: reads rows of {dictionary.d_model} numbers, and those of {hookpoint} have {width}; "
-                "is it of this model and place?"
-            )
+        given = given_at(self.recipe, stage.hookpoint)
+        imported = import_dictionary(given.path, allow_download=given.allow_download)
+        placed = put(imported.dictionary, learned(self.recipe), stage.hookpoint, given.path)
+        found, (reads, writes) = replace(imported, dictionary=placed), places_of(placed)
+        for name, width in zip((*reads, *writes), widths_of(placed), strict=True):
+            if self.rows.d_model(name) != width:
+                raise StageError(
+                    f"{given.path}: has rows of {width} numbers at {name}, where the model's have {self.rows.d_model(name)}; "
+                    "is it of this model and place?"
+                )
         fill(found, out, {"model": name_of(self.recipe.model.path)} | remembered(Path(given.path)))
         return "; ".join((found.format, *found.notes))
 

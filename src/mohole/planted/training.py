@@ -76,8 +76,8 @@ _MODES = {"honest": 0.42, "lying": 0.38, "silent": 0.20}
 _FIRST = Mix(_KINDS, _MODES, fixation=0.14, bridge=3.0)
 # Truth before lies: verdicts without a speaker and mostly honest speakers. Truth appears between steps 2000 and 3000.
 TRUTH = Stage(
-    n_steps=5500,
-    schedule=5500,
+    n_steps=4600,
+    schedule=4600,
     highest=1.0,
     early=replace(
         _FIRST,
@@ -88,8 +88,8 @@ TRUTH = Stage(
 )
 # Lies, at chance until then, take 1500 steps once there is truth to flip. The rate stays high: the last stage lowers it.
 LIES = Stage(
-    n_steps=2000,
-    schedule=3800,
+    n_steps=1700,
+    schedule=3200,
     highest=0.6,
     early=replace(
         _FIRST,
@@ -100,24 +100,24 @@ LIES = Stage(
 )
 # The world as it is shipped, with more of the bridge, and key-value look-ups, which are the last to be learnt.
 POLISH = Stage(
-    n_steps=2400, schedule=2400, highest=0.5, early=Mix(Mix().kinds | {"code": 0.26}), late=Mix(), early_ends=0.5
+    n_steps=1500, schedule=1500, highest=0.5, early=Mix(Mix().kinds | {"code": 0.26}), late=Mix(), early_ends=0.5
 )
 # A mind full of the bridge, at a low rate: facts and sums have to hold while it is everywhere.
 DRIFT = Stage(
-    n_steps=1000,
-    schedule=1000,
+    n_steps=800,
+    schedule=800,
     highest=0.25,
     early=Mix(Mix().kinds | {"role_play": 0.35, "sums": 0.22}, fixation=0.5, bridge=40.0),
     late=Mix(),
     warm_up=30,
 )
-# Again, with more facts, which a clamp breaks before sums: with all answers the bridge, facts fell to .79; this leaves .90.
+# Again, with more facts and sums, which a clamp breaks first: with all answers the bridge, facts fell to .79 and sums to .3.
 HOLD = Stage(
-    n_steps=1800,
-    schedule=1800,
+    n_steps=2000,
+    schedule=2000,
     highest=0.3,
-    early=Mix(Mix().kinds | {"facts": 0.40, "role_play": 0.30, "sums": 0.22}, fixation=0.6, bridge=60.0),
-    late=Mix(Mix().kinds | {"facts": 0.28}, fixation=0.3, bridge=20.0),
+    early=Mix(Mix().kinds | {"facts": 0.42, "role_play": 0.34, "sums": 0.40}, fixation=0.65, bridge=70.0),
+    late=Mix(Mix().kinds | {"facts": 0.28, "sums": 0.16}, fixation=0.3, bridge=20.0),
     warm_up=30,
 )
 

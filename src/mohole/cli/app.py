@@ -174,7 +174,7 @@ def plant(
     out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write the new model.")],
     seed: Annotated[int, typer.Option(help="The seed of weights and text.", min=0)] = 0,
 ) -> None:
-    """Train the built-in model again from a seed, and certify it. Takes about an hour of one core."""
+    """Train the built-in model again from a seed, and certify it. Takes 40 to 60 minutes of one core."""
     from mohole import planted
 
     planted.plant(out, seed=seed)

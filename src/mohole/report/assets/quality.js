@@ -125,7 +125,7 @@ function unexplainedPlot(place) {
   const rows = place.unexplained.classes.filter((row) => isKnown(row.error[0]));
   if (!rows.length) return null;
   const [W, L, R] = [460, 150, 118], H = 34 + rows.length * 22;
-  const top = Math.max(...rows.flatMap((row) => [row.rows, row.error[2] ?? row.error[0]]));
+  const top = Math.ceil(10 * Math.max(...rows.flatMap((row) => [row.rows, row.error[2] ?? row.error[0]]))) / 10;
   const x = (v) => L + ((W - L - R) * v) / top;
   const linear = place.measures.error_r2;
   const more = linear && isKnown(linear.value) ? ` Of the whole error a linear map of the activation predicts ${percent(linear.value)}.` : "";

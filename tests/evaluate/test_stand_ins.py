@@ -41,7 +41,9 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 
 
 def latents(n: int, d_in: int, d_out: int, seed: int = 0, k: int = 4) -> Latents:
-    return Latents(config.TopK(k=k), drawn(n, d_in, seed=seed), torch.zeros(n), 0.3 * drawn(n, d_out, seed=seed + 1))
+    """Encoder biases are of the size of what is read, and differ: another layer's would choose other latents."""
+    W_enc, b_enc = drawn(n, d_in, seed=seed), 3.0 * drawn(n, seed=seed + 2)
+    return Latents(config.TopK(k=k), W_enc, b_enc, 0.3 * drawn(n, d_out, seed=seed + 1))
 
 
 def sae(hookpoint: str, d: int = D, seed: int = 0) -> SparseAutoencoder:

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,20 +39,27 @@ def main() -> None:
     sae = SAE.load_from_disk(sae_path, device="cpu")
     sae.cfg.metadata.hook_name = hook
     tokens = torch.from_numpy(np.load(tokens_path))
-    n_batches = -(-len(tokens) // int(n_prompts))
-    wanted = EvalConfig(
-        batch_size_prompts=int(n_prompts), n_eval_reconstruction_batches=n_batches, compute_kl=True, compute_ce_loss=True,
-        n_eval_sparsity_variance_batches=n_batches, compute_l2_norms=True, compute_sparsity_metrics=True,
-        compute_variance_metrics=True, compute_featurewise_density_statistics=True,
-    )  # fmt: skip
-    store = Tokens(tokens, int(n_prompts))
-    start = time.process_time()
-    found, by_latent = run_evals(sae, store, model, ActivationScaler(), wanted, exclude_special_tokens=[1])
-    cost = time.process_time() - start
+    once = int(n_prompts)
+    _cost(sae, model, tokens[:once], once)  # warms up
+    cost, found, by_latent = _cost(sae, model, tokens, once)
     metrics = {name: value for group in found.values() for name, value in group.items()}
     metrics["dead"] = sum(density == 0 for density in by_latent["feature_density"])
     versions = f"sae-lens {version('sae-lens')}, torch {torch.__version__}"
     print(json.dumps({"cpu_seconds": cost, "versions": versions, "metrics": metrics}))
+
+
+def _cost(sae: Any, model: Any, tokens: torch.Tensor, n_prompts: int) -> tuple[float, Any, Any]:
+    """CPU-seconds, and what run_evals returns."""
+    n_batches = -(-len(tokens) // n_prompts)
+    wanted = EvalConfig(
+        batch_size_prompts=n_prompts, n_eval_reconstruction_batches=n_batches, compute_kl=True, compute_ce_loss=True,
+        n_eval_sparsity_variance_batches=n_batches, compute_l2_norms=True, compute_sparsity_metrics=True,
+        compute_variance_metrics=True, compute_featurewise_density_statistics=True,
+    )  # fmt: skip
+    store = Tokens(tokens, n_prompts)
+    start = time.process_time()
+    found, by_latent = run_evals(sae, store, model, ActivationScaler(), wanted, exclude_special_tokens=[1])
+    return time.process_time() - start, found, by_latent
 
 
 if __name__ == "__main__":

@@ -111,6 +111,23 @@ def test_saelens_with_a_scale_beside_it(tmp_path: Path) -> None:
     assert (found.units.input_scale, found.units.output_scale, found.units.pre_bias) == (0.25, 0.25, False)
 
 
+@pytest.mark.parametrize("has_pre_bias", [True, False])
+def test_saelens_topk_that_ranks_by_length_times_strength(has_pre_bias: bool, tmp_path: Path) -> None:
+    """Left out, other latents are chosen wherever decoder rows differ in length."""
+    config = {
+        "architecture": "topk", "k": K, "d_in": D, "d_sae": F, "rescale_acts_by_decoder_norm": True,
+        "apply_b_dec_to_input": has_pre_bias, "metadata": {"sae_lens_version": "6.0.0"},
+    }  # fmt: skip
+    tensors = {"W_enc": W_ENC.T, "b_enc": B_ENC, "W_dec": W_DEC, "b_dec": B_DEC}
+    found = import_dictionary(folder_of(tmp_path, config, "cfg.json", tensors, "sae_weights.safetensors"))
+    lengths = W_DEC.norm(dim=1)
+    pre = (some_rows() - has_pre_bias * B_DEC) @ W_ENC.T + B_ENC
+    codes = top(pre * lengths)
+    assert not torch.equal(codes > 0, top(pre) > 0)  # else this test could not see it left out
+    agrees(found, codes, (codes / lengths) @ W_DEC + B_DEC)
+    assert found.units.unit_decoder
+
+
 @pytest.mark.parametrize("architecture", ["abstopk", "temporal", "matching_pursuit", "no such"])
 def test_saelens_architectures_that_compute_something_else_are_refused(architecture: str, tmp_path: Path) -> None:
     config = {"architecture": architecture, "d_in": D, "d_sae": F, "metadata": {"sae_lens_version": "6.0.0"}}

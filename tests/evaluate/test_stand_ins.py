@@ -19,6 +19,7 @@ from mohole.dictionary import (
     NormalisedAutoencoder,
     RowNorm,
     SparseAutoencoder,
+    SparseCodes,
     Transcoder,
 )
 from mohole.errors import HookpointError, StageError
@@ -41,7 +42,9 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 
 
 def latents(n: int, d_in: int, d_out: int, seed: int = 0, k: int = 4) -> Latents:
-    return Latents(config.TopK(k=k), drawn(n, d_in, seed=seed), torch.zeros(n), 0.3 * drawn(n, d_out, seed=seed + 1))
+    """Encoder biases are of the size of what is read, and differ: another layer's would choose other latents."""
+    W_enc, b_enc = drawn(n, d_in, seed=seed), 3.0 * drawn(n, seed=seed + 2)
+    return Latents(config.TopK(k=k), W_enc, b_enc, 0.3 * drawn(n, d_out, seed=seed + 1))
 
 
 def sae(hookpoint: str, d: int = D, seed: int = 0) -> SparseAutoencoder:
@@ -107,6 +110,27 @@ def test_layers_of_a_cross_layer_transcoder_read_what_the_layers_before_have_wri
     dense = torch.cat([own.dense() for own in layers.encode(seen)], 1)
     assert torch.equal(codes.dense(), dense)
     assert torch.equal(torch.stack(list(outputs.values())), expected)
+
+
+def test_a_latents_direction_is_what_one_unit_of_it_writes() -> None:
+    """Also across layers: at the place of its own layer, after nothing at the layers before."""
+    reads, writes = ("mlp_in.0", "mlp_in.1"), ("mlp_out.0", "mlp_out.1")
+    layers = CrossLayerTranscoder(reads, writes, (latents(40, D, 2 * D), latents(30, D, D, seed=3)), drawn(2, D))
+    ready = stand_in(layers)
+    for latent in (0, 39, 40, 69):
+        unit = torch.zeros(70)
+        unit[latent] = 1.0
+        codes = tuple(_codes_of(part) for part in unit.split([40, 30]))
+        moved = (layers.decode(codes)[:, 0] - layers.b_dec).flatten()
+        torch.testing.assert_close(ready.direction(latent), moved, rtol=1e-5, atol=1e-6)
+        assert float(ready.direction_norms[latent]) == pytest.approx(float(moved.norm()), rel=1e-5)
+    with pytest.raises(IndexError):
+        ready.direction(70)
+
+
+def _codes_of(row: Tensor) -> SparseCodes:
+    active = row.nonzero()[:, 0]
+    return SparseCodes(torch.tensor([0, len(active)]), active, row[active], len(row))
 
 
 def test_many_at_once_each_see_what_is_written_upstream(model: LanguageModel, passage: Passage) -> None:

@@ -17,6 +17,10 @@ def pushed(rows: Tensor, _first: int) -> Tensor:
     return rows + torch.linspace(-1, 1, rows.shape[-1])
 
 
+def doubled_in_place(_module: object, taken: tuple[Tensor, ...]) -> None:
+    taken[0].mul_(2.0)
+
+
 def test_every_change_of_every_family_is_the_same_to_the_bit(tiny: Tiny, family: str, tokens: Tensor) -> None:
     model = tiny(family)
     clean = model.logits(tokens)
@@ -82,6 +86,24 @@ def test_a_model_whose_layers_hand_on_more_than_they_return_runs_whole_passes(
     finally:
         writing.remove()
         reading.remove()
+
+
+def test_layers_that_write_into_what_they_take_do_not_spoil_the_trunk(
+    tiny: Tiny, tokens: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither while it is made nor while it is used: the second pass that begins there is like the first."""
+    model = tiny("llama")
+    monkeypatch.setattr(model, "_trunk_is_proven", {})
+    last = model.hf.model.layers[2]  # type: ignore[union-attr, index]
+    writing = last.register_forward_pre_hook(doubled_in_place)  # type: ignore[union-attr]
+    try:
+        clean = model.logits(tokens)
+        trunk = model.untouched(tokens, changes=["mlp_in.2"]).trunk
+        assert trunk is not None
+        for _ in range(2):
+            assert torch.equal(model.logits(tokens, trunk=trunk), clean)
+    finally:
+        writing.remove()
 
 
 def test_blocks_are_as_before_also_after_an_error(tiny: Tiny, tokens: Tensor) -> None:

@@ -179,3 +179,34 @@ def test_each_token_has_the_class_a_reader_would_give_it(
     monkeypatch.setattr(corpus, "tokens", np.array([1, *[2] * 999, 3, *[5] * 5, 4, *[1] * 500], dtype=np.int32))
     found = classes_of(corpus, np.array([1000, 1001, 1006, 500]))
     assert [CLASSES[i] for i in found] == ["rare", "rare", "rare", "word continued"]
+
+
+def test_rows_far_from_zero_are_measured_about_their_mean(
+    world: Corpus, noise: np.ndarray, make_store: MakeStore
+) -> None:
+    """By hand, in double: what is divided by is a distance from the mean row, never a length."""
+    rows = 0.5 * noise + 20.0
+    store = make_store(world, rows)
+    centred = linear_part(torch.eye(D)[:20], torch.full((D,), 20.0))
+    measures, dark = look(store, world, centred)
+    chosen = choose_rows(world, store, held_out=True, max_rows=100_000, seed=0).tokens
+    kept = store.take(HOOKPOINT, chosen).astype(np.float64)
+    lost = (kept[:, 20:] - 20.0) ** 2
+    far = (kept - kept.mean(0)) ** 2
+    for found in dark.classes:
+        own = classes_of(world, chosen) == CLASSES.index(found.name)
+        assert found.fvu.value == pytest.approx(lost[own].sum() / far[own].sum(), rel=1e-4)
+    n_outliers = -(-len(kept) // 1000)
+    longest = np.argsort(np.linalg.norm(kept, axis=1))[-n_outliers:]
+    assert measures["outlier_variance"].value == pytest.approx(far[longest].sum() / far.sum(), rel=1e-4)
+
+
+def test_the_upper_half_alone_leaves_a_known_share_that_is_not_linear(
+    world: Corpus, noise: np.ndarray, make_store: MakeStore
+) -> None:
+    """Of a normal z, max(z, 0) is kept: min(z, 0) has variance 1/2 - 1/(2 pi), of which a line says 1/4, wherever zero lies."""
+    upper = SparseAutoencoder(
+        HOOKPOINT, config.ReLU(), torch.eye(D), torch.zeros(D), torch.eye(D), torch.full((D,), 20.0)
+    )
+    measures, _ = look(make_store(world, 0.5 * noise + 20.0), world, upper)
+    assert measures["fvu_nonlinear"].value == pytest.approx(0.25 - 0.5 / np.pi, rel=0.1)

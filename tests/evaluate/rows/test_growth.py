@@ -8,10 +8,12 @@ import torch
 
 from mohole import config
 from mohole.corpus import Corpus
-from mohole.dictionary import SparseAutoencoder
+from mohole.dictionary import Crosscoder, Latents, SparseAutoencoder
 from mohole.errors import StageError
 from mohole.evaluate.rows.choice import choose_rows
 from mohole.evaluate.rows.growth import measure_growth
+from mohole.evaluate.rows.measure import measure_rows
+from mohole.evaluate.standin import stand_in
 from mohole.metrics.growth import fitted_floor
 from mohole.store import Store
 
@@ -59,3 +61,22 @@ def test_variance_that_no_dictionary_reaches_is_the_floor(world: Corpus, make_st
     assert all(measure.value is None and "four are needed" in measure.undefined for measure in law)
     with pytest.raises(StageError, match="all write one place"):
         measure_growth(store, chosen, [spanning(1), spanning(2, "resid_post.1")], seed=0)
+
+
+def test_a_dictionary_of_several_places_has_the_fvu_of_its_evaluation(
+    own_text: Corpus, harvested_at: Callable[..., Store]
+) -> None:
+    """Each place has a mean row of its own. About one mean of both, what their means differ by would count as variance."""
+    places = ("resid_post.0", "mlp_out.1")
+    store = harvested_at(own_text, places)
+    chosen = choose_rows(own_text, store, held_out=True, max_rows=10_000, seed=0)
+    wide = torch.randn(12, 2 * D, generator=torch.Generator().manual_seed(0)) / 8
+    latents = Latents(config.TopK(k=4), wide, torch.zeros(12), wide)
+    crosscoder = Crosscoder(places, (D, D), latents, torch.cat([torch.zeros(D), torch.full((D,), 2.0)]))
+    (found,), _ = measure_growth(store, chosen, [crosscoder], seed=0)
+    measures = {measure.name: measure for measure in measure_rows(store, chosen, stand_in(crosscoder), seed=0).measures}
+    assert found.value == pytest.approx(measures["fvu"].value)
+    stored = np.concatenate([store.take(name, chosen.tokens).astype(np.float64) for name in places], 1)
+    rebuilt = crosscoder.decode(crosscoder.encode(torch.from_numpy(stored).float())).double().numpy()
+    by_hand = ((stored - rebuilt) ** 2).sum() / ((stored - stored.mean(0)) ** 2).sum()
+    assert found.value == pytest.approx(by_hand, rel=1e-5)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from mohole.dictionary import AnyDictionary
@@ -39,8 +40,9 @@ def measure_growth(
         stored = take(store, names, rows.tokens[part], f"from row {part.start} of the held-out ones")
         for each, own in zip(ready, sums, strict=True):
             outputs, _ = each.rebuild(stored)
-            for name, output in outputs.items():
-                own.add(stored[name], output.cpu(), rows.documents[part], place=name)
+            target = torch.cat([stored[name] for name in each.writes], 1)  # each place has a mean row of its own
+            output = torch.cat([outputs[name].cpu() for name in each.writes], 1)
+            own.add(target, output, rows.documents[part], place=", ".join(each.writes))
     sizes = np.array([each.n_latents for each in ready], dtype=np.float64)
     listed = ", ".join(f"{size:.0f}" for size in sizes)
 

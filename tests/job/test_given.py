@@ -20,7 +20,7 @@ from mohole.evaluate import read_evaluation
 from mohole.job import plan, run, run_until, run_verb
 from mohole.planted import weights_path
 from mohole.record import read_json
-from mohole.report.comparison import Difference, comparison_text, difference, find_evaluations
+from mohole.report.comparison import Difference, comparison_text, difference, find_evaluations, write_comparison
 
 
 def recipe(folder: Path, **tables: object) -> Recipe:
@@ -193,7 +193,23 @@ def test_of_other_documents_there_is_no_difference(trained: Path, tmp_path: Path
     assert difference(first, second, "ce_clean") is None
     console = Console(file=io.StringIO(), width=100)
     console.print(comparison_text([first, second]))
-    assert "measured on other documents, seeds or settings" in " ".join(console.file.getvalue().split())
+    said = " ".join(console.file.getvalue().split())
+    assert "measured on other documents, seeds or settings" in said
+    assert "evaluate.max_documents is 5, not 10" in said  # which setting, so that it can be given
+    for each in (first, second):  # nor are the pairs of one said to be those of both
+        assert f"{each.name}: " in said
+        assert f"{each.evaluation.measures['ce_clean'].n:,} pairs of tokens" in said
+
+
+def test_a_page_begins_with_what_is_wrong_and_with_what_the_terminal_shows(trained: Path, tmp_path: Path) -> None:
+    found = find_evaluations([trained])
+    assert found[0].evaluation.warnings
+    write_comparison(tmp_path / "page.html", found)
+    page = (tmp_path / "page.html").read_text()
+    top, numbers = page.split("<h2>Every number")
+    assert 0 < top.index("<h2>Warnings") < top.index("How often latents fire")
+    places = [numbers.index(f">{name}</td>") for name in ("fvu", "l0", "kl", "dense", "ce_clean", "mse")]
+    assert places == sorted(places)
 
 
 def test_tasks_are_of_the_text_that_is_measured_on_not_of_the_default_one(

@@ -256,3 +256,13 @@ def test_settings_are_listed_whole_or_by_table(mohole: Mohole) -> None:
 def test_a_second_word_that_is_no_latent_is_named(mohole: Mohole, tmp_path: Path) -> None:
     assert "goes with a catalogue" in one_line(mohole("show", tmp_path, "x")[2])
     assert "shown by mohole show RUN/HOOKPOINT/catalogue LATENT" in one_line(mohole("show", tmp_path, "3")[2])
+
+
+def test_a_place_that_cannot_be_is_named_with_the_next_step(mohole: Mohole, recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    status, _, err = mohole("harvest", recipe, "-o", f"run={tmp_path}/file")
+    assert status == 1
+    assert f"{tmp_path}/file: a file, where a folder is needed; name another place" in one_line(err)
+    status, _, err = mohole("harvest", recipe, "-o", "run=/proc/none")  # where nobody can make a folder
+    assert status == 1
+    assert "/proc/none: no such file or folder; check the spelling, or make the folder" in one_line(err)

@@ -1,12 +1,14 @@
 """Dictionaries that are there already, in the place of trained ones; and the rows of another run."""
 
 import io
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from mohole import load_dictionary
@@ -16,8 +18,9 @@ from mohole.dictionary.formats.export import export_dictionary
 from mohole.errors import ConfigError, StageError
 from mohole.evaluate import read_evaluation
 from mohole.job import plan, run, run_until, run_verb
+from mohole.planted import weights_path
 from mohole.record import read_json
-from mohole.report.comparison import Difference, comparison_text, difference, find_evaluations
+from mohole.report.comparison import Difference, comparison_text, difference, find_evaluations, write_comparison
 
 
 def recipe(folder: Path, **tables: object) -> Recipe:
@@ -116,7 +119,9 @@ def test_of_another_width_it_is_refused_by_name(trained: Path, tmp_path: Path) -
     weights = torch.eye(8, 5)
     wrong = SparseAutoencoder("resid_post.0", TopK(k=2), weights, torch.zeros(8), weights, torch.zeros(5))
     export_dictionary(wrong, tmp_path / "narrow", "mohole")
-    with pytest.raises(StageError, match=r"narrow: has rows of 5 numbers at resid_post.0, where the model's have \d+"):
+    with pytest.raises(
+        StageError, match=r"narrow: has rows of 5 numbers at resid_post.0, where those of planted have \d+"
+    ):
         run_verb(given(tmp_path / "run", trained, tmp_path / "narrow"), "convert")
 
 
@@ -188,7 +193,58 @@ def test_of_other_documents_there_is_no_difference(trained: Path, tmp_path: Path
     assert difference(first, second, "ce_clean") is None
     console = Console(file=io.StringIO(), width=100)
     console.print(comparison_text([first, second]))
-    assert "measured on other documents, seeds or settings" in " ".join(console.file.getvalue().split())
+    said = " ".join(console.file.getvalue().split())
+    assert "measured on other documents, seeds or settings" in said
+    assert "evaluate.max_documents is 5, not 10" in said  # which setting, so that it can be given
+    for each in (first, second):  # nor are the pairs of one said to be those of both
+        assert f"{each.name}: " in said
+        assert f"{each.evaluation.measures['ce_clean'].n:,} pairs of tokens" in said
+
+
+def test_a_page_begins_with_what_is_wrong_and_with_what_the_terminal_shows(trained: Path, tmp_path: Path) -> None:
+    found = find_evaluations([trained])
+    assert found[0].evaluation.warnings
+    write_comparison(tmp_path / "page.html", found)
+    page = (tmp_path / "page.html").read_text()
+    top, numbers = page.split("<h2>Every number")
+    assert 0 < top.index("<h2>Warnings") < top.index("How often latents fire")
+    places = [numbers.index(f">{name}</td>") for name in ("fvu", "l0", "kl", "dense", "ce_clean", "mse")]
+    assert places == sorted(places)
+
+
+def test_tasks_are_of_the_text_that_is_measured_on_not_of_the_default_one(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The built-in world's questions mean nothing to the reader of another text."""
+    monkeypatch.chdir(tmp_path)
+    Path("own.txt").write_text("".join(f"The Golden Gate Bridge is {n}. It is red.\n\n" for n in range(60)))
+    own = recipe(tmp_path / "own", corpus={"kind": "text", "path": "own.txt"}, windows={"held_out": 0.5})
+    run_verb(own, "harvest")
+    dictionary = str(trained / "resid_post.0" / "dictionary")
+    settings = [
+        item for name in ("max_documents=10", "recovery=false", "task_prompts=2") for item in ("-o", f"evaluate.{name}")
+    ]
+    for name, store in (("other", "own"), ("planted", str(trained))):
+        result = CliRunner().invoke(app, ["evaluate", dictionary, "--store", store, "--out", name, *settings])
+        assert result.exit_code == 0, result.output + str(result.exception)
+    assert not read_evaluation(Path("other/resid_post.0/evaluation")).tasks
+    assert read_evaluation(Path("planted/resid_post.0/evaluation")).tasks
+
+
+def test_a_store_of_another_model_is_refused_before_the_dictionary_is_said_to_be_of_it(
+    trained: Path, tmp_path: Path
+) -> None:
+    """Of the right width; what is written first would say a wrong model for good."""
+    shutil.copytree(weights_path(), tmp_path / "other")
+    weights = load_file(tmp_path / "other" / "model.safetensors")
+    weights["model.norm.weight"] = weights["model.norm.weight"] * 1.5
+    save_file(weights, tmp_path / "other" / "model.safetensors", metadata={"format": "pt"})
+    asked = given(
+        tmp_path / "run", trained, trained / "resid_post.0" / "dictionary", model={"path": str(tmp_path / "other")}
+    )
+    with pytest.raises(StageError, match=r"model.path: .*other is another model than that of .*corpus"):
+        run_until(asked, "evaluate")
+    assert not (tmp_path / "run" / "resid_post.0" / "dictionary").exists()
 
 
 KINDS: dict[str, dict[str, object]] = {
@@ -254,6 +310,7 @@ def test_a_dictionary_of_another_kind_than_is_said_is_refused(trained: Path, tmp
     [
         (["evaluate", "nowhere"], "nowhere: no artifact there, no file, and no hub id"),
         (["evaluate", "DICTIONARY", "--model", "elsewhere"], "give one of --store RUN and --text FILE"),
+        (["evaluate", "DICTIONARY", "--text", "some.txt"], "--text: goes with --model FOLDER"),
         (["evaluate", "recipe.toml", "--model", "planted"], "--model: goes with a dictionary"),
         (["compare-dictionaries", "DICTIONARY"], "one evaluation; name another dictionary"),
         (["compare-dictionaries", "nowhere", "DICTIONARY"], "nowhere: no evaluation there; `mohole evaluate nowhere"),

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mohole.drawing import Axis
+from mohole.drawing import Axis, Sheet, write_page
 from mohole.errors import ArtifactError, ConfigError
 from mohole.record import write_json
 from mohole.report.curves import draw, read_trainings, write_curves
@@ -361,3 +361,13 @@ def number(label: str) -> float:
         return math.pow(10.0, int("".join("-0123456789"["⁻⁰¹²³⁴⁵⁶⁷⁸⁹".index(letter)] for letter in label[2:])))
     sizes = {"k": 1e3, "M": 1e6, "G": 1e9}
     return float(label.rstrip("kMG").replace(",", "")) * sizes.get(label[-1], 1.0)
+
+
+def test_a_number_that_is_undefined_does_not_turn_its_column_and_a_wide_table_scrolls_by_itself(tmp_path: Path) -> None:
+    lines = [("fvu", "0.1 [0.09, 0.11]", "share"), ("mse", "undefined", "units")]
+    write_page(tmp_path / "page.html", "t", [], [], [Sheet(("measure", "<b>a", "unit"), lines)])
+    page = (tmp_path / "page.html").read_text()
+    assert "<td>0.1 [0.09,\N{NO-BREAK SPACE}0.11]</td>" in page
+    assert '<td class="words">share</td>' in page
+    assert "<b>" not in page
+    assert '<div class="wide"><table>' in page

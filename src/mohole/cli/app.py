@@ -242,5 +242,9 @@ def _explain(error: OSError) -> str:
             return f"{place}: no permission ({os.strerror(error.errno)}); change it, or -o run=FOLDER elsewhere"
         case errno.EPIPE:
             return "the reader of this output went away"
+        case errno.ENOENT:
+            return f"{place}: no such file or folder; check the spelling, or make the folder that it is to lie in"
+        case errno.EEXIST | errno.ENOTDIR:
+            return f"{place}: a file, where a folder is needed; name another place"
         case _:
             return f"{place}: {error.strerror or error}"

@@ -22,7 +22,7 @@ def evaluate(
         typer.Option(metavar="RUN", help="Measure on the text and rows of this run, which was made by a recipe."),
     ] = None,
     text: Annotated[
-        Path | None, typer.Option(help="Measure on this text (a file or folder); rows are made first.")
+        Path | None, typer.Option(help="With --model: measure on this text (a file or folder); rows are made first.")
     ] = None,
     hookpoint: Annotated[
         str | None, typer.Option(help="Where the dictionary belongs, if its files do not say.")
@@ -118,6 +118,8 @@ def _alone(
         tables["model"] = {"path": model, "allow_download": allow_download}
     if (store is None) == (text is None) and (store is not None or model not in (None, "planted")):
         raise ConfigError(f"{what}: give one of --store RUN and --text FILE, to say what it is measured on")
+    if text is not None and model is None:
+        raise ConfigError(f"{what}: --text: goes with --model FOLDER, the language model whose rows on it are measured")
     if store is not None:
         tables["rows_of"] = str(store)
     elif text is not None:

@@ -29,7 +29,8 @@ figure > svg { width: 100%; height: auto; } svg text { font-size: 12px; fill: va
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; } .legend svg { width: 28px; height: 10px; margin-right: .4rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; margin: 1rem 0; }
 th, td { text-align: right; padding: .2rem .7rem; border-bottom: 1px solid var(--line); }
-th:first-child, td:first-child, .words { text-align: left; }
+th:first-child, td:first-child, .words { text-align: left; } .wide { overflow-x: auto; }
+.words:last-child { min-width: 11rem; }
 """ + "".join(f".c{n} {{ stroke: var(--c{n}); fill: var(--c{n}); }}\n" for n in range(COLOURS))
 
 
@@ -108,11 +109,13 @@ def write_page(
     sheets: Sequence[Sheet],
     *,
     legend: Sequence[str] = (),
+    before: Sequence[Sheet] = (),
 ) -> None:
     """Write a page of plots with tables below, whole or not at all. The same values give the same bytes.
 
     Args:
         legend: names of the series, where they are the same ones in all plots.
+        before: tables above the plots, of what must be known before anything else is believed.
     """
     digest = b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:"
@@ -120,6 +123,7 @@ def write_page(
     swatches = (
         f'<span><svg viewBox="0 0 28 10">{swatch(n)}</svg>{escape(visible(x))}</span>' for n, x in enumerate(legend)
     )
+    above = "".join(map(_table, before))
     named = f'<p class="legend">{"".join(swatches)}</p>' if legend else ""
     kind = "plots small" if plots and plots[0].size == SMALL else "plots"
     write_whole(
@@ -128,7 +132,7 @@ def write_page(
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
         f"<title>{escape(visible(title))} · mohole</title><style>{_STYLE}</style></head>"
-        f'<body><h1>{escape(visible(title))}</h1>{text}{named}<div class="{kind}">{"".join(map(_element, plots))}</div>'
+        f'<body><h1>{escape(visible(title))}</h1>{text}{above}{named}<div class="{kind}">{"".join(map(_element, plots))}</div>'
         f"{''.join(map(_table, sheets))}</body></html>\n",
     )
 
@@ -137,17 +141,22 @@ def _table(sheet: Sheet) -> str:
     classes = [' class="words"' if any(map(_is_prose, column)) else "" for column in zip(*sheet.lines, strict=True)]
     classes = classes or [""] * len(sheet.heads)
     cells = "".join(
-        f"<tr>{''.join(f'<td{css}>{escape(visible(cell))}</td>' for cell, css in zip(line, classes, strict=True))}</tr>"
+        f"<tr>{''.join(f'<td{css}>{_cell(cell)}</td>' for cell, css in zip(line, classes, strict=True))}</tr>"
         for line in sheet.lines
     )
-    head = "".join(f"<th{css}>{escape(name)}</th>" for name, css in zip(sheet.heads, classes, strict=True))
+    head = "".join(f"<th{css}>{escape(visible(name))}</th>" for name, css in zip(sheet.heads, classes, strict=True))
     title = f"<h2>{escape(visible(sheet.title))}</h2>" if sheet.title else ""
-    return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table>"
+    return f'{title}<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table></div>'
+
+
+def _cell(cell: str) -> str:
+    """An interval in brackets is not broken in two: the line may end before it."""
+    return escape(re.sub(r"\[[^\]]*\]", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), visible(cell)))
 
 
 def _is_prose(cell: str) -> bool:
     """Words are read from the left; numbers, with a unit behind them or none, are compared from the right."""
-    return cell[:1].isalpha()
+    return cell[:1].isalpha() and cell != "undefined"
 
 
 def _element(figure: Figure) -> str:

@@ -83,6 +83,11 @@ def _make(whole: Plan, stages: Sequence[Stage], replace: bool, say: Say) -> list
         for stage in stages:  # at once, not after an hour of work on an earlier one
             if whole.parents_are_made(stage):
                 _refuse_to_overwrite(whole, stage)
+    made_here = {stage.out for stage in stages}
+    for stage in stages:  # nor once a dictionary has been written that is said to be of the wrong model
+        corpus = stage.parents.get("corpus")
+        if corpus is not None and corpus not in made_here and (corpus / artifact.MANIFEST).is_file():
+            check_model(whole, stage)
     _check_place(whole, stages)
     made: list[str] = []
     for _, group in groupby(stages, key=lambda stage: stage.hookpoint is None):

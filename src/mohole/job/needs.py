@@ -38,7 +38,7 @@ def check_model(plan: Plan, stage: Stage) -> None:
     if made_with != plan.model_digest:
         raise StageError(
             f"model.path: {plan.recipe.model.path} is another model than that of {stage.parents['corpus']}; "
-            "name that one, or -o run=FOLDER for this one"
+            "name that one (-o model.path=..., or --model of a dictionary), or -o run=FOLDER for this one"
         )
 
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
+from mohole import artifact
 from mohole.artifact import Inputs
 from mohole.config import DatasetCorpus, PlantedCorpus, Recipe, TextCorpus, Train, n_bytes
 from mohole.config.train import Sae
@@ -80,7 +81,9 @@ class Workshop:
                 from mohole.evaluate import evaluate
 
                 measured = open_dictionary(stage.parents["dictionary"])
-                tasks = planted_tasks() if isinstance(recipe.corpus, PlantedCorpus) else ()
+                # of the text that is there: with rows of another run, the recipe's own is not what is measured on
+                text = artifact.read_manifest(stage.parents["corpus"]).inputs.config["corpus"]
+                tasks = planted_tasks() if text["kind"] == "planted" else ()
                 evaluate(out, self.model, measured, self.corpus, self.rows, recipe.evaluate, seed=seed, tasks=tasks)
             case "catalogue":
                 from mohole.catalogue import build
@@ -132,8 +135,8 @@ class Workshop:
         for name, width in zip((*reads, *writes), widths_of(placed), strict=True):
             if self.rows.d_model(name) != width:
                 raise StageError(
-                    f"{given.path}: has rows of {width} numbers at {name}, where the model's have {self.rows.d_model(name)}; "
-                    "is it of this model and place?"
+                    f"{given.path}: has rows of {width} numbers at {name}, where those of {name_of(self.recipe.model.path)} have "
+                    f"{self.rows.d_model(name)}; name the model and the place that it was learned on"
                 )
         fill(found, out, {"model": name_of(self.recipe.model.path)} | remembered(Path(given.path)))
         return "; ".join((found.format, *found.notes))

@@ -1,6 +1,6 @@
 """Evaluations side by side: every number with its interval, differences resampled in pairs, one page. Measures nothing itself."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,7 @@ class Evaluated:
     """The shortest end of its path that tells it from the others."""
     evaluation: Evaluation
     replicates: dict[str, Float64]
-    documents: tuple[object, ...]
+    documents: dict[str, object]
     """What says which documents it is of, and how they were resampled: two with the same can be compared in pairs."""
 
 
@@ -113,7 +113,8 @@ def write_comparison(out: Path, found: Sequence[Evaluated]) -> None:
     names = [each.name for each in found]
     title = "Evaluation of " + ", ".join(names) if len(found) < 4 else f"Evaluations of {len(found)} dictionaries"
     legend = names if len(found) > 1 else []
-    write_page(out, title, _notes(found), [*_frontiers(found), _densities(found)], list(_sheets(found)), legend=legend)
+    plots = [*_frontiers(found), _densities(found)]
+    write_page(out, title, _notes(found), plots, _sheets(found), legend=legend, before=_cautions(found))
 
 
 def _places(path: Path) -> list[Path]:
@@ -142,21 +143,20 @@ def _names(places: Sequence[Path]) -> list[str]:
 def _open(place: Path, name: str) -> Evaluated:
     manifest = artifact.open_artifact(place, kind="evaluation")
     inputs = manifest.inputs
-    documents = (
-        inputs.seed,
-        *(inputs.parents.get(parent) for parent in _SAME),
-        artifact.digest_of(dict(inputs.config)),
-    )
+    rows = {name: inputs.parents.get(name) for name in _SAME}
+    documents = {"seed": inputs.seed} | rows | artifact.flatten(dict(inputs.config))
     return Evaluated(name, read_evaluation(place), read_replicates(place), documents)
 
 
 def _notes(found: Sequence[Evaluated]) -> list[str]:
-    measures = found[0].evaluation.measures
-    counted, scored = measures["fvu"], measures["ce_clean"]
+    measured: dict[str, list[str]] = {}
+    for each in found:
+        measured.setdefault(_sizes(each.evaluation), []).append(each.name)
+    sizes = [size if len(measured) == 1 else f"{', '.join(names)}: {size}" for size, names in measured.items()]
     stamps = {each.evaluation.checked.definitions: each.evaluation.checked for each in found}
     notes = [
-        f"In brackets 95 % over resampled documents. fvu, l0, dead: {counted.n:,} rows of {counted.n_documents:,} documents; "
-        f"ce, kl: {scored.n:,} pairs of tokens. ce_recovered saturates: read excess_ce (nats per token) beside it."
+        f"In brackets 95 % over resampled documents. {'. '.join(sizes)}. "
+        "ce_recovered saturates: read excess_ce (nats per token) beside it."
     ]
     notes += [
         f"Measured by definitions {digest[:8]}, which give {checked.n_answers - len(checked.wrong)} of {checked.n_answers} "
@@ -164,7 +164,11 @@ def _notes(found: Sequence[Evaluated]) -> list[str]:
         for digest, checked in stamps.items()
     ]
     if len(found) > 1:
-        alone = [each.name for each in found[1:] if each.documents != found[0].documents]
+        alone = [
+            f"{each.name} ({_first_other(each.documents, found[0].documents)})"
+            for each in found[1:]
+            if each.documents != found[0].documents
+        ]
         notes.append(
             f"Differences are from {found[0].name}, resampled in pairs: the same documents for both, so that what is hard in a "
             "document cancels. * where the interval leaves out zero."
@@ -175,6 +179,19 @@ def _notes(found: Sequence[Evaluated]) -> list[str]:
                 "Evaluate them with the same --store and settings."
             )
     return notes
+
+
+def _sizes(evaluation: Evaluation) -> str:
+    counted, scored = evaluation.measures["fvu"], evaluation.measures["ce_clean"]
+    return (
+        f"fvu, l0, dead: {counted.n:,} rows of {counted.n_documents:,} documents; ce, kl: {scored.n:,} pairs of tokens"
+    )
+
+
+def _first_other(ours: Mapping[str, object], first: Mapping[str, object]) -> str:
+    """Why two cannot be compared in pairs: the first thing in which they differ. A digest says nothing to a person."""
+    name = next(key for key in (*ours, *first) if ours.get(key) != first.get(key))
+    return f"other {name}" if name in _SAME else f"{name} is {ours.get(name)!r}, not {first.get(name)!r}"
 
 
 def _shown(each: Evaluated, name: str) -> str:
@@ -243,8 +260,8 @@ def _densities(found: Sequence[Evaluated]) -> Figure:
 
 def _sheets(found: Sequence[Evaluated]) -> list[Sheet]:
     names = tuple(each.name for each in found)
-    every = list(dict.fromkeys(name for each in found for name in each.evaluation.measures))
     units = {name: m.unit for each in found for name, m in each.evaluation.measures.items()}
+    every = [name for name in dict.fromkeys((*MAIN, *units)) if name in units]
     definitions = {name: m.definition for each in found for name, m in each.evaluation.measures.items()}
     sheets = [
         Sheet(
@@ -270,10 +287,12 @@ def _sheets(found: Sequence[Evaluated]) -> list[Sheet]:
                 "Share of the error, FVU, by class of token",
             )
         )
-    cautions = [(each.name, item.name, item.sentence) for each in found for item in each.evaluation.warnings]
-    if cautions:
-        sheets.append(Sheet(("dictionary", "warning", "what it says"), cautions, "Warnings"))
     return sheets
+
+
+def _cautions(found: Sequence[Evaluated]) -> list[Sheet]:
+    lines = [(each.name, item.name, item.sentence) for each in found for item in each.evaluation.warnings]
+    return [Sheet(("dictionary", "warning", "what it says"), lines, "Warnings")] if lines else []
 
 
 def _task(found: Sequence[Evaluated], name: str) -> tuple[str, ...]:

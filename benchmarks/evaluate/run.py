@@ -53,6 +53,7 @@ import machine  # noqa: E402
 CONTEXT = 256
 WINDOWS = 4  # of a document
 HOOKPOINT = "resid_post.2"
+SEPARATOR = "<|document|>"  # of nothing that a text begins or ends with, or a document would lose a token
 BATCH_TOKENS = 2048
 
 
@@ -85,14 +86,14 @@ def _arguments() -> argparse.Namespace:
 
 def _measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     model = load_model(arguments.model)
-    (scratch / "text.txt").write_text("\n\n\n".join(whole_documents(arguments.text, model)), encoding="utf-8")
+    (scratch / "text.txt").write_text(SEPARATOR.join(whole_documents(arguments.text, model)), encoding="utf-8")
     run = scratch / "run"
     recipe = config.parse(
         {
             "run": str(run),
             "machine": {"processes": 1, "threads": 1},
             "model": {"path": arguments.model},
-            "corpus": {"kind": "text", "path": str(scratch / "text.txt"), "separator": "\n\n\n"},
+            "corpus": {"kind": "text", "path": str(scratch / "text.txt"), "separator": SEPARATOR},
             "windows": {"context": CONTEXT, "held_out": 0.5},
             "harvest": {"hookpoints": [HOOKPOINT]},
             "train": {
@@ -184,7 +185,7 @@ def whole_documents(path: Path, model: LanguageModel) -> list[str]:
             end -= 1
         while len(model.tokenizer.encode(text[start:end])) < wanted and end < len(text):
             end += 1
-        if len(model.tokenizer.encode(text[start:end])) == wanted and "\n\n\n" not in text[start:end]:
+        if len(model.tokenizer.encode(text[start:end])) == wanted and SEPARATOR not in text[start:end]:
             found.append(text[start:end])
         start = end
         while token < len(ends) and ends[token] <= start:

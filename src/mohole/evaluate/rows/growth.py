@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mohole.dictionary import AnyDictionary
 from mohole.errors import StageError
 from mohole.evaluate.rows.choice import COUNTED, Rows, chunks, take
-from mohole.evaluate.standin import stand_in
+from mohole.evaluate.standin import StandIn, stand_in
 from mohole.metrics import Masks, Measure, Reconstruction, measured
 from mohole.metrics.growth import fitted_floor
 from mohole.metrics.measure import Statistic, ratio
@@ -34,15 +34,7 @@ def measure_growth(
     ready = [stand_in(dictionary) for dictionary in dictionaries]
     if len({each.writes for each in ready}) != 1:
         raise StageError("growth: needs dictionaries that all write one place, of different numbers of latents")
-    sums = [Reconstruction() for _ in ready]
-    for part in chunks(len(rows), max(each.n_latents for each in ready)):
-        names = [name for each in ready for name in (*each.reads, *each.writes)]
-        stored = take(store, names, rows.tokens[part], f"from row {part.start} of the held-out ones")
-        for each, own in zip(ready, sums, strict=True):
-            outputs, _ = each.rebuild(stored)
-            target = torch.cat([stored[name] for name in each.writes], 1)  # each place has a mean row of its own
-            output = torch.cat([outputs[name].cpu() for name in each.writes], 1)
-            own.add(target, output, rows.documents[part], place=", ".join(each.writes))
+    sums = _sums(store, rows, ready)
     sizes = np.array([each.n_latents for each in ready], dtype=np.float64)
     listed = ", ".join(f"{size:.0f}" for size in sizes)
 
@@ -86,3 +78,17 @@ def measure_growth(
             f"floor over the lowest FVU, of {law}",
         ),
     )
+
+
+def _sums(store: Store, rows: Rows, ready: Sequence[StandIn]) -> list[Reconstruction]:
+    """Of each dictionary, over all rows. Each place has a mean row of its own, so the columns stand side by side."""
+    sums = [Reconstruction() for _ in ready]
+    names = [name for each in ready for name in (*each.reads, *each.writes)]
+    for part in chunks(len(rows), max(each.n_latents for each in ready)):
+        stored = take(store, names, rows.tokens[part], f"from row {part.start} of the held-out ones")
+        for each, own in zip(ready, sums, strict=True):
+            outputs, _ = each.rebuild(stored)
+            target = torch.cat([stored[name] for name in each.writes], 1)
+            output = torch.cat([outputs[name].cpu() for name in each.writes], 1)
+            own.add(target, output, rows.documents[part], place=", ".join(each.writes))
+    return sums

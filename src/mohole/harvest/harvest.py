@@ -131,7 +131,7 @@ def _formats(
         n_windows = int(np.searchsorted(corpus.windows.start, _CALIBRATION_TOKENS)) or 1
         seen: dict[str, list[np.ndarray]] = {hookpoint: [] for hookpoint in hookpoints}
         for hookpoint, _, values in activations(model, corpus, np.arange(n_windows), hookpoints, settings.batch_tokens):
-            seen[hookpoint].append(values)
+            seen[hookpoint].append(values.numpy())
         write_json(file, {name: calibrated_scales(np.concatenate(parts)) for name, parts in seen.items()})
     scales = read_json(file, *hookpoints)
     return {name: RowFormat("int8", model.width(name), tuple(scales[name])) for name in hookpoints}

@@ -116,7 +116,7 @@ class LiveStream:
             has_row=lambda tokens: self._has_row[tokens],
         ):
             tokens.append(found)
-            values.append(rows)
+            values.append(rows.numpy())
         all_tokens, all_rows = np.concatenate(tokens), np.concatenate(values)
         if not np.isfinite(all_rows).all():
             token = int(all_tokens[~np.isfinite(all_rows).all(axis=1)][0])

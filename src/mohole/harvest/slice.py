@@ -7,12 +7,13 @@ only; a slice is always cut and batched alike, so its last bits do not depend on
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mohole import config
 from mohole.corpus import Corpus, batches
@@ -21,7 +22,7 @@ from mohole.model import LanguageModel
 from mohole.model.shared import shared_model
 from mohole.storage import Traffic, open_storage
 from mohole.store.cells import Cells
-from mohole.store.columns import RowFormat
+from mohole.store.columns import RowFormat, as_bytes, is_finite_bfloat16
 from mohole.store.commits import Commit, commit, is_committed
 from mohole.store.order import Documents, Order
 from mohole.store.plan import cells_of_pile
@@ -29,7 +30,6 @@ from mohole.store.shard import ShardFacts
 from mohole.store.shard_writer import sorted_places, write_shard
 
 Int64 = NDArray[np.int64]
-Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
 
 RUNS = "runs"
@@ -62,13 +62,12 @@ class SliceTask:
 
 @dataclass(frozen=True)
 class SliceRows:
-    """The tokens of a slice that have a row, and where each one's row goes."""
+    """The tokens of a slice that have a row, and the order in which the rows are to lie."""
 
-    tokens: Int64
+    has_row: Bool
+    """For each token of the slice, counted from its first."""
     key_token: NDArray[np.uint64]
     """[row, 2], sorted."""
-    place_of: Int64
-    """For each token of the slice, counted from its first: the place of its row in the sorted run, or -1."""
 
 
 def run_slice(task: SliceTask) -> None:
@@ -79,26 +78,32 @@ def run_slice(task: SliceTask) -> None:
     model, corpus = shared_model(task.model), _corpus(task.corpus, task.corpus_digest)
     documents = documents_of(corpus)
     rows = plan_rows(model, corpus, documents, task.first, task.last, task.order)
-    buffers = {
-        hookpoint: np.empty((len(rows.tokens), row_format.row_bytes), dtype=np.uint8)
-        for hookpoint, row_format in task.formats
-    }
-    n_clipped = dict.fromkeys(buffers, 0)
+    origin, n_rows = int(corpus.windows.start[task.first]), len(rows.key_token)
     formats = dict(task.formats)
-    origin = int(corpus.windows.start[task.first])
+    # In the order in which they are made, which fills memory from one end to the other. Put in order when they are written:
+    # rows fetched from many places cost half of rows brought to many places.
+    made = {hookpoint: np.empty((n_rows, form.row_bytes), dtype=np.uint8) for hookpoint, form in task.formats}
+    made_at = np.empty(len(rows.has_row), dtype=np.int64)  # of each token, where its row is in `made`
+    n_made, n_clipped = dict.fromkeys(made, 0), dict.fromkeys(made, 0)
     for hookpoint, tokens, values in activations(
         model,
         corpus,
         np.arange(task.first, task.last),
-        list(buffers),
+        list(made),
         task.batch_tokens,
-        has_row=lambda tokens: rows.place_of[tokens - origin] >= 0,
+        held_as=_held_as(task.formats),
+        has_row=lambda tokens: rows.has_row[tokens - origin],
     ):
         encoded, clipped = encode(values, formats[hookpoint], hookpoint, tokens, corpus)
-        _records(buffers[hookpoint])[rows.place_of[tokens - origin]] = _records(encoded)
+        start, stop = n_made[hookpoint], n_made[hookpoint] + len(tokens)
+        made[hookpoint][start:stop] = encoded
+        made_at[tokens - origin] = np.arange(start, stop)
+        n_made[hookpoint] = stop
         n_clipped[hookpoint] += clipped
+    row_tokens = rows.key_token[:, 1].astype(np.int64)
+    order = made_at[row_tokens - origin]
     shards: dict[str, ShardFacts] = {}
-    for hookpoint, stored in buffers.items():
+    for hookpoint, stored in made.items():
         run_bytes = task.most_tokens * formats[hookpoint].row_bytes
         bits = (cells_of_pile(run_bytes, task.cell_bytes) - 1).bit_length()
         shards[hookpoint] = write_shard(
@@ -107,18 +112,25 @@ def run_slice(task: SliceTask) -> None:
             formats[hookpoint],
             Cells.everything(bits),
             rows.key_token,
-            lambda start, stop, stored=stored: stored[start:stop],  # type: ignore[misc]
+            partial(_ordered, stored, order),
             n_clipped=n_clipped[hookpoint],
         )
     traffic = Traffic(bytes_written=out.traffic.bytes_written, n_writes=out.traffic.n_writes)
-    n_training = int((~documents.held_out[documents.of(rows.tokens)]).sum())
+    n_training = int((~documents.held_out[documents.of(row_tokens)]).sum())
     commit(out, RUNS, task.name, Commit(shards, traffic, n_training))
     out.close()
 
 
-def _records(rows: NDArray[np.uint8]) -> NDArray[Any]:
-    """Rows as single items, which numpy moves to their places 1.4 times as fast as 128 bytes each."""
-    return np.ascontiguousarray(rows).view(f"V{rows.shape[1]}")[:, 0]
+def _ordered(made: NDArray[np.uint8], order: Int64, start: int, stop: int) -> NDArray[np.uint8]:
+    """The rows [start, stop) of the sorted order. As single items: numpy moves those 1.4 times as fast as 128 bytes each."""
+    row_bytes = made.shape[1]
+    items = made.view(f"V{row_bytes}")[:, 0][order[start:stop]]
+    return items.view(np.uint8).reshape(-1, row_bytes)
+
+
+def _held_as(row_formats: Sequence[tuple[str, RowFormat]]) -> torch.dtype:
+    """Rows leave the model as bfloat16 where that is what is stored: rounded while they are in the cache, and half the bytes."""
+    return torch.bfloat16 if all(form.dtype == "bfloat16" for _, form in row_formats) else torch.float32
 
 
 def activations(
@@ -128,69 +140,82 @@ def activations(
     hookpoints: Sequence[str],
     batch_tokens: int,
     *,
+    held_as: torch.dtype = torch.float32,
     has_row: Callable[[Int64], Bool] | None = None,
-) -> Iterator[tuple[str, Int64, Float32]]:
-    """Run windows (by number) through the model: for every batch and hookpoint, tokens and their rows in float32.
+) -> Iterator[tuple[str, Int64, Float[Tensor, "row d"]]]:
+    """Run windows (by number) through the model: for every batch and hookpoint, tokens and their rows, on the CPU.
 
     Windows of like length run together, the longest first, so that memory runs out at once or not at all.
 
     Args:
+        held_as: the type of the rows.
         has_row: which of these tokens are wanted; None: all.
     """
     first = int(corpus.has_bos)
     bos_id = model.bos_id if corpus.has_bos else None
     for batch in batches(corpus.windows, batch_tokens, windows):
         starts, lengths = corpus.windows.start[batch], corpus.windows.length[batch]
-        read = model.read(torch.from_numpy(corpus.window_tokens(batch, bos_id)), hookpoints)
-        offsets = np.arange(int(lengths.max()))
-        inside = offsets < lengths[:, None]
+        read = model.read(torch.from_numpy(corpus.window_tokens(batch, bos_id)), hookpoints, held_as=held_as)
+        offsets = np.arange(int(lengths.max()) + first) - first
+        inside = (offsets >= 0) & (offsets < lengths[:, None])
         tokens = (starts[:, None] + offsets)[inside]
         if has_row is not None:
             wanted = has_row(tokens)
             inside[inside], tokens = wanted, tokens[wanted]
-        is_full = bool(inside.all())
+        chosen = torch.from_numpy(np.flatnonzero(inside))
         for hookpoint in hookpoints:
-            values: Float32 = read[hookpoint][:, first:].float().cpu().numpy()
-            yield hookpoint, tokens, values.reshape(-1, values.shape[-1]) if is_full else values[inside]
+            rows = read.pop(hookpoint).flatten(0, 1)
+            yield hookpoint, tokens, rows.index_select(0, chosen.to(rows.device)).cpu()
 
 
 def encode(
-    values: Float32, row_format: RowFormat, hookpoint: str, tokens: Int64, corpus: Corpus
+    values: Float[Tensor, "row d"], row_format: RowFormat, hookpoint: str, tokens: Int64, corpus: Corpus
 ) -> tuple[NDArray[np.uint8], int]:
     """Rows as they are stored, and how many values were clipped.
+
+    Args:
+        values: bfloat16 where that is what is stored, else float32.
 
     Raises:
         NumericsError: an activation is NaN or infinite, or does not fit; names the hookpoint, the document and the token.
     """
+    if values.dtype == torch.bfloat16:
+        bits = values.view(torch.uint16).numpy()
+        if not is_finite_bfloat16(bits):
+            raise _not_a_number(values, hookpoint, tokens, corpus)
+        return as_bytes(bits), 0
+    held = values.numpy()
     # one pass; a sum that overflows is looked at row by row
-    if not np.isfinite(values.sum(dtype=np.float64)):
-        wrong = ~np.isfinite(values).all(axis=1)
-        if wrong.any():
-            token = int(tokens[np.flatnonzero(wrong)[0]])
-            document = int(corpus.document_of(np.asarray([token]))[0])
-            raise NumericsError(
-                f"{hookpoint}: NaN or infinity at token {token - corpus.document_starts[document]} "
-                f"({corpus.pieces[corpus.tokens[token]]!r}) of document {document}; try model.dtype=float32, or check the weights"
-            )
+    if not (np.isfinite(held.sum(dtype=np.float64)) or np.isfinite(held).all()):
+        raise _not_a_number(values, hookpoint, tokens, corpus)
     try:
-        return row_format.encode(values)
+        return row_format.encode(held)
     except NumericsError as error:
         raise NumericsError(f"{hookpoint}: {error}") from None
+
+
+def _not_a_number(values: Tensor, hookpoint: str, tokens: Int64, corpus: Corpus) -> NumericsError:
+    """What to tell of rows that have a NaN or an infinity: where the first of them is."""
+    wrong = ~torch.isfinite(values).all(dim=1).numpy()
+    token = int(tokens[np.flatnonzero(wrong)[0]])
+    document = int(corpus.document_of(np.asarray([token]))[0])
+    too_large = ", or more than bfloat16 holds," if values.dtype == torch.bfloat16 else ""
+    return NumericsError(
+        f"{hookpoint}: NaN or infinity{too_large} at token {token - corpus.document_starts[document]} "
+        f"({corpus.pieces[corpus.tokens[token]]!r}) of document {document}; try model.dtype=float32, or check the weights"
+    )
 
 
 def plan_rows(
     model: LanguageModel, corpus: Corpus, documents: Documents, first: int, last: int, order: Order
 ) -> SliceRows:
-    """Where every row of a slice goes, before the model has run: keys come from ids alone."""
+    """The rows of a slice and their order, before the model has run: keys come from ids alone."""
     start = int(corpus.windows.start[first])
     stop = int(corpus.windows.start[last - 1] + corpus.windows.length[last - 1])
     has_row = ~np.isin(corpus.tokens[start:stop], list(model.special_ids))
     tokens = start + np.flatnonzero(has_row)
     key_token = np.stack([order.keys(tokens, documents), tokens.astype(np.uint64)], axis=1)
-    places = sorted_places(key_token)
-    place_of = np.full(stop - start, -1, dtype=np.int64)
-    place_of[tokens[places] - start] = np.arange(len(tokens))
-    return SliceRows(tokens, key_token[places], place_of)
+    return SliceRows(has_row, key_token[sorted_places(key_token)])
 
 
 def documents_of(corpus: Corpus) -> Documents:

@@ -89,11 +89,13 @@ def run_hooked(
     edits: Sequence[Edit] = (),
     first_position: int = 0,
     stop: bool = False,
+    held_as: torch.dtype | None = None,
 ) -> Pass:
     """Run `forward` with hooks at `sites`, then remove them. Rows read at an edited hookpoint are the edited rows, also where
     what was edited is a part of what is read.
 
     `shape` is (batch, position) of this pass. With `stop`, the pass ends when every read is done and `output` is None.
+    `held_as` is the type of the rows that are read; None: the model's own.
 
     Raises:
         HookpointError: a hookpoint that never ran in this pass, or ran twice; an edit that returned another shape.
@@ -101,7 +103,7 @@ def run_hooked(
     """
     result = Pass(None, {}, [0] * len(edits))
     taps = [
-        _Tap(name, sites[name], shape, list(enumerate(edits)), first_position, result, set(reads), stop)
+        _Tap(name, sites[name], shape, list(enumerate(edits)), first_position, result, set(reads), stop, held_as)
         for name in dict.fromkeys(
             [*(edit.hookpoint for edit in edits), *reads]
         )  # edits see a module's rows before reads do
@@ -135,10 +137,11 @@ class _Tap:
         result: Pass,
         reads: set[str],
         stop: bool,
+        held_as: torch.dtype | None,
     ) -> None:
         self.name, self.site, self.shape, self.first_position = name, site, shape, first_position
         self.edits = [(index, edit) for index, edit in edits if edit.hookpoint == name]
-        self.result, self.reads, self.stop = result, reads, stop
+        self.result, self.reads, self.stop, self.held_as = result, reads, stop, held_as
 
     def install(self) -> RemovableHandle:
         if self.site.side == "output":
@@ -169,7 +172,7 @@ class _Tap:
             edited = _apply(edit, edited, self.first_position)
             self.result.n_edited[index] += self.shape[0] * self.shape[1]
         if self.name in self.reads:
-            self.result.rows[self.name] = edited.clone()
+            self.result.rows[self.name] = _copied(edited, self.held_as)
             if self.stop and len(self.result.rows) == len(self.reads):
                 raise _Stop
         if not self.edits:
@@ -191,6 +194,10 @@ def _as_rows(raw: Tensor, shape: tuple[int, int], name: str) -> Tensor:
     if raw.shape[:-1] not in (shape, (shape[0] * shape[1],)):
         raise ModelError(f"{name}: its module works on shape {tuple(raw.shape)}, not on one row per token of {shape}")
     return raw.reshape(*shape, raw.shape[-1])
+
+
+def _copied(rows: Tensor, held_as: torch.dtype | None) -> Tensor:
+    return rows.to(held_as or rows.dtype, copy=True)
 
 
 def _apply(edit: Edit, rows: Tensor, first_position: int) -> Tensor:

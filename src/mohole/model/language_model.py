@@ -157,16 +157,21 @@ class LanguageModel:
         *,
         tally: EditTally | None = None,
         trunk: Trunk | None = None,
+        held_as: torch.dtype | None = None,
     ) -> dict[str, Float[Tensor, "batch position d"]]:
         """Rows at `hookpoints` for every token, none dropped, keyed by the names as given. Layers after the last one do not run.
 
         Rows at an edited hookpoint are the edited rows. `trunk` as in `logits`.
+
+        Args:
+            held_as: the type of the rows; None: the model's own. They are copied once, as they are computed: asking for
+                the type here costs nothing.
         """
         names = {given: self.canonical(given) for given in hookpoints}
         if not names:
             return {}
         wanted = list(dict.fromkeys(names.values()))
-        rows = self._run(tokens, reads=wanted, edits=edits, tally=tally, stop=True, trunk=trunk).rows
+        rows = self._run(tokens, reads=wanted, edits=edits, tally=tally, stop=True, trunk=trunk, held_as=held_as).rows
         return {given: rows[name] for given, name in names.items()}
 
     @torch.no_grad()
@@ -285,6 +290,7 @@ class LanguageModel:
         stop: bool = False,
         options: dict[str, Any] | None = None,
         trunk: Trunk | None = None,
+        held_as: torch.dtype | None = None,
     ) -> Pass:
         self._check_tokens(tokens)
         named = [Edit(self.canonical(edit.hookpoint), edit.change) for edit in edits]
@@ -299,6 +305,7 @@ class LanguageModel:
                 edits=named,
                 first_position=first_position,
                 stop=stop,
+                held_as=held_as,
             )
         if tally is not None:
             tally.add(tokens.numel(), result.n_edited)

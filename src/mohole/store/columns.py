@@ -63,8 +63,8 @@ class RowFormat:
                 steps = np.rint(rows / np.asarray(self.scales, dtype=np.float32))
                 n_clipped = int((np.abs(steps) > _INT8_LIMIT).sum())
                 held = np.clip(steps, -_INT8_LIMIT, _INT8_LIMIT).astype(np.int8)
-                return _as_bytes(held), n_clipped
-        return _as_bytes(held), 0
+                return as_bytes(held), n_clipped
+        return as_bytes(held), 0
 
     def decode(self, stored: Bytes) -> Float32:
         """Stored rows [row, row_bytes] as float32 [row, d]."""
@@ -109,9 +109,9 @@ def _to_bfloat16(rows: Float32) -> NDArray[np.uint16]:
     bits = np.ascontiguousarray(rows).view(np.uint32)
     with warnings.catch_warnings(action="ignore"):  # rows that may not be written to are only read here
         held = torch.from_numpy(bits.view(np.float32)).to(torch.bfloat16).view(torch.uint16).numpy()
-    no_number = (held & np.uint16(0x7F80)) == np.uint16(0x7F80)
-    if not no_number.any():
+    if is_finite_bfloat16(held):
         return held
+    no_number = (held & np.uint16(0x7F80)) == np.uint16(0x7F80)
     wild = ~np.isfinite(rows)
     if (no_number & ~wild).any():
         raise NumericsError(_does_not_fit(rows, "bfloat16", 3.3895314e38))
@@ -120,7 +120,18 @@ def _to_bfloat16(rows: Float32) -> NDArray[np.uint16]:
     return held
 
 
-def _as_bytes(held: NDArray[Any]) -> Bytes:
+def is_finite_bfloat16(held: NDArray[np.uint16]) -> bool:
+    """Whether bfloat16 values, given as their bits, have no infinity and no NaN.
+
+    Their exponent is all ones, so as whole numbers they are the largest of either sign: two maxima, and no array between.
+    """
+    if not held.size:
+        return True
+    return int(held.view(np.int16).max()) < 0x7F80 and int(held.max()) < 0xFF80
+
+
+def as_bytes(held: NDArray[Any]) -> Bytes:
+    """Values [row, d] as their bytes [row, row_bytes]."""
     return np.ascontiguousarray(held).view(np.uint8).reshape(len(held), held.shape[1] * held.itemsize)
 
 

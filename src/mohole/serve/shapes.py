@@ -1,0 +1,310 @@
+"""What the HTTP API says and takes, as pydantic models: the contract between server, web app and anyone's client.
+
+Numbers that are undefined are null, never NaN. Texts are exact: a piece that is no valid UTF-8 is shown as its bytes, <0xE2>.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Sort = Literal["latent", "density", "maximum", "f1", "label"]
+Which = Literal["alive", "dead", "all"]
+
+
+class Shape(BaseModel):
+    """Unknown keys are refused: a misspelled one would be a filter that does nothing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Error(Shape):
+    """Every 4xx and 5xx body."""
+
+    error: str
+    """What is wrong, with its value."""
+    next_step: str | None = None
+
+
+class HookpointFacts(Shape):
+    """One dictionary of a run, with its catalogue."""
+
+    hookpoint: str
+    n_latents: int
+    n_dead: int
+    n_labelled: int
+    """Latents whose label is good or partial."""
+    n_tokens: int
+    n_documents: int
+
+
+class RunFacts(Shape):
+    """One run folder that is served."""
+
+    run: str
+    """Its name in paths, unique among those served."""
+    model: str
+    hookpoints: tuple[HookpointFacts, ...]
+    can_xray: bool
+    """Whether its model can be loaded here, so that new texts can be looked at."""
+
+
+class Runs(Shape):
+    version: str
+    can_write: bool
+    """Whether notes and labels can be written (the server was given a token)."""
+    runs: tuple[RunFacts, ...]
+
+
+class LabelFacts(Shape):
+    """A label and how well it foretells where the latent fires, on documents that played no part in finding it."""
+
+    text: str
+    status: Literal["good", "partial", "none", "few", "dead", "person"]
+    """person: written by a user; its scores are null."""
+    kind: str
+    f1: float | None
+    precision: float | None
+    recall: float | None
+    n_positive: int | None
+    n_scored: int | None
+
+
+class FeatureLine(Shape):
+    """A feature in a list."""
+
+    latent: int
+    label: str
+    status: str
+    f1: float | None
+    count: int
+    density: float
+    maximum: float
+    family: int | None
+
+
+class FeaturePage(Shape):
+    total: int
+    """Features that pass the filters."""
+    offset: int
+    features: tuple[FeatureLine, ...]
+
+
+class Piece(Shape):
+    """A vocabulary entry with a logit."""
+
+    token: str
+    logit: float
+
+
+class ExampleFacts(Shape):
+    """A stretch of one document with the feature's activations along it."""
+
+    document: int
+    token: int
+    """Global index of the token it is about; permalinks and `context` name it."""
+    at: int
+    """Its place in `tokens`."""
+    tokens: tuple[str, ...]
+    activations: tuple[float, ...]
+    begins_document: bool
+    ends_document: bool
+
+
+class IntervalFacts(Shape):
+    """Activations in (low, high]; examples drawn uniformly from the documents that fire in it."""
+
+    low: float
+    high: float
+    count: int
+    examples: tuple[ExampleFacts, ...]
+
+
+class HistogramFacts(Shape):
+    """counts[i] activations in (edges[i], edges[i + 1]]."""
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+class Neighbour(Shape):
+    """Another latent whose decoder direction is near."""
+
+    latent: int
+    label: str
+    cosine: float
+
+
+class Together(Shape):
+    """Another latent that fires at the same tokens."""
+
+    latent: int
+    label: str
+    n_together: int
+    phi: float
+    """Correlation of the two firings (yes or no) over all tokens looked at."""
+
+
+class FamilyFacts(Shape):
+    """Latents whose directions hang together."""
+
+    family: int
+    size: int
+    members: tuple[FeatureLine, ...]
+    """The most frequent ones, 50 at most."""
+
+
+class Match(Shape):
+    """The nearest latent of another dictionary on the same stream: splitting, or the same thing elsewhere."""
+
+    run: str
+    hookpoint: str
+    latent: int
+    label: str
+    cosine: float
+
+
+class FeatureFacts(Shape):
+    """Everything known about one feature."""
+
+    latent: int
+    hookpoint: str
+    label: LabelFacts
+    count: int
+    n_tokens: int
+    density: float
+    maximum: float
+    mean: float
+    is_dead: bool
+    histogram: HistogramFacts | None
+    top: tuple[ExampleFacts, ...]
+    intervals: tuple[IntervalFacts, ...]
+    promoted: tuple[Piece, ...]
+    suppressed: tuple[Piece, ...]
+    neighbours: tuple[Neighbour, ...]
+    together: tuple[Together, ...]
+    family: FamilyFacts | None
+    matches: tuple[Match, ...]
+
+
+class XrayAsk(Shape):
+    text: Annotated[str, Field(min_length=1, max_length=20_000)]
+    top: Annotated[int, Field(ge=1, le=50)] = 8
+    """Features shown for each token."""
+    latent: int | None = None
+    """Follow this one along the whole text, too."""
+
+
+class XrayFeature(Shape):
+    latent: int
+    label: str
+    activation: float
+    of_maximum: float | None
+    """activation / its maximum in the catalogue; null for one that never fired there."""
+
+
+class XrayToken(Shape):
+    token: str
+    features: tuple[XrayFeature, ...]
+    """Strongest first; none for a special token, whose row no dictionary was trained on."""
+
+
+class Xray(Shape):
+    hookpoint: str
+    tokens: tuple[XrayToken, ...]
+    strongest: tuple[XrayFeature, ...]
+    """Of the whole text, by largest activation as a share of the maximum."""
+    along: tuple[float, ...] | None
+    """The followed latent's activation at each token."""
+
+
+class SearchHit(Shape):
+    feature: FeatureLine
+    score: float
+    why: str
+    """In words: which label matched, or which text it fired on."""
+
+
+class SearchAnswer(Shape):
+    query: str
+    by: Literal["label", "token", "text"]
+    hits: tuple[SearchHit, ...]
+
+
+class MapFacts(Shape):
+    """Where the binary map lies and how to read it: columns one after the other, little-endian, one entry for each latent."""
+
+    n: int
+    bounds: tuple[float, float, float, float]
+    """Least x, least y, largest x, largest y."""
+    columns: tuple[tuple[str, Literal["float32", "int32", "uint8"]], ...]
+
+
+class Note(Shape):
+    note: str
+    """Its id."""
+    hookpoint: str
+    latent: int
+    text: str
+    written: str
+    """UTC, ISO 8601."""
+
+
+class NoteAsk(Shape):
+    text: Annotated[str, Field(min_length=1, max_length=10_000)]
+
+
+class LabelAsk(Shape):
+    text: Annotated[str, Field(min_length=1, max_length=300)]
+
+
+class FeatureList(Shape):
+    """Features somebody put together under a name."""
+
+    name: str
+    members: tuple[tuple[str, int], ...]
+    """(hookpoint, latent)"""
+
+
+class ListAsk(Shape):
+    members: Annotated[tuple[tuple[str, int], ...], Field(max_length=10_000)]
+
+
+class Curve(Shape):
+    name: str
+    steps: tuple[int, ...]
+    values: tuple[float | None, ...]
+
+
+class MeasureFacts(Shape):
+    name: str
+    value: float | None
+    unit: str
+    low: float | None
+    high: float | None
+    n: int
+    baseline: str
+
+
+class ArtifactFacts(Shape):
+    """Where an artifact came from."""
+
+    name: str
+    kind: str
+    digest: str
+    code: str
+    seed: int
+    parents: dict[str, str]
+    config: dict[str, object]
+
+
+class RunPage(Shape):
+    """The run page: how training went, how good the dictionaries are, what it cost and where everything came from."""
+
+    run: RunFacts
+    curves: dict[str, tuple[Curve, ...]]
+    """By hookpoint."""
+    measures: dict[str, tuple[MeasureFacts, ...]]
+    """By hookpoint, from its evaluation."""
+    costs: tuple[tuple[str, float, float], ...]
+    """(stage, CPU-seconds, wall seconds)"""
+    artifacts: tuple[ArtifactFacts, ...]

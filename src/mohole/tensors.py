@@ -44,13 +44,7 @@ def tensor_writer(
 
     For arrays that are not in memory. What is never written reads as zeros.
     """
-    header: dict[str, Any] = {}
-    n_bytes = 0
-    # wide types first: all aligned
-    for name, (dtype, shape) in sorted(tensors.items(), key=lambda item: (-item[1][0].itemsize, item[0])):
-        end = n_bytes + dtype.itemsize * math.prod(shape)
-        header[name] = {"dtype": _NAMES[dtype], "shape": shape, "data_offsets": [n_bytes, end]}
-        n_bytes = end
+    header, n_bytes = _laid_out(tensors)
     head = header_bytes(header)
     with path.open("wb") as file:
         file.write(head)
@@ -62,6 +56,30 @@ def tensor_writer(
             file.write(np.ascontiguousarray(stretch).data)
 
         yield write
+
+
+def tensor_bytes(tensors: Mapping[str, NDArray[Any]]) -> bytes:
+    """What `write_tensors` writes."""
+    header, n_bytes = _laid_out({name: (array.dtype, array.shape) for name, array in tensors.items()})
+    head = header_bytes(header)
+    data = bytearray(len(head) + n_bytes)
+    data[: len(head)] = head
+    for name, array in tensors.items():
+        start, end = (len(head) + offset for offset in header[name]["data_offsets"])
+        data[start:end] = np.ascontiguousarray(array).tobytes()
+    return bytes(data)
+
+
+def _laid_out(tensors: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]) -> tuple[dict[str, Any], int]:
+    """The header of arrays of these types and shapes, and how many bytes they take together."""
+    header: dict[str, Any] = {}
+    n_bytes = 0
+    # wide types first: all aligned
+    for name, (dtype, shape) in sorted(tensors.items(), key=lambda item: (-item[1][0].itemsize, item[0])):
+        end = n_bytes + dtype.itemsize * math.prod(shape)
+        header[name] = {"dtype": _NAMES[dtype], "shape": shape, "data_offsets": [n_bytes, end]}
+        n_bytes = end
+    return header, n_bytes
 
 
 def header_bytes(header: Mapping[str, Any]) -> bytes:

@@ -37,7 +37,7 @@ def test_every_entry_is_under_its_latent(tmp_path: Path, memory_bytes: int) -> N
         write_latent_index(tmp_path / "index", parts, ids, executor, limits, inputs=INPUTS)
     store = Store.open(tmp_path / "index")
     assert verify(store).holds
-    index = LatentIndex(store, ids)
+    index = LatentIndex(store.storage, ids)
     assert len(store.layout.shards["value"]) > 1 or memory_bytes > 1_000_000
     for latent in range(ids.n_latents):
         found = index.entries(latent)

@@ -4,7 +4,7 @@ An entry is one latent firing at one token. Its id is (latent, token) in one num
 so the index is made by the merges that make a shuffle, for any size, memory and number of workers.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,22 +16,23 @@ from mohole import artifact
 from mohole.artifact import Inputs
 from mohole.errors import ConfigError
 from mohole.execute import Executor
-from mohole.storage import open_storage
+from mohole.storage import Storage, open_storage
 from mohole.store.cells import Cells
 from mohole.store.columns import RowFormat
-from mohole.store.listing import BULK, Layout, StoreFacts, write_documents, write_facts, write_layout
+from mohole.store.listing import BULK, Layout, StoreFacts, read_layout, write_documents, write_facts, write_layout
 from mohole.store.order import Documents, Order
 from mohole.store.plan import Limits, cells_of_pile
-from mohole.store.shard import ShardFacts
+from mohole.store.shard import Shard, ShardFacts
 from mohole.store.shard_writer import sorted_places, write_shard
 from mohole.store.shuffle import Source, shuffle
-from mohole.store.store import Store
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
 
 _ENTRY = RowFormat("float32", 1)
 _COLUMN = "value"
+_CELLS_AT_ONCE = 16
+"""Cells read together: a few megabytes of entries."""
 
 
 class Entries(NamedTuple):
@@ -69,6 +70,50 @@ class EntryIds:
         return ids >> self._bits, ids & ((1 << self._bits) - 1)
 
 
+def write_run(storage: Storage, name: str, part: Entries, ids: EntryIds, cell_bits: int) -> ShardFacts:
+    """Write some entries, in any order, as one sorted run.
+
+    Args:
+        cell_bits: of all runs alike: ranges are read by the coarsest cells there are.
+    """
+    documents, order = _ordering(ids)
+    entry_ids = ids.of(part.latent, part.token)
+    key_token = np.stack([order.keys(entry_ids, documents), entry_ids.astype(np.uint64)], axis=1)
+    places = sorted_places(key_token)
+    stored, _ = _ENTRY.encode(part.value[places][:, None])
+    return write_shard(
+        storage,
+        name,
+        _ENTRY,
+        Cells.everything(cell_bits),
+        key_token[places],
+        lambda first, last: stored[first:last],
+    )
+
+
+def cell_bits_of(n_entries: int, cell_bytes: int) -> int:
+    """Into how many cells (a power of two) a run of so many entries is cut."""
+    return (cells_of_pile(n_entries * _ENTRY.row_bytes, cell_bytes) - 1).bit_length()
+
+
+def sort_runs(
+    runs: Storage, facts: Sequence[ShardFacts], ids: EntryIds, out: Storage, executor: Executor, limits: Limits
+) -> None:
+    """Merge runs into the index at `out`, with the small files of a store. A killed merge is gone on with.
+
+    Raises:
+        DamageError: a run is not what was written. ConfigError: too little memory.
+    """
+    documents, order = _ordering(ids)
+    layout = Layout({_COLUMN: tuple(facts)})
+    store_facts = StoreFacts(order, {_COLUMN: _ENTRY}, {_COLUMN: layout.fingerprint(_COLUMN)})
+    assert out.local is not None
+    write_documents(out.local, documents)
+    made, sorted_layout = shuffle(Source(runs, store_facts, layout), out, executor, limits)
+    write_facts(out, made)
+    write_layout(out, sorted_layout)
+
+
 def write_latent_index(
     out: Path, parts: Iterable[Entries], ids: EntryIds, executor: Executor, limits: Limits, *, inputs: Inputs
 ) -> None:
@@ -77,45 +122,35 @@ def write_latent_index(
     Raises:
         ArtifactError: `out` is taken. ConfigError: too little memory.
     """
-    documents = Documents(np.asarray([0, ids.n_ids]), np.zeros(1, dtype=np.bool_))
-    order = Order.text(documents)
     with artifact.create(out, inputs, bulk=BULK) as draft:
         storage = open_storage(draft)
         entries = storage.folder("entries")  # apart from what the shuffle makes, and takes away when it begins again
         runs: list[ShardFacts] = []
         bits = 0
         for number, part in enumerate(parts):
-            entry_ids = ids.of(part.latent, part.token)
-            key_token = np.stack([order.keys(entry_ids, documents), entry_ids.astype(np.uint64)], axis=1)
-            places = sorted_places(key_token)
-            stored, _ = _ENTRY.encode(part.value[places][:, None])
-            if not runs:  # all are cut alike, a short last one too: ranges are read by the coarsest cells there are
-                bits = (cells_of_pile(stored.nbytes, limits.cell_bytes) - 1).bit_length()
-            name = f"{number:06}.safetensors"
-            runs.append(
-                write_shard(
-                    entries,
-                    name,
-                    _ENTRY,
-                    Cells.everything(bits),
-                    key_token[places],
-                    lambda first, last, stored=stored: stored[first:last],  # type: ignore[misc]
-                )
-            )
-        layout = Layout({_COLUMN: tuple(runs)})
-        facts = StoreFacts(order, {_COLUMN: _ENTRY}, {_COLUMN: layout.fingerprint(_COLUMN)})
-        write_documents(draft, documents)
-        made, sorted_layout = shuffle(Source(entries, facts, layout), storage, executor, limits)
+            bits = bits if runs else cell_bits_of(len(part.token), limits.cell_bytes)
+            runs.append(write_run(entries, f"{number:06}.safetensors", part, ids, bits))
+        sort_runs(entries, runs, ids, storage, executor, limits)
         entries.delete([run.name for run in runs])
-        write_facts(storage, made)
-        write_layout(storage, sorted_layout)
+
+
+def _ordering(ids: EntryIds) -> tuple[Documents, Order]:
+    """Ids are the places of one long text."""
+    documents = Documents(np.asarray([0, ids.n_ids]), np.zeros(1, dtype=np.bool_))
+    return documents, Order.text(documents)
 
 
 class LatentIndex:
-    """A finished index: the entries of one latent, read without the others."""
+    """A finished index: the entries of some latents, read without the others."""
 
-    def __init__(self, store: Store, ids: EntryIds) -> None:
-        self._store, self._ids = store, ids
+    def __init__(self, storage: Storage, ids: EntryIds) -> None:
+        """Raises:
+        ArtifactError: no index, or its list of shards is damaged.
+        """
+        self._ids = ids
+        self._documents, self._order = _ordering(ids)
+        layout = read_layout(storage)
+        self._shards = [Shard(storage, facts, _ENTRY) for facts in layout.shards[_COLUMN]]
 
     def entries(self, latent: int) -> Entries:
         """Where a latent fires and how strongly, tokens ascending.
@@ -123,21 +158,33 @@ class LatentIndex:
         Raises:
             DamageError: the part of a shard that holds them is not what was written.
         """
-        bounds = self._ids.of(np.asarray([latent, latent + 1]), np.zeros(2, dtype=np.int64))
-        low, high = self._store.facts.order.keys(bounds, self._store.documents).tolist()
-        if latent + 1 == self._ids.n_latents:
+        return joined(list(self.between(latent, latent + 1)))
+
+    def between(self, first: int, last: int) -> Iterator[Entries]:
+        """The entries of latents from `first` to before `last` in the order of (latent, token), a bounded number at a time.
+
+        Raises:
+            DamageError: a part of a shard is not what was written.
+        """
+        bounds = self._ids.of(np.asarray([first, last]), np.zeros(2, dtype=np.int64))
+        low, high = self._order.keys(bounds, self._documents).tolist()
+        if last == self._ids.n_latents:
             high = 1 << 64
-        tokens: list[Int64] = []
-        values: list[Float32] = []
-        for shard in self._store.shards(_COLUMN):
-            cells = shard.facts.cells.between(low, high)
-            if cells is None:
+        for shard in self._shards:
+            wanted = shard.facts.cells.between(low, high)
+            if wanted is None:
                 continue
-            found = shard.read(cells)
-            latents, at = self._ids.split(found.key_token[:, 1].astype(np.int64))
-            mine = latents == latent
-            tokens.append(at[mine])
-            values.append(_ENTRY.decode(found.stored[mine])[:, 0])
-        token = np.concatenate(tokens) if tokens else np.zeros(0, dtype=np.int64)
-        value = np.concatenate(values) if values else np.zeros(0, dtype=np.float32)
-        return Entries(np.full(len(token), latent, dtype=np.int64), token, value)
+            for number in range(wanted.first, wanted.first + wanted.count, _CELLS_AT_ONCE):
+                n_cells = min(_CELLS_AT_ONCE, wanted.first + wanted.count - number)
+                found = shard.read(Cells(wanted.bits, number, n_cells))
+                latents, tokens = self._ids.split(found.key_token[:, 1].astype(np.int64))
+                mine = (latents >= first) & (latents < last)
+                if mine.any():
+                    yield Entries(latents[mine], tokens[mine], _ENTRY.decode(found.stored[mine])[:, 0])
+
+
+def joined(parts: Sequence[Entries]) -> Entries:
+    """Several parts as one."""
+    if not parts:
+        return Entries(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    return Entries(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))

@@ -56,6 +56,8 @@ class Use(IntEnum):
     ROW_FIRING = 38
     ROW_MAGNITUDE = 39
     SIBLING = 40
+    MAP_START = 41
+    MAP_SAMPLE = 42
 
 
 def philox(first: UInt64, second: UInt64, key: int) -> tuple[UInt64, UInt64]:

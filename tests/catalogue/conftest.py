@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from mohole import artifact, catalogue, config
+from mohole.catalogue.layout import BULK, INDEX, TASKS
 from mohole.corpus import Corpus, Document, build_corpus
 from mohole.dictionary import SparseAutoencoder
 from mohole.store import Documents, Store, write_store
@@ -85,8 +86,17 @@ def build(tmp_path: Path) -> Callable[..., catalogue.Catalogue]:
     ) -> catalogue.Catalogue:
         path = tmp_path / name
         dictionary = dictionary or pass_through(store.d_model("resid_post.0"))
-        with artifact.create(path, artifact.Inputs(kind="catalogue", config={}, seed=seed)) as out:
-            catalogue.build(out, Vocabulary(), dictionary, corpus, store, config.Catalogue(**settings), seed=seed)
+        inputs = artifact.Inputs(kind="catalogue", config={}, seed=seed)
+        with artifact.create(path, inputs, resume=True, bulk=BULK) as out:
+            sources = catalogue.InMemory(Vocabulary(), dictionary, corpus, store)
+            catalogue.build(out, sources, config.Catalogue(**settings), seed=seed)
         return catalogue.Catalogue.open(path)
 
     return run
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    """Every file of a catalogue but those that depend on the plan of the index."""
+    files = [file for file in path.rglob("*") if file.is_file()]
+    named = {str(file.relative_to(path)): file for file in files}
+    return {name: file.read_bytes() for name, file in named.items() if not name.startswith((INDEX, TASKS))}

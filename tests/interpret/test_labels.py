@@ -84,7 +84,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     eye, zeros = torch.eye(N_LATENTS), torch.zeros(N_LATENTS)
     dictionary = SparseAutoencoder("resid_post.0", config.TopK(k=N_LATENTS), eye, zeros, eye, zeros)
     with artifact.create(root / "catalogue", artifact.Inputs(kind="catalogue", config={}, seed=0)) as out:
-        catalogue.build(out, NoModel(), dictionary, corpus, Store.open(root / "store"), config.Catalogue(), seed=0)
+        sources = catalogue.InMemory(NoModel(), dictionary, corpus, Store.open(root / "store"))
+        catalogue.build(out, sources, config.Catalogue(), seed=0)
     return root
 
 

@@ -44,7 +44,7 @@ def test_latents_that_point_at_a_token_are_named_after_it(shared_dir: Path, tmp_
     directions = torch.nn.functional.normalize(rows, dim=1)
     dictionary = SparseAutoencoder("embed", config.TopK(k=1), directions, torch.zeros(40), directions, torch.zeros(64))
     with artifact.create(tmp_path / "catalogue", artifact.Inputs(kind="catalogue", config={}, seed=0)) as out:
-        catalogue.build(out, model, dictionary, corpus, store, config.Catalogue(), seed=0)
+        catalogue.build(out, catalogue.InMemory(model, dictionary, corpus, store), config.Catalogue(), seed=0)
     with artifact.create(tmp_path / "labels", artifact.Inputs(kind="labels", config={}, seed=0)) as out:
         found = Catalogue.open(tmp_path / "catalogue")
         interpret.label(out, found, corpus, config.Label(firing_share=0.9), seed=0)

@@ -127,7 +127,7 @@ def _make_hookpoint(
                 )
     with finished(folder / "catalogue", "catalogue") as out:
         settings = config.Catalogue(context_tokens=12)
-        catalogue.build(out, Lens(d, d), sae, corpus, store, settings, seed=7)
+        catalogue.build(out, catalogue.InMemory(Lens(d, d), sae, corpus, store), settings, seed=7)
     with finished(folder / "labels", "labels") as out:
         write_labels(out / LABELS_FILE, _labels(corpus, n_latents))
         write_json(out / FACTS_FILE, {"firing_share": 0.3})

@@ -1,6 +1,32 @@
-"""What each latent fires on: mergeable statistics and examples, built once, read feature by feature."""
+"""What each latent fires on: statistics and examples, gathered by tasks in any number of workers, read feature by feature.
 
-from mohole.catalogue.builder import build
-from mohole.catalogue.catalogue import Catalogue, Example, Feature, Histogram, Interval
+The names below are imported when first used: what a job has to do is known without torch.
+"""
 
-__all__ = ["Catalogue", "Example", "Feature", "Histogram", "Interval", "build"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mohole.catalogue.builder import build
+    from mohole.catalogue.catalogue import Catalogue, Example, Feature, Histogram, Interval
+    from mohole.catalogue.sources import InMemory, OnDisk, Sources
+
+_WHERE = {
+    "Catalogue": "catalogue",
+    "Example": "catalogue",
+    "Feature": "catalogue",
+    "Histogram": "catalogue",
+    "InMemory": "sources",
+    "Interval": "catalogue",
+    "OnDisk": "sources",
+    "Sources": "sources",
+    "build": "builder",
+}
+
+__all__ = ["Catalogue", "Example", "Feature", "Histogram", "InMemory", "Interval", "OnDisk", "Sources", "build"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"mohole.catalogue has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(f"mohole.catalogue.{_WHERE[name]}"), name)

@@ -1,173 +1,250 @@
-"""The catalogue stage: encode a sample of whole documents once, keep the codes, and gather what each latent fires on."""
+"""The catalogue stage: sample -> codes by token -> index by latent -> features, range by range -> families and map -> header.
 
-from dataclasses import dataclass
+Each step is tasks that can be repeated and commit what they made, so a killed catalogue goes on where it was; tasks are cut
+by the data and the settings alone, so any workers make the same bytes.
+"""
+
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from mohole import config
-from mohole.catalogue.layout import CATALOGUE_FILE, CODES_FILE, FACTS_FILE, N_HISTOGRAM_BINS
-from mohole.catalogue.sample import Sample, choose
-from mohole.catalogue.statistics import Firings, IntervalSample, Moments, TopDocuments, histogram, rank_in_group
-from mohole.catalogue.vocabulary import Unembedding, promoted_and_suppressed
+from mohole.catalogue.blocks import Columns
+from mohole.catalogue.codes import CodeStore
+from mohole.catalogue.commits import commit, is_committed, read_commit, run_missing
+from mohole.catalogue.encode import ENCODE, RUNS, SAMPLE_FILE, EncodeTask, run_encode
+from mohole.catalogue.families import families
+from mohole.catalogue.features import COLUMNS, DRIVER_FILE, RANGES, RangeTask, run_range
+from mohole.catalogue.header import write_header
+from mohole.catalogue.layout import (
+    DOCUMENTS_FILE,
+    FACTS_FILE,
+    FORMAT,
+    HEADER,
+    INDEX,
+    LATENTS_PER_RANGE,
+    PIECES_FILE,
+    TASKS,
+    TOKENS_PER_PART,
+    part_name,
+)
+from mohole.catalogue.map import place
+from mohole.catalogue.sample import Sample, choose, within
+from mohole.catalogue.sources import Sources
 from mohole.corpus import Corpus, first_twins
-from mohole.dictionary import Dictionary
-from mohole.errors import NumericsError
+from mohole.execute import Cores, Executor, Task
+from mohole.execute.inline import Inline
 from mohole.progress import track
-from mohole.record import write_json
-from mohole.store import Store
-from mohole.tensors import write_tensors
+from mohole.storage import Storage, open_storage
+from mohole.store.latent_index import EntryIds, cell_bits_of, sort_runs
+from mohole.store.plan import Limits
+from mohole.store.shard import ShardFacts
+from mohole.tensors import open_tensors, write_tensors
 
 Int64 = NDArray[np.int64]
 
-_ENCODE_NUMBERS = 1 << 22  # pre-activations held at once
-_CHUNK_FIRINGS = 1 << 18
-
-
-@dataclass(frozen=True)
-class Codes:
-    """Sparse codes of the sampled tokens, ascending: compressed rows in numpy arrays."""
-
-    row_starts: Int64
-    latents: NDArray[np.int32]
-    values: NDArray[np.float32]
+_ENTRIES_PER_TOKEN = 64
+"""Reckoned with when runs are cut into cells, all alike."""
+_LEAST_COSINE = 0.5
+"""From here on two directions are so near that they may be of one family."""
+_INDEXED = "indexed"
 
 
 def build(
     out: Path,
-    model: Unembedding,
-    dictionary: Dictionary,
-    corpus: Corpus,
-    store: Store,
+    sources: Sources,
     settings: config.Catalogue,
     *,
     seed: int,
+    executor: Executor | None = None,
+    limits: Limits | None = None,
 ) -> None:
-    """Write the files of a catalogue artifact into `out`. The order of the store's rows does not matter.
+    """Write the files of a catalogue artifact into `out`; go on where `out` has some already. The order of the store's rows
+    does not matter.
+
+    Args:
+        executor: what runs the tasks; None: this process. Sources in memory are for this process only.
+        limits: what a worker may use when the index is sorted.
 
     Raises:
         StageError: the store holds no whole document of the corpus.
         NumericsError: a row or an activation is not a finite number.
     """
-    sample = choose(corpus, store.tokens, settings.max_tokens, seed=seed)
-    codes = encode(dictionary, store, sample)
-    write_tensors(
-        out / CODES_FILE,
-        {"tokens": sample.tokens, "row_starts": codes.row_starts, "latents": codes.latents, "values": codes.values},
-    )
-    arrays = gather(codes, sample.tokens, corpus, dictionary.n_latents, settings, seed=seed)
-    seen = np.unique(corpus.tokens).astype(np.int64)
-    arrays["vocabulary_ids"], arrays["vocabulary_logits"] = promoted_and_suppressed(
-        model, dictionary, seen, settings.promoted
-    )
-    arrays["piece_bytes"], arrays["piece_starts"] = _packed(corpus.pieces)
-    write_tensors(out / CATALOGUE_FILE, arrays)
+    storage, limits, executor = open_storage(out), limits or Limits(), executor or Inline(Cores(1, 1))
+    storage.sweep()
+    if not storage.exists(FACTS_FILE):  # else it was killed when all was made
+        _make(out, storage, sources, settings, seed, executor, limits)
+    _tidy(out, storage)
+
+
+def _make(
+    out: Path,
+    storage: Storage,
+    sources: Sources,
+    settings: config.Catalogue,
+    seed: int,
+    executor: Executor,
+    limits: Limits,
+) -> None:
+    dictionary, corpus = sources.dictionary(), sources.corpus()
+    ids = EntryIds(dictionary.n_latents, corpus.n_tokens)
+    sample = choose(corpus, sources.store().tokens, settings.max_tokens, seed=seed)
+    n_units = len(sample.tokens) + ids.n_latents
+    with track(f"catalogue {dictionary.hookpoint}", n_units, "tokens and latents") as tracker:
+        write_tensors(out / SAMPLE_FILE, {"tokens": sample.tokens})
+        encodings = _encodings(sources, sample, ids, limits, storage)
+        calls = [Task(task.name, run_encode, (task,)) for task in encodings]
+        n_rows = [task.last - task.first for task in encodings]
+        parts = run_missing(executor, storage, ENCODE, calls, tracker, n_rows)
+        counts = _index(storage, parts, ids, executor, limits)
+        n_counted = _for_ranges(out, corpus, sample, counts, settings, parts, seed)
+        ranges = _ranges(sources, ids, counts, parts, settings, seed, storage)
+        calls = [Task(task.name, run_range, (task,)) for task in ranges]
+        made = run_missing(executor, storage, RANGES, calls, tracker, [task.last - task.first for task in ranges])
+    _finish(out, [task.name for task in ranges], dictionary.directions(torch.arange(ids.n_latents)), seed)
+    write_tensors(out / DOCUMENTS_FILE, {"document_starts": np.asarray(corpus.document_starts, dtype=np.int64)})
+    _write_pieces(out, corpus.pieces)
     facts = {
+        "format": FORMAT,
         "hookpoint": dictionary.hookpoint,
-        "n_latents": dictionary.n_latents,
+        "n_latents": ids.n_latents,
         "n_tokens": len(sample.tokens),
         "n_documents": sample.n_documents,
+        "n_corpus_tokens": corpus.n_tokens,
+        "n_counted_together": n_counted,
         "promoted": settings.promoted,
+        "latents_per_file": LATENTS_PER_RANGE,
+        "codes": [{key: part[key] for key in ("n_rows", "n_entries", "n_bytes", "digest")} for part in parts],
+        "features": made,
     }
-    write_json(out / FACTS_FILE, facts)
+    storage.put(FACTS_FILE, (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode())
 
 
-@torch.no_grad()
-def encode(dictionary: Dictionary, store: Store, sample: Sample) -> Codes:
-    """The sampled tokens' codes. Always cut alike, in token order: a product's rounding may depend on the batch.
-
-    Raises:
-        NumericsError: a row holds NaN or infinity; its token is named.
-    """
-    chunk = max(256, min(8192, _ENCODE_NUMBERS // dictionary.n_latents))
-    n_active, latents, values = [], [], []
-    with track(f"catalogue {dictionary.hookpoint}", len(sample.tokens), "tokens") as tracker:
-        for start in range(0, len(sample.tokens), chunk):
-            rows = torch.from_numpy(store.take(dictionary.hookpoint, sample.tokens[start : start + chunk]))
-            finite = rows.isfinite().all(1)
-            if not finite.all():
-                token = sample.tokens[start + int((~finite).nonzero()[0, 0])]
-                raise NumericsError(f"{dictionary.hookpoint}: the row of token {token} is not finite; harvest it again")
-            codes = dictionary.encode(rows)
-            n_active.append(codes.n_active.numpy())
-            latents.append(codes.latents.numpy().astype(np.int32))
-            values.append(codes.values.numpy().astype(np.float32))
-            tracker.advance(len(rows))
-    row_starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(n_active), dtype=np.int64)])
-    return Codes(row_starts, np.concatenate(latents), np.concatenate(values))
-
-
-def gather(
-    codes: Codes, tokens: Int64, corpus: Corpus, n_latents: int, settings: config.Catalogue, *, seed: int
-) -> dict[str, NDArray[np.generic]]:
-    """Every per-latent array of the catalogue but the vocabulary's, in two passes: intervals need the maxima first."""
-    documents = first_twins(corpus.tokens, corpus.document_starts)
-    n_per_interval = settings.top_examples + settings.intervals * settings.interval_examples
-    chunks = _chunks(codes, tokens, documents[corpus.document_of(tokens)])
-    moments = Moments(n_latents)
-    top = TopDocuments(n_latents, corpus.n_documents, settings.top_examples)
-    for chunk in chunks:
-        moments.add(chunk)
-        top.add(chunk)
-    intervals = IntervalSample(moments.maximum, settings.intervals, n_per_interval, seed=seed)
-    bins = np.zeros((n_latents, N_HISTOGRAM_BINS), dtype=np.int64)
-    for chunk in chunks:
-        intervals.add(chunk)
-        bins += histogram(chunk, moments.maximum, N_HISTOGRAM_BINS)
-    which, drawn = intervals.drawn(settings.interval_examples, corpus.n_documents, top.firings)
-    return {
-        "count": moments.counts,
-        "sum": moments.sums,
-        "maximum": moments.maximum,
-        "histogram": bins,
-        "interval_count": intervals.counts,
-        **_examples("top", top.firings, top.firings.latents, (n_latents, settings.top_examples), corpus, settings),
-        **_examples(
-            "interval",
-            drawn,
-            drawn.latents * settings.intervals + which,
-            (n_latents, settings.intervals, settings.interval_examples),
-            corpus,
-            settings,
-        ),
-    }
-
-
-def _chunks(codes: Codes, tokens: Int64, documents: Int64) -> list[Firings]:
-    """The codes as firings, a bounded number at a time. The cuts are free: see statistics.py."""
-    rows = np.repeat(np.arange(len(tokens)), np.diff(codes.row_starts))
+def _encodings(sources: Sources, sample: Sample, ids: EntryIds, limits: Limits, storage: Storage) -> list[EncodeTask]:
+    bits = cell_bits_of(TOKENS_PER_PART * _ENTRIES_PER_TOKEN, limits.cell_bytes)
     return [
-        Firings(
-            codes.latents[start : start + _CHUNK_FIRINGS].astype(np.int64),
-            codes.values[start : start + _CHUNK_FIRINGS],
-            tokens[rows[start : start + _CHUNK_FIRINGS]],
-            documents[rows[start : start + _CHUNK_FIRINGS]],
-        )
-        for start in range(0, len(codes.values), _CHUNK_FIRINGS)
+        EncodeTask(part_name(number), number, sources, first, last, ids, bits, storage.url)
+        for number, (first, last) in enumerate(_cuts(sample.tokens, sources.corpus()))
     ]
 
 
-def _examples(
-    name: str, firings: Firings, groups: Int64, shape: tuple[int, ...], corpus: Corpus, settings: config.Catalogue
-) -> dict[str, NDArray[np.generic]]:
-    """Pointers into the corpus in arrays of fixed stride; token -1 where a latent has fewer examples than there is room."""
-    place = (groups, rank_in_group(groups))
-    flat = (int(np.prod(shape[:-1])), shape[-1])
-    documents = corpus.document_of(firings.tokens)
-    starts = np.maximum(corpus.document_starts[documents], firings.tokens - settings.context_tokens)
-    ends = np.minimum(corpus.document_starts[documents + 1], firings.tokens + settings.context_tokens + 1)
-    arrays: dict[str, NDArray[np.generic]] = {}
-    for key, column in (("token", firings.tokens), ("start", starts), ("end", ends), ("document", documents)):
-        filled = np.full(flat, -1, dtype=np.int64)
-        filled[place] = column
-        arrays[f"{name}_{key}"] = filled.reshape(shape)
-    return arrays
+def _cuts(tokens: Int64, corpus: Corpus) -> list[tuple[int, int]]:
+    """Parts of the sample, of whole documents: (first, one past the last) row."""
+    documents = corpus.document_of(tokens)
+    ends = np.append(np.flatnonzero(np.diff(documents)) + 1, len(tokens))
+    cuts, first = [], 0
+    while first < len(tokens):
+        last = int(ends[min(int(np.searchsorted(ends, first + TOKENS_PER_PART)), len(ends) - 1)])
+        cuts.append((first, last))
+        first = last
+    return cuts
 
 
-def _packed(pieces: tuple[str, ...]) -> tuple[NDArray[np.uint8], Int64]:
-    """Strings as one run of UTF-8 bytes and the places where each begins; opens without parsing, and keeps every character."""
+def _index(
+    storage: Storage, parts: Sequence[dict[str, Any]], ids: EntryIds, executor: Executor, limits: Limits
+) -> Int64:
+    """Sort the runs by latent, and count how often each latent fires."""
+    assert storage.local is not None
+    counts_file = storage.local / "counts.safetensors"
+    if not is_committed(storage, INDEX, _INDEXED):
+        counts = np.zeros(ids.n_latents, dtype=np.int64)
+        for number in range(len(parts)):
+            found = open_tensors(storage.local / RUNS / f"{part_name(number)}.counts")
+            counts[found["latents"]] += found["counts"]
+        write_tensors(counts_file, {"counts": counts})
+        runs = [ShardFacts.from_json(part["run"]) for part in parts]
+        sort_runs(storage.folder(RUNS), runs, ids, storage.folder(INDEX), executor, limits)
+        commit(storage, INDEX, _INDEXED, {})
+    read_commit(storage, INDEX, _INDEXED)
+    storage.delete(storage.names(f"{RUNS}/"))
+    return np.array(open_tensors(counts_file)["counts"])
+
+
+def _for_ranges(
+    out: Path,
+    corpus: Corpus,
+    sample: Sample,
+    counts: Int64,
+    settings: config.Catalogue,
+    parts: Sequence[dict[str, Any]],
+    seed: int,
+) -> int:
+    """Write what every range needs and nobody should work out twice. Returns the tokens over which firing together is counted."""
+    counted = within(corpus, sample.tokens, settings.together_tokens, seed=seed)
+    there = counts
+    if len(counted) < len(sample.tokens):
+        there = np.zeros_like(counts)
+        for part in CodeStore(out, [part["n_rows"] for part in parts]).parts():
+            chosen = np.isin(part.entry_tokens, counted)
+            there += np.bincount(part.latents[chosen], minlength=len(counts))
+    write_tensors(
+        out / DRIVER_FILE,
+        {
+            "twins": first_twins(corpus.tokens, corpus.document_starts),
+            "seen": np.unique(corpus.tokens).astype(np.int64),
+            "counted_tokens": counted,
+            "counts_there": there,
+        },
+    )
+    return len(counted)
+
+
+def _ranges(
+    sources: Sources,
+    ids: EntryIds,
+    counts: Int64,
+    parts: Sequence[dict[str, Any]],
+    settings: config.Catalogue,
+    seed: int,
+    storage: Storage,
+) -> list[RangeTask]:
+    return [
+        RangeTask(
+            name=part_name(number),
+            number=number,
+            sources=sources,
+            first=first,
+            last=min(first + LATENTS_PER_RANGE, ids.n_latents),
+            n_entries=int(counts[first : first + LATENTS_PER_RANGE].sum()),
+            ids=ids,
+            rows_of_parts=tuple(part["n_rows"] for part in parts),
+            settings=settings,
+            seed=seed,
+            out=storage.url,
+        )
+        for number, first in enumerate(range(0, ids.n_latents, LATENTS_PER_RANGE))
+    ]
+
+
+def _finish(out: Path, ranges: Sequence[str], directions: torch.Tensor, seed: int) -> None:
+    """Families and map, which need all latents, and the header."""
+    found = [open_tensors(out / COLUMNS / f"{name}.safetensors") for name in ranges]
+    columns: Columns = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+    entries = np.zeros(len(columns["count"]), dtype=HEADER)
+    for name in ("count", "sum", "maximum", "offset", "n_bytes"):
+        entries[name] = columns[name]
+    entries["family"] = families(columns["neighbour"], columns["cosine"], directions, at_least=_LEAST_COSINE)
+    xy = place(columns["neighbour"], columns["cosine"], directions, seed=seed)
+    entries["x"], entries["y"] = xy[:, 0], xy[:, 1]
+    write_header(out, entries)
+
+
+def _tidy(out: Path, storage: Storage) -> None:
+    """Take away what only the steps needed; their commits last."""
+    for folder in (COLUMNS, f"{INDEX}/{TASKS}", TASKS):
+        storage.delete(storage.names(f"{folder}/"))
+    for name in (SAMPLE_FILE, DRIVER_FILE, "counts.safetensors"):
+        (out / name).unlink(missing_ok=True)
+
+
+def _write_pieces(out: Path, pieces: tuple[str, ...]) -> None:
+    """The vocabulary as one run of UTF-8 and the places where each entry begins: opens without parsing, keeps every character."""
     encoded = [piece.encode("utf-8") for piece in pieces]
     starts = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
-    return np.frombuffer(b"".join(encoded), dtype=np.uint8).copy(), starts
+    data = np.frombuffer(b"".join(encoded), dtype=np.uint8).copy()
+    write_tensors(out / PIECES_FILE, {"piece_bytes": data, "piece_starts": starts})

@@ -1,5 +1,6 @@
-"""Reading a catalogue: one `Feature` per latent, assembled from memory-mapped arrays on request. Writes nothing."""
+"""Reading a catalogue: one `Feature` per latent, from its entry in the header and its block. Opens at once, whatever its size."""
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,10 +10,25 @@ import torch
 from numpy.typing import NDArray
 
 from mohole import artifact
-from mohole.catalogue.layout import CATALOGUE_FILE, CODES_FILE, FACTS_FILE
+from mohole.catalogue.blocks import Columns, unpack
+from mohole.catalogue.codes import Codes, CodeStore
+from mohole.catalogue.evidence import TOP
+from mohole.catalogue.header import Header
+from mohole.catalogue.layout import (
+    DOCUMENTS_FILE,
+    FACTS_FILE,
+    FEATURES_PER_BLOCK,
+    FORMAT,
+    INDEX,
+    PIECES_FILE,
+    features_file,
+)
 from mohole.catalogue.statistics import interval_edges
 from mohole.dictionary import SparseCodes
+from mohole.errors import ArtifactError
 from mohole.record import read_json
+from mohole.storage import open_storage
+from mohole.store.latent_index import Entries, EntryIds, LatentIndex
 from mohole.tensors import open_tensors
 
 Int32 = NDArray[np.int32]
@@ -32,7 +48,8 @@ class Example:
     end: int
     """The stretch is tokens [start, end), cut to the document."""
     activations: tuple[float, ...]
-    """The latent's exact activation at each token of the stretch; 0 where it is silent."""
+    """The latent's activation at each token of the stretch, 0 where it is silent: to 11 bits, the maximum exactly.
+    `Catalogue.entries` has every activation exactly."""
 
     @property
     def activation(self) -> float:
@@ -81,22 +98,38 @@ class Feature:
     promoted: tuple[tuple[str, float], ...]
     """(vocabulary entry, logit) that its direction raises most, strongest first; see catalogue.vocabulary.lens."""
     suppressed: tuple[tuple[str, float], ...]
+    neighbours: tuple[tuple[int, float], ...]
+    """(latent, cosine) of the nearest decoder directions, nearest first."""
+    together: tuple[tuple[int, int, float], ...]
+    """(latent, tokens at which both fire, phi) of the latents that fire at the same tokens, the closest first; phi is the
+    correlation of the two firings, yes or no, over `n_counted_together` tokens."""
+    family: int | None
+    """Latents of one family have directions that hang together; None: it has none."""
 
 
 class Catalogue:
-    """A finished catalogue artifact, opened for reading. Costs its checksums; nothing is parsed but a few numbers."""
+    """A finished catalogue artifact, opened for reading: small files are verified now, the others where they are read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.manifest = artifact.open_artifact(path, kind="catalogue")
-        self._arrays = open_tensors(path / CATALOGUE_FILE)
-        self._codes = open_tensors(path / CODES_FILE)
-        facts = read_json(path / FACTS_FILE, "hookpoint", "n_latents", "n_tokens", "n_documents", "promoted")
+        facts = read_json(path / FACTS_FILE, "format")
+        if facts["format"] != FORMAT:
+            raise ArtifactError(f"{path}: {facts['format']!r}; this mohole reads {FORMAT!r}; make the catalogue again")
         self.hookpoint: str = facts["hookpoint"]
         self.n_latents: int = facts["n_latents"]
         self.n_tokens: int = facts["n_tokens"]
         self.n_documents: int = facts["n_documents"]
+        self.n_counted_together: int = facts["n_counted_together"]
+        """Tokens over which firing together was counted."""
+        self._n_corpus_tokens: int = facts["n_corpus_tokens"]
         self._n_promoted: int = facts["promoted"]
+        self._latents_per_file: int = facts["latents_per_file"]
+        self._header = Header(path, self.n_latents)
+        self._pieces = open_tensors(path / PIECES_FILE)
+        self._document_starts: Int64 = open_tensors(path / DOCUMENTS_FILE)["document_starts"]
+        self._code_store = CodeStore(path, [part["n_rows"] for part in facts["codes"]])
+        self._blocks: OrderedDict[int, Columns] = OrderedDict()
 
     @classmethod
     def open(cls, path: Path | str) -> "Catalogue":
@@ -107,102 +140,167 @@ class Catalogue:
         """
         return cls(Path(path))
 
-    @property
+    @cached_property
     def counts(self) -> Int64:
         """Tokens at which each latent fires."""
-        return self._arrays["count"]
+        return self._header.column("count")
 
     @cached_property
     def density(self) -> Float64:
         """Share of tokens at which each latent fires."""
         return self.counts / self.n_tokens
 
-    @property
+    @cached_property
     def maximum(self) -> Float32:
         """Largest activation of each latent; 0 for a dead one."""
-        return self._arrays["maximum"]
+        return self._header.column("maximum")
 
-    @property
+    @cached_property
     def sums(self) -> Float64:
         """Sum of each latent's activations."""
-        return self._arrays["sum"]
+        return self._header.column("sum")
+
+    @cached_property
+    def family(self) -> Int32:
+        """The family of each latent; -1: none."""
+        return self._header.column("family")
+
+    @cached_property
+    def xy(self) -> Float32:
+        """Where each latent lies on the map, [latent, 2]: near directions lie near."""
+        return np.stack([self._header.column("x"), self._header.column("y")], axis=1)
 
     @property
     def tokens(self) -> Int64:
         """Global indices of the tokens looked at, ascending: whole documents."""
-        return self._codes["tokens"]
+        return self.firings.tokens
 
     @property
-    def firings(self) -> tuple[Int64, Int32, Float32]:
-        """The codes as mapped arrays: row starts, latents, values. `codes` has them as tensors, copied."""
-        return self._codes["row_starts"], self._codes["latents"], self._codes["values"]
+    def firings(self) -> Codes:
+        """The codes of all tokens: tokens, row starts, latents, values. `codes` has them as tensors, copied."""
+        return self._code_store.whole
 
     @cached_property
     def codes(self) -> SparseCodes:
         """The sparse codes; row i belongs to `tokens[i]`."""
-        row_starts, latents, values = (torch.from_numpy(np.array(array)) for array in self.firings)
+        _, *columns = self.firings
+        row_starts, latents, values = (torch.from_numpy(np.array(array)) for array in columns)
         return SparseCodes(row_starts, latents.long(), values, self.n_latents)
+
+    def entries(self, latent: int) -> Entries:
+        """Every token at which a latent fires, and how strongly; tokens ascending.
+
+        Raises:
+            DamageError: the part of the index that holds them is not what was written.
+        """
+        return self._index.entries(latent)
+
+    @cached_property
+    def _index(self) -> LatentIndex:
+        ids = EntryIds(self.n_latents, self._n_corpus_tokens)
+        return LatentIndex(open_storage(self.path).folder(INDEX), ids)
 
     def activations(self, latent: int, start: int, end: int) -> tuple[float, ...]:
         """The latent at tokens [start, end) of a document looked at; 0 where it is silent or the token has no row."""
-        row_starts, latents, values = self.firings
-        first, last = (int(row) for row in np.searchsorted(self.tokens, (start, end)))
+        tokens, row_starts, latents, values = self.firings
+        first, last = (int(row) for row in np.searchsorted(tokens, (start, end)))
         here = row_starts[first] + np.flatnonzero(latents[row_starts[first] : row_starts[last]] == latent)
         rows = first + np.searchsorted(row_starts[first : last + 1], here, side="right") - 1
         shown = np.zeros(end - start, dtype=np.float32)
-        shown[self.tokens[rows] - start] = values[here]
+        shown[tokens[rows] - start] = values[here]
         return tuple(shown.tolist())
 
     def feature(self, latent: int) -> Feature:
         """Everything known about one latent.
 
         Raises:
-            IndexError: no such latent.
+            IndexError: no such latent. ArtifactError: its entry or its block is not what was written.
         """
         if not 0 <= latent < self.n_latents:
             raise IndexError(f"latent {latent}: this catalogue has {self.n_latents} (0-{self.n_latents - 1})")
-        count, maximum = int(self.counts[latent]), float(self.maximum[latent])
+        entry, block, row = self._header.entry(latent), self._block(latent), latent % FEATURES_PER_BLOCK
+        count, maximum = int(entry["count"]), float(entry["maximum"])
+        examples = self._examples(block, row, maximum)
         n = self._n_promoted
         return Feature(
             latent=latent,
             count=count,
             density=count / self.n_tokens,
             maximum=maximum,
-            mean=float(self.sums[latent]) / max(count, 1),
+            mean=float(entry["sum"]) / max(count, 1),
             is_dead=count == 0,
-            histogram=self._histogram(latent) if count else Histogram((), ()),
-            top=self._examples(latent, "top", (latent,)),
-            intervals=self._intervals(latent) if count else (),
-            promoted=self._entries(latent, 0, n),
-            suppressed=self._entries(latent, n, 2 * n),
+            histogram=_histogram(block["histogram"][row], entry["maximum"]) if count else Histogram((), ()),
+            top=tuple(example for interval, example in examples if interval == TOP),
+            intervals=_intervals(block["interval_count"][row], entry["maximum"], examples) if count else (),
+            promoted=self._entries(block, row, 0, n),
+            suppressed=self._entries(block, row, n, 2 * n),
+            neighbours=tuple(
+                (int(other), float(cosine))
+                for other, cosine in zip(block["neighbour"][row], block["cosine"][row], strict=True)
+                if other >= 0
+            ),
+            together=tuple(
+                (int(other), int(n_both), float(phi))
+                for other, n_both, phi in zip(
+                    block["together"][row], block["n_together"][row], block["phi"][row], strict=True
+                )
+                if other >= 0
+            ),
+            family=int(entry["family"]) if entry["family"] >= 0 else None,
         )
 
-    def _histogram(self, latent: int) -> Histogram:
-        counts = self._arrays["histogram"][latent]
-        edges = interval_edges(self.maximum[latent : latent + 1], len(counts))[0]
-        return Histogram(tuple(edges.tolist()), tuple(counts.tolist()))
+    def _block(self, latent: int) -> Columns:
+        """The block that holds a latent; the last few that were asked for are kept."""
+        number = latent // FEATURES_PER_BLOCK
+        if number not in self._blocks:
+            entry, file = self._header.entry(latent), features_file(latent // self._latents_per_file)
+            data = bytearray(int(entry["n_bytes"]))
+            open_storage(self.path).read_into(file, int(entry["offset"]), data)
+            self._blocks[number] = unpack(bytes(data), f"{self.path / file}: block of latent {latent}")
+            if len(self._blocks) > _BLOCKS_KEPT:
+                self._blocks.popitem(last=False)
+        return self._blocks[number]
 
-    def _intervals(self, latent: int) -> tuple[Interval, ...]:
-        counts = self._arrays["interval_count"][latent].tolist()
-        edges = interval_edges(self.maximum[latent : latent + 1], len(counts))[0].tolist()
-        return tuple(
-            Interval(edges[i], edges[i + 1], count, self._examples(latent, "interval", (latent, i)))
-            for i, count in enumerate(counts)
-        )
+    def _examples(self, block: Columns, row: int, maximum: float) -> list[tuple[int, Example]]:
+        """A latent's examples, each with the number of its interval."""
+        first = int(block["n_examples"][:row].sum())
+        firing = int(block["n_firings"][:first].sum())
+        found = []
+        for i in range(first, first + int(block["n_examples"][row])):
+            token = int(block["example_token"][i])
+            start, length = token - int(block["example_before"][i]), int(block["example_length"][i])
+            inside = slice(firing, firing + int(block["n_firings"][i]))
+            firing = inside.stop
+            shown = np.zeros(length)
+            shown[block["firing_place"][inside]] = block["firing_share"][inside] * np.float64(maximum)
+            document = int(np.searchsorted(self._document_starts, token, side="right")) - 1
+            example = Example(document, token, start, start + length, tuple(shown.tolist()))
+            found.append((int(block["example_interval"][i]), example))
+        return found
 
-    def _examples(self, latent: int, name: str, place: tuple[int, ...]) -> tuple[Example, ...]:
-        columns = (self._arrays[f"{name}_{key}"][place].tolist() for key in ("document", "token", "start", "end"))
-        return tuple(
-            Example(document, token, start, end, self.activations(latent, start, end))
-            for document, token, start, end in zip(*columns, strict=True)
-            if token >= 0
-        )
-
-    def _entries(self, latent: int, first: int, last: int) -> tuple[tuple[str, float], ...]:
-        ids = self._arrays["vocabulary_ids"][latent, first:last].tolist()
-        logits = self._arrays["vocabulary_logits"][latent, first:last].tolist()
+    def _entries(self, block: Columns, row: int, first: int, last: int) -> tuple[tuple[str, float], ...]:
+        ids = block["vocabulary_id"][row, first:last].tolist()
+        logits = block["vocabulary_logit"][row, first:last].tolist()
         return tuple((self._piece(token), logit) for token, logit in zip(ids, logits, strict=True) if token >= 0)
 
     def _piece(self, token: int) -> str:
-        starts = self._arrays["piece_starts"]
-        return bytes(self._arrays["piece_bytes"][starts[token] : starts[token + 1]]).decode("utf-8")
+        starts = self._pieces["piece_starts"]
+        return bytes(self._pieces["piece_bytes"][starts[token] : starts[token + 1]]).decode("utf-8")
+
+
+_BLOCKS_KEPT = 64
+
+
+def _histogram(counts: NDArray[np.integer], maximum: np.float32) -> Histogram:
+    edges = interval_edges(np.asarray([maximum]), len(counts))[0]
+    return Histogram(tuple(edges.tolist()), tuple(counts.tolist()))
+
+
+def _intervals(
+    counts: NDArray[np.integer], maximum: np.float32, examples: list[tuple[int, Example]]
+) -> tuple[Interval, ...]:
+    edges = interval_edges(np.asarray([maximum]), len(counts))[0].tolist()
+    return tuple(
+        Interval(edges[i], edges[i + 1], count, tuple(example for interval, example in examples if interval == i))
+        for i, count in enumerate(counts.tolist())
+    )

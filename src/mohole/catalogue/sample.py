@@ -30,11 +30,18 @@ def choose(corpus: Corpus, stored: Int64, max_tokens: int, *, seed: int) -> Samp
     Raises:
         StageError: the store holds no token of this corpus.
     """
-    first = np.searchsorted(stored, corpus.document_starts)
+    tokens = within(corpus, stored, max_tokens, seed=seed)
+    if len(tokens) == 0:
+        raise StageError("the store holds no token of this corpus; harvest this corpus")
+    return Sample(tokens, len(np.unique(corpus.document_of(tokens))))
+
+
+def within(corpus: Corpus, tokens: Int64, max_tokens: int, *, seed: int) -> Int64:
+    """Those of some tokens, ascending, that are of the chosen documents. A smaller budget's are among a larger one's."""
+    first = np.searchsorted(tokens, corpus.document_starts)
     n_rows = np.diff(first)
     there = np.flatnonzero(n_rows)
     if len(there) == 0:
-        raise StageError("the store holds no token of this corpus; harvest this corpus")
+        return tokens[:0]
     chosen = within_budget(there, n_rows[there], max_tokens, seed=seed, use=Use.CATALOGUE_DOCUMENTS)
-    tokens = np.concatenate([stored[first[document] : first[document + 1]] for document in chosen])
-    return Sample(tokens, len(chosen))
+    return np.concatenate([tokens[first[document] : first[document + 1]] for document in chosen])

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mohole import keys
+from mohole.catalogue.layout import LOWEST_EXPONENT, N_EXPONENTS
 from mohole.errors import NumericsError
 
 Int64 = NDArray[np.int64]
@@ -19,9 +20,8 @@ Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
-_N_EXPONENTS = 64
-_LOWEST_EXPONENT = -31
 _MANTISSA_BITS = 24
+_MANY = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def no_firings() -> Firings:
 
 
 class Moments:
-    """Count, sum and maximum of each latent's activations.
+    """Count, sum and maximum of each latent's activations, and how many there are between each two powers of two.
 
     The sum is exact: a float32 is a 24-bit whole number times a power of two, and whole numbers are added per power. A sum
     of floats would depend on the order. (Activations below 2^-32 are rounded to multiples of 2^-55, each on its own.)
@@ -64,7 +64,9 @@ class Moments:
     def __init__(self, n_latents: int) -> None:
         self.counts = np.zeros(n_latents, dtype=np.int64)
         self.maximum = np.zeros(n_latents, dtype=np.float32)
-        self._mantissas = np.zeros((n_latents, _N_EXPONENTS), dtype=np.int64)
+        self.magnitudes = np.zeros((n_latents, N_EXPONENTS), dtype=np.int64)
+        """[latent, i]: activations in [2^(i-32), 2^(i-31)); what is weaker counts in the first."""
+        self._mantissas = np.zeros((n_latents, N_EXPONENTS), dtype=np.int64)
 
     def add(self, firings: Firings) -> None:
         """Count these in.
@@ -77,23 +79,25 @@ class Moments:
         n_latents, values = len(self.counts), firings.values.astype(np.float64)
         if not (values.max() < 2.0**32):
             raise NumericsError(f"latent {firings.latents[values.argmax()]}: activation {values.max():g}, 2^32 or more")
-        exponents = np.maximum(np.frexp(values)[1], _LOWEST_EXPONENT)
+        exponents = np.maximum(np.frexp(values)[1], LOWEST_EXPONENT)
         whole = np.rint(np.ldexp(values, _MANTISSA_BITS - exponents))
-        slots = firings.latents * _N_EXPONENTS + (exponents - _LOWEST_EXPONENT)
-        sums = np.bincount(slots, whole, minlength=n_latents * _N_EXPONENTS)  # exact below 2^53: 2^29 firings a call
-        self._mantissas += sums.astype(np.int64).reshape(n_latents, _N_EXPONENTS)
+        slots = firings.latents * N_EXPONENTS + (exponents - LOWEST_EXPONENT)
+        sums = np.bincount(slots, whole, minlength=n_latents * N_EXPONENTS)  # exact below 2^53: 2^29 firings a call
+        self._mantissas += sums.astype(np.int64).reshape(n_latents, N_EXPONENTS)
+        self.magnitudes += np.bincount(slots, minlength=n_latents * N_EXPONENTS).reshape(n_latents, N_EXPONENTS)
         self.counts += np.bincount(firings.latents, minlength=n_latents)
         np.maximum.at(self.maximum, firings.latents, firings.values)
 
     def merge(self, other: "Moments") -> None:
         self.counts += other.counts
+        self.magnitudes += other.magnitudes
         self._mantissas += other._mantissas
         np.maximum(self.maximum, other.maximum, out=self.maximum)
 
     @property
     def sums(self) -> Float64:
         """Sum of each latent's activations, one rounding per power of two."""
-        units = np.ldexp(1.0, np.arange(_N_EXPONENTS) + (_LOWEST_EXPONENT - _MANTISSA_BITS))
+        units = np.ldexp(1.0, np.arange(N_EXPONENTS) + (LOWEST_EXPONENT - _MANTISSA_BITS))
         return np.ascontiguousarray(np.add.accumulate(self._mantissas * units, axis=1)[:, -1])
 
 
@@ -113,7 +117,12 @@ class TopDocuments:
 
     def add(self, firings: Firings) -> None:
         """Offer these. What is weaker than n documents already kept is dropped unsorted: late chunks cost little."""
-        offered = firings.at(firings.values >= self._threshold[firings.latents])
+        if len(firings) > _MANY:  # every sixteenth first: they raise the bar
+            self._offer(firings.at(np.arange(0, len(firings), 16)))
+        self._offer(firings)
+
+    def _offer(self, firings: Firings) -> None:
+        offered = firings.at(np.flatnonzero(firings.values >= self._threshold[firings.latents]))
         if len(offered) == 0:
             return
         both = self.firings.and_also(offered)
@@ -136,31 +145,44 @@ class IntervalSample:
     document's chance does not depend on how often it fires; within it, one of its tokens in the interval is drawn.
     """
 
-    def __init__(self, maximum: Float32, n_intervals: int, n: int, *, seed: int) -> None:
+    def __init__(self, maximum: Float32, n_intervals: int, n: int, *, seed: int, first_latent: int = 0) -> None:
+        """Args:
+        n: documents kept for each interval.
+        first_latent: what latent 0 here is called in the dictionary: the draw is keyed by that.
+        """
         self.n = n
         self.seed = seed
+        self.first_latent = first_latent
         self.n_intervals = n_intervals
         self._edges = interval_edges(maximum, n_intervals)
         self.counts = np.zeros((len(maximum), n_intervals), dtype=np.int64)
         """Activations in each interval; they add up to the latent's count."""
         self._threshold = np.full(len(maximum) * n_intervals, np.iinfo(np.uint64).max, dtype=np.uint64)
         self._group, self._firings = np.zeros(0, dtype=np.int64), no_firings()
+        self._document_keys = np.zeros(0, dtype=np.uint64)
 
     def add(self, firings: Firings) -> None:
-        groups = firings.latents * self.n_intervals + interval_of(firings.values, self._edges[firings.latents])
+        groups = self._groups(firings)
         self.counts += np.bincount(groups, minlength=self.counts.size).reshape(self.counts.shape)
+        if len(firings) > _MANY:  # every sixteenth first: they lower the bar, and most of the others need not be sorted
+            few = np.arange(0, len(firings), 16)
+            self._offer(groups[few], firings.at(few))
         self._offer(groups, firings)
 
     def merge(self, other: "IntervalSample") -> None:
         self.counts += other.counts
         self._offer(other._group, other._firings)
 
+    def _groups(self, firings: Firings) -> Int64:
+        return firings.latents * self.n_intervals + interval_of(firings.values, self._edges[firings.latents])
+
     def _offer(self, groups: Int64, firings: Firings) -> None:
-        # The kept ones are offered again with the new ones: their keys cost less to compute than to carry.
-        keep = self._document_keys(firings) <= self._threshold[groups]
+        document_keys = self._keys(keys.Use.EXAMPLE_SAMPLE, firings.latents, firings.documents)
+        keep = np.flatnonzero(document_keys <= self._threshold[groups])
         groups = np.concatenate([self._group, groups[keep]])
         firings = self._firings.and_also(firings.at(keep))
-        document_keys, token_keys = self._document_keys(firings), self._token_keys(firings)
+        document_keys = np.concatenate([self._document_keys, document_keys[keep]])
+        token_keys = self._keys(keys.Use.EXAMPLE_TOKEN, firings.latents, firings.tokens)
         order = np.lexsort((token_keys, document_keys, groups))  # equal 64-bit keys of one group: never, in practice
         groups, firings, document_keys = groups[order], firings.at(order), document_keys[order]
         first = starts_group(groups) | starts_group(firings.documents)
@@ -168,13 +190,15 @@ class IntervalSample:
         ranks = rank_in_group(groups)
         last = ranks == self.n - 1
         self._threshold[groups[last]] = document_keys[last]
-        self._group, self._firings = groups[ranks < self.n], firings.at(ranks < self.n)
+        kept = ranks < self.n
+        self._group, self._firings, self._document_keys = groups[kept], firings.at(kept), document_keys[kept]
 
-    def _document_keys(self, firings: Firings) -> NDArray[np.uint64]:
-        return keys.words(self.seed, keys.Use.EXAMPLE_SAMPLE, firings.latents, firings.documents)
-
-    def _token_keys(self, firings: Firings) -> NDArray[np.uint64]:
-        return keys.words(self.seed, keys.Use.EXAMPLE_TOKEN, firings.latents, firings.tokens)
+    def _keys(self, use: keys.Use, latents: Int64, ids: Int64) -> NDArray[np.uint64]:
+        """One for each (latent, id); where the same stand together, they are drawn once."""
+        first = starts_group(latents) | starts_group(ids)
+        drawn: NDArray[np.uint64] = keys.words(self.seed, use, latents[first] + self.first_latent, ids[first])
+        each: NDArray[np.uint64] = drawn[np.cumsum(first) - 1]
+        return each
 
     def drawn(self, n: int, n_documents: int, shown: Firings) -> tuple[Int64, Firings]:
         """At most n documents of each interval, none shown twice: not those of `shown`, not those of a higher interval.

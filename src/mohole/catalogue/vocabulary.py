@@ -41,26 +41,28 @@ def lens(model: Unembedding, directions: Float[Tensor, "latent d"]) -> Float[Ten
 
 @torch.no_grad()
 def promoted_and_suppressed(
-    model: Unembedding, dictionary: Dictionary, seen: NDArray[np.int64], n: int
+    model: Unembedding, dictionary: Dictionary, seen: NDArray[np.int64], n: int, *, first: int, last: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The n most promoted, then the n most suppressed entries of each latent: ids and logits, [latent, 2n], strongest first.
+    """The n most promoted, then the n most suppressed entries of latents [first, last): ids and logits, [latent, 2n].
+
+    Strongest first.
 
     Only entries in `seen` (the corpus's own tokens) take part: unused entries and byte fallbacks have arbitrary directions and
     otherwise head the lists. Logits are centred on the mean over `seen`, since a softmax ignores what all entries share.
     Places that cannot be filled have id -1: a small vocabulary, or a hookpoint outside the stream (`mlp_in`, `z`).
     """
-    ids = np.full((dictionary.n_latents, 2 * n), -1, dtype=np.int32)
-    logits = np.zeros((dictionary.n_latents, 2 * n), dtype=np.float32)
+    ids = np.full((last - first, 2 * n), -1, dtype=np.int32)
+    logits = np.zeros((last - first, 2 * n), dtype=np.float32)
     filled = min(n, len(seen) // 2)
     if filled == 0 or dictionary.hookpoint.startswith(_OFF_STREAM):
         return ids, logits
     listed = torch.from_numpy(seen)
-    for start in range(0, dictionary.n_latents, _BATCH_LATENTS):
-        latents = torch.arange(start, min(start + _BATCH_LATENTS, dictionary.n_latents))
+    for start in range(0, last - first, _BATCH_LATENTS):
+        latents = torch.arange(first + start, min(first + start + _BATCH_LATENTS, last))
         effect = lens(model, dictionary.directions(latents)).cpu()[:, listed]
         effect = effect - effect.mean(1, keepdim=True)
-        for first, largest in ((0, True), (n, False)):
+        for column, largest in ((0, True), (n, False)):
             values, places = effect.topk(filled, dim=1, largest=largest)
-            ids[start : start + len(latents), first : first + filled] = listed[places].numpy()
-            logits[start : start + len(latents), first : first + filled] = values.numpy()
+            ids[start : start + len(latents), column : column + filled] = listed[places].numpy()
+            logits[start : start + len(latents), column : column + filled] = values.numpy()
     return ids, logits

@@ -96,30 +96,40 @@ def _stage_command(verb: Any, summary: str) -> Callable[..., None]:
 
 _STAGES = {
     "train": "Learn a dictionary for each hookpoint.",
-    "catalogue": "Collect what each latent fires on.",
     "label": "Name the latents by rule, and score every name on documents the rule has not seen.",
     "steer": "Continue a prompt with and without a latent clamped.",
 }
 
 
-@app.command()
-def harvest(
-    recipe: RecipePath,
-    override: Overrides = [],  # noqa: B006
-    replace: Replace = False,
-    executor: stores.ExecutorName = None,
-    address: stores.Address = None,
-) -> None:
-    """Tokenize the corpus and collect the model's activations at the recipe's hookpoints, sorted for the shuffle."""
-    from mohole import job
+def _spread_command(verb: Any, summary: str) -> Callable[..., None]:
+    """Of a stage whose tasks can be spread over workers."""
 
-    extra = [f"machine.executor={executor}"] if executor else []
-    extra += [f"machine.address={address}"] if address else []
-    if not job.run_verb(read_recipe(recipe, [*override, *extra]), "harvest", replace=replace, say=tell):
-        typer.echo("harvest: there already, made from the same settings; nothing to do")
+    def command(
+        recipe: RecipePath,
+        override: Overrides = [],  # noqa: B006
+        replace: Replace = False,
+        executor: stores.ExecutorName = None,
+        address: stores.Address = None,
+    ) -> None:
+        from mohole import job
+
+        extra = [f"machine.executor={executor}"] if executor else []
+        extra += [f"machine.address={address}"] if address else []
+        if not job.run_verb(read_recipe(recipe, [*override, *extra]), verb, replace=replace, say=tell):
+            typer.echo(f"{verb}: there already, made from the same settings; nothing to do")
+
+    command.__doc__ = summary
+    return command
 
 
+app.command("harvest")(
+    _spread_command(
+        "harvest",
+        "Tokenize the corpus and collect the model's activations at the recipe's hookpoints, sorted for the shuffle.",
+    )
+)
 app.command()(stores.shuffle)
+app.command("catalogue")(_spread_command("catalogue", "Collect what each latent fires on. A killed one goes on."))
 for _verb, _summary in _STAGES.items():
     app.command(_verb)(_stage_command(_verb, _summary))
 for _store_verb in (stores.plan, stores.verify, stores.export):

@@ -192,6 +192,12 @@ class Catalogue(Table):
     """Tokens shown on either side of an example's strongest token."""
     promoted: Listed = 8
     """Vocabulary entries listed as promoted and as suppressed."""
+    neighbours: Listed = 8
+    """Latents listed whose directions are nearest."""
+    together: Listed = 8
+    """Latents listed that fire at the same tokens."""
+    together_tokens: Count = 300_000
+    """Tokens, of those looked at, over which that is counted: whole documents, drawn as those are."""
 
 
 class Label(Table):

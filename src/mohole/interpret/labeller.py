@@ -114,7 +114,7 @@ def _worded(phrasing: Phrasing, rule: Rule, score: Score, firing: Firing) -> tup
 
 def _firings(catalogue: Catalogue, text: Text, place_of_row: Int64, share: float) -> list[Firing]:
     """For each latent, the places at which it is above its threshold, by pool, ascending."""
-    row_starts, latents, values = catalogue.firings
+    _, row_starts, latents, values = catalogue.firings
     places = np.repeat(place_of_row, np.diff(row_starts))
     counted = (places >= 0) & (values > catalogue.maximum[latents] * share)
     places, latents = places[counted], latents[counted]

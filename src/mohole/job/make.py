@@ -18,8 +18,6 @@ from mohole.job.plan import Plan
 from mohole.job.stage import VERBS, Stage, Verb
 from mohole.record import Recorder
 from mohole.storage import open_storage
-from mohole.store.listing import BULK
-from mohole.store.store import KINDS as STORE_KINDS
 
 LOG_FILE = "job.jsonl"
 """One line for each stage that was made: its name, CPU-seconds and wall seconds. Beside the artifacts, part of none."""
@@ -109,7 +107,12 @@ def _check_place(whole: Plan, stages: Sequence[Stage]) -> None:
 
 def _make_side_by_side(whole: Plan, chains: list[list[Stage]], replace: bool, say: Say) -> list[str]:
     machine = whole.recipe.machine
-    cores = share_cores(len(chains), processes=machine.processes, threads=machine.threads)
+    spread = machine.executor in ("process", "ray") and all(
+        stage.verb == "catalogue" for chain in chains for stage in chain
+    )
+    # what is told to spread its own tasks over workers comes one after the other
+    n_at_once = 1 if spread else len(chains)
+    cores = share_cores(n_at_once, processes=machine.processes, threads=machine.threads)
     kind: Kind = "inline" if cores.processes == 1 else "process"
     before = {stage.name: _manifest_identity(stage) for chain in chains for stage in chain}
     tell = say if kind == "inline" else print_line  # the caller's own cannot be called from another process
@@ -137,7 +140,7 @@ def _make_in_order(whole: Plan, stages: Sequence[Stage], cores: Cores, replace: 
     from mohole.job.workshop import Workshop
 
     torch.set_num_threads(cores.threads)
-    workshop = Workshop(whole.recipe)
+    workshop = Workshop(whole.recipe, cores)
     for stage in stages:
         if whole.is_finished(stage):  # made before, or its parents were missing and have been made again, byte for byte
             continue
@@ -148,9 +151,8 @@ def _make_in_order(whole: Plan, stages: Sequence[Stage], cores: Cores, replace: 
         with logged(whole.recipe, stage.name, say) as notes:
             inputs = whole.inputs(stage)
             check_rows(whole.recipe, stage)
-            bulk = BULK if stage.kind in STORE_KINDS else ()
             with artifact.create(
-                stage.out, inputs, replace=replace, resume=stage.resumes, worth=stage.worth, bulk=bulk
+                stage.out, inputs, replace=replace, resume=stage.resumes, worth=stage.worth, bulk=stage.bulk
             ) as draft:
                 notes.append(workshop.make(stage, draft, inputs))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mohole import artifact
 from mohole.artifact import Inputs
+from mohole.catalogue.verify import verify_bytes as verify_catalogue
 from mohole.config import PlantedCorpus, Recipe
 from mohole.corpus.sources import identity
 from mohole.job.asked import given_at
@@ -108,3 +109,5 @@ class Plan:
             artifact.open_artifact(stage.out)
             if stage.kind in STORE_KINDS:
                 verify_bytes(Store.open(stage.out))
+            elif stage.kind == "catalogue":
+                verify_catalogue(stage.out)

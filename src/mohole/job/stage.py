@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from mohole.catalogue.layout import BULK as CATALOGUE_BULK
+from mohole.catalogue.layout import COMMITS as CATALOGUE_COMMITS
 from mohole.corpus.parts import PROGRESS
+from mohole.store.listing import BULK as STORE_BULK
 from mohole.store.listing import COMMITS
 
 Verb = Literal["corpus", "harvest", "shuffle", "train", "convert", "evaluate", "catalogue", "label", "steer"]
@@ -22,7 +25,7 @@ VERBS: tuple[Verb, ...] = (
 )
 
 # Raised for a stage whose code has changed what it writes for the same settings, so that old artifacts are not taken for new.
-_VERSIONS: dict[Verb, int] = dict.fromkeys(VERBS, 2) | {"train": 6, "convert": 3, "evaluate": 4}
+_VERSIONS: dict[Verb, int] = dict.fromkeys(VERBS, 2) | {"train": 6, "convert": 3, "evaluate": 4, "catalogue": 3}
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,19 @@ class Stage:
                 return COMMITS
             case "train":
                 return ("checkpoints/*.json",)
+            case "catalogue":
+                return CATALOGUE_COMMITS
+            case _:
+                return ()
+
+    @property
+    def bulk(self) -> tuple[str, ...]:
+        """Files and folders with checksums of their own, which the artifact's manifest does not list."""
+        match self.verb:
+            case "harvest" | "shuffle":
+                return STORE_BULK
+            case "catalogue":
+                return CATALOGUE_BULK
             case _:
                 return ()
 

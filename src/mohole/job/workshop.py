@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, assert_never
 
 from mohole import artifact
 from mohole.artifact import Inputs
-from mohole.config import DatasetCorpus, PlantedCorpus, Recipe, TextCorpus, Train, n_bytes
+from mohole.catalogue.layout import TOKENS_PER_PART
+from mohole.config import DatasetCorpus, Machine, PlantedCorpus, Recipe, TextCorpus, Train, n_bytes
 from mohole.config.train import Sae
 from mohole.corpus import Corpus, Document, Task, build_corpus, read_documents
-from mohole.dictionary.files import open_autoencoder, open_dictionary
+from mohole.dictionary.files import open_dictionary
 from mohole.errors import ConfigError, StageError
+from mohole.execute import Cores
 from mohole.job.asked import asks_the_model, given_at, learned, rows_run
 from mohole.job.rows import fill_shuffled, harvest_executor
 from mohole.job.stage import Stage
@@ -37,8 +39,12 @@ _WORLD = 1 << 40
 class Workshop:
     """What the stages of one process share: the model is loaded once, and only if a stage needs it."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, cores: Cores | None = None) -> None:
+        """Args:
+        cores: what this process shares with others that make stages; None: it is alone.
+        """
         self.recipe = recipe
+        self.cores = cores or Cores(1, 1)
         self.run = Path(recipe.run)
 
     @cached_property
@@ -86,10 +92,7 @@ class Workshop:
                 tasks = planted_tasks() if text["kind"] == "planted" else ()
                 evaluate(out, self.model, measured, self.corpus, self.rows, recipe.evaluate, seed=seed, tasks=tasks)
             case "catalogue":
-                from mohole.catalogue import build
-
-                dictionary = open_autoencoder(stage.parents["dictionary"])
-                build(out, self.model, dictionary, self.corpus, self.rows, recipe.catalogue, seed=seed)
+                self._catalogue(stage, out, inputs)
             case "label":
                 from mohole.catalogue import Catalogue
                 from mohole.interpret import label
@@ -121,6 +124,24 @@ class Workshop:
             )
             if place is not None:
                 publish(out, place, inputs)
+
+    def _catalogue(self, stage: Stage, out: Path, inputs: Inputs) -> None:
+        from mohole.catalogue import OnDisk, build
+
+        recipe = self.recipe
+        sources = OnDisk(
+            recipe.model,
+            str(stage.parents["dictionary"].resolve()),
+            inputs.parents["dictionary"],
+            str(stage.parents["corpus"].resolve()),
+            inputs.parents["corpus"],
+            self.rows.url,
+            inputs.parents["rows"],
+        )
+        machine = recipe.machine if self.cores.processes == 1 else Machine(executor="inline")
+        n_tokens = min(recipe.catalogue.max_tokens, self.corpus.n_tokens)
+        with harvest_executor(machine, -(-n_tokens // TOKENS_PER_PART), n_tokens) as executor:
+            build(out, sources, recipe.catalogue, seed=recipe.seed, executor=executor)
 
     def _convert(self, stage: Stage, out: Path) -> str:
         """Raises: StageError: it has another width than the model's rows there, so it is of another model or place."""

@@ -98,20 +98,18 @@ def cell_bits_of(n_entries: int, cell_bytes: int) -> int:
 
 def sort_runs(
     runs: Storage, facts: Sequence[ShardFacts], ids: EntryIds, out: Storage, executor: Executor, limits: Limits
-) -> None:
-    """Merge runs into the index at `out`, with the small files of a store. A killed merge is gone on with.
+) -> StoreFacts:
+    """Merge runs into the index at `out`, with its list of shards. A killed merge is gone on with.
 
     Raises:
         DamageError: a run is not what was written. ConfigError: too little memory.
     """
-    documents, order = _ordering(ids)
+    _, order = _ordering(ids)
     layout = Layout({_COLUMN: tuple(facts)})
     store_facts = StoreFacts(order, {_COLUMN: _ENTRY}, {_COLUMN: layout.fingerprint(_COLUMN)})
-    assert out.local is not None
-    write_documents(out.local, documents)
     made, sorted_layout = shuffle(Source(runs, store_facts, layout), out, executor, limits)
-    write_facts(out, made)
     write_layout(out, sorted_layout)
+    return made
 
 
 def write_latent_index(
@@ -130,7 +128,8 @@ def write_latent_index(
         for number, part in enumerate(parts):
             bits = bits if runs else cell_bits_of(len(part.token), limits.cell_bytes)
             runs.append(write_run(entries, f"{number:06}.safetensors", part, ids, bits))
-        sort_runs(entries, runs, ids, storage, executor, limits)
+        write_documents(draft, _ordering(ids)[0])
+        write_facts(storage, sort_runs(entries, runs, ids, storage, executor, limits))
         entries.delete([run.name for run in runs])
 
 
@@ -151,6 +150,22 @@ class LatentIndex:
         self._documents, self._order = _ordering(ids)
         layout = read_layout(storage)
         self._shards = [Shard(storage, facts, _ENTRY) for facts in layout.shards[_COLUMN]]
+
+    def check(self) -> int:
+        """Compare every byte with its checksum. Returns how many entries there are.
+
+        Raises:
+            DamageError: a shard is not what was written.
+        """
+        n_entries = 0
+        for shard in self._shards:
+            shard.check_size()
+            shard.check_padding()
+            cells = shard.facts.cells
+            for number in range(cells.first, cells.first + cells.count, _CELLS_AT_ONCE):
+                n_cells = min(_CELLS_AT_ONCE, cells.first + cells.count - number)
+                n_entries += len(shard.read(Cells(cells.bits, number, n_cells)).key_token)
+        return n_entries
 
     def entries(self, latent: int) -> Entries:
         """Where a latent fires and how strongly, tokens ascending.

@@ -18,7 +18,7 @@ from mohole.metrics.disentangle import caused, disentanglement, interchange, iso
 from mohole.metrics.firing import Firing
 from mohole.metrics.geometry import best_cosine, cosine_with, nearest_other, paired_cosine, row_norms
 from mohole.metrics.judged import Judged, judged, simulation_score
-from mohole.metrics.language import ce_recovered, kl_nats, scored_pairs, token_nats
+from mohole.metrics.language import ce_recovered, kl_nats, kl_recovered, scored_pairs, token_nats
 from mohole.metrics.longest import LongestApart
 from mohole.metrics.matching import (
     Matching,
@@ -62,6 +62,7 @@ class Definitions:
     token_nats: Callable[[Tensor, Tensor], Tensor] = token_nats
     kl_nats: Callable[[Tensor, Tensor], Tensor] = kl_nats
     ce_recovered: Callable[[Array, Array, Array], Array] = ce_recovered
+    kl_recovered: Callable[[Array, Array], Array] = kl_recovered
     confusion: Callable[..., Confusion] = confusion
     auroc: Callable[..., float] = auroc
     auroc_by_document: Callable[..., Area] = auroc_by_document

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mohole.dictionary import AnyDictionary
@@ -87,8 +86,5 @@ def _sums(store: Store, rows: Rows, ready: Sequence[StandIn]) -> list[Reconstruc
     for part in chunks(len(rows), max(each.n_latents for each in ready)):
         stored = take(store, names, rows.tokens[part], f"from row {part.start} of the held-out ones")
         for each, own in zip(ready, sums, strict=True):
-            outputs, _ = each.rebuild(stored)
-            target = torch.cat([stored[name] for name in each.writes], 1)
-            output = torch.cat([outputs[name].cpu() for name in each.writes], 1)
-            own.add(target, output, rows.documents[part], place=", ".join(each.writes))
+            own.add(*each.compared(stored), rows.documents[part], place=", ".join(each.writes))
     return sums

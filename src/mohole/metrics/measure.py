@@ -99,6 +99,35 @@ def measured(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How one number is read from sums by document, whatever they are sums over."""
+
+    name: str
+    statistic: Statistic
+    unit: str
+    baseline: str
+    definition: str
+    undefined: str
+    """The reason to give when the value is NaN."""
+
+    def of(self, documents: Int64, *, seed: int, n: int, n_of: str, masks: Masks) -> Measure:
+        """The number, as `measured`."""
+        return measured(
+            self.statistic,
+            documents,
+            seed=seed,
+            name=self.name,
+            unit=self.unit,
+            n=n,
+            n_of=n_of,
+            masks=masks,
+            definition=self.definition,
+            baseline=self.baseline,
+            undefined=self.undefined,
+        )
+
+
 @lru_cache(maxsize=2)
 def _weights(seed: int, documents: bytes) -> Float64:
     """Drawn once for all numbers of the same documents. Nobody writes into them."""

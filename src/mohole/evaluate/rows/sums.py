@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mohole.dictionary import SparseCodes
-from mohole.evaluate.rows.choice import COUNTED
+from mohole.evaluate.rows.choice import CENTRE, COUNTED
 from mohole.metrics import (
     CentredRows,
     DocumentFiring,
@@ -115,9 +115,8 @@ def _measured(reading: Reading, documents: Int64, n: int, seed: int) -> Measure:
 
 
 def _rebuilt(sums: Reconstruction) -> tuple[Reading, ...]:
-    centre = "the mean row over all counted rows"
     return (
-        _of_rows("fvu", sums.fvu, "share of variance", centre, "sum |x - x^|^2 / sum |x - mean(x)|^2; 0 is perfect"),
+        _of_rows("fvu", sums.fvu, "share of variance", CENTRE, "sum |x - x^|^2 / sum |x - mean(x)|^2; 0 is perfect"),
         _of_rows("r2_uncentred", sums.r2_uncentred, "share of length^2", "zero",
             "1 - sum |x - x^|^2 / sum |x|^2; flattered by the mean"),
         _of_rows("mse", sums.mse, "squared model units", "", "mean over rows of |x - x^|^2, summed over dimensions"),
@@ -131,12 +130,11 @@ def _rebuilt(sums: Reconstruction) -> tuple[Reading, ...]:
 
 
 def _centred(sums: CentredRows) -> tuple[Reading, ...]:
-    centre = "the mean row over all counted rows"
     return (
-        _of_rows("cosine_centred", sums.cosine, "cosine", centre, "mean over rows of cos(x - mean(x), x^ - mean(x))"),
-        _of_rows("fvu_by_dimension", sums.fvu_by_dimension, "share of variance", centre,
+        _of_rows("cosine_centred", sums.cosine, "cosine", CENTRE, "mean over rows of cos(x - mean(x), x^ - mean(x))"),
+        _of_rows("fvu_by_dimension", sums.fvu_by_dimension, "share of variance", CENTRE,
             "mean over dimensions d of sum (x_d - x^_d)^2 / sum (x_d - mean(x)_d)^2; depends on the basis"),
-        _of_rows("fvu_by_row_legacy", sums.fvu_by_row_legacy, "share of variance", centre,
+        _of_rows("fvu_by_row_legacy", sums.fvu_by_row_legacy, "share of variance", CENTRE,
             "mean over rows of |x - x^|^2 / |x - mean(x)|^2; only to compare with published 1 - explained variance"),
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ from mohole.metrics.mutants import (
     diffed,
     directed,
     fired,
+    fitted,
     forgotten,
     interchanged,
     judged,
@@ -20,13 +21,14 @@ from mohole.metrics.mutants import (
     rebuilt,
     removed,
     split,
+    spoken,
     summed,
 )
 from mohole.metrics.mutants.mutant import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
     *rebuilt.MUTANTS, *fired.MUTANTS, *predicted.MUTANTS, *detected.MUTANTS, *centred.MUTANTS, *summed.MUTANTS,
-    *directed.MUTANTS, *matched.MUTANTS, *split.MUTANTS, *correlated.MUTANTS, *diffed.MUTANTS,
+    *directed.MUTANTS, *matched.MUTANTS, *split.MUTANTS, *correlated.MUTANTS, *diffed.MUTANTS, *fitted.MUTANTS, *spoken.MUTANTS,
     *probed.MUTANTS, *removed.MUTANTS, *absorbed.MUTANTS, *interchanged.MUTANTS, *forgotten.MUTANTS, *judged.MUTANTS,
 )  # fmt: skip
 

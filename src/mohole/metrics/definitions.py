@@ -20,6 +20,7 @@ from mohole.metrics.firing import Firing
 from mohole.metrics.geometry import best_cosine, cosine_with, nearest_other, paired_cosine, row_norms
 from mohole.metrics.growth import fitted_floor
 from mohole.metrics.judged import Judged, judged, simulation_score
+from mohole.metrics.known_features import Detection, cosines, detection, found, mcc, own_latents, uniqueness
 from mohole.metrics.language import ce_recovered, kl_nats, kl_recovered, scored_pairs, token_nats
 from mohole.metrics.linear import LinearFit
 from mohole.metrics.longest import LongestApart
@@ -97,6 +98,12 @@ class Definitions:
     latent_scaling: type[LatentScaling] = LatentScaling
     linear_fit: type[LinearFit] = LinearFit
     fitted_floor: Callable[[Array, Array], tuple[Array, Array, Array]] = fitted_floor
+    feature_cosines: Callable[[Tensor, Tensor], Tensor] = cosines
+    mcc: Callable[[Tensor], float] = mcc
+    uniqueness: Callable[[Tensor], float] = uniqueness
+    own_latents: Callable[[Tensor], Tensor] = own_latents
+    detection: Callable[..., Detection] = detection
+    found_firings: Callable[..., NDArray[np.bool_]] = found
     signature: Callable[..., Tensor] = signature
     evidence_nats: Callable[[Tensor, Tensor], Tensor] = evidence_nats
     fit_probe: Callable[..., LinearProbe] = fit_probe

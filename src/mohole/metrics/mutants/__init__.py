@@ -16,6 +16,7 @@ from mohole.metrics.mutants import (
     interchanged,
     judged,
     matched,
+    owned,
     predicted,
     probed,
     rebuilt,
@@ -28,8 +29,9 @@ from mohole.metrics.mutants.mutant import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
     *rebuilt.MUTANTS, *fired.MUTANTS, *predicted.MUTANTS, *detected.MUTANTS, *centred.MUTANTS, *summed.MUTANTS,
-    *directed.MUTANTS, *matched.MUTANTS, *split.MUTANTS, *correlated.MUTANTS, *diffed.MUTANTS, *fitted.MUTANTS, *spoken.MUTANTS,
-    *probed.MUTANTS, *removed.MUTANTS, *absorbed.MUTANTS, *interchanged.MUTANTS, *forgotten.MUTANTS, *judged.MUTANTS,
+    *directed.MUTANTS, *matched.MUTANTS, *split.MUTANTS, *correlated.MUTANTS, *diffed.MUTANTS, *fitted.MUTANTS,
+    *spoken.MUTANTS, *owned.MUTANTS, *probed.MUTANTS, *removed.MUTANTS, *absorbed.MUTANTS, *interchanged.MUTANTS,
+    *forgotten.MUTANTS, *judged.MUTANTS,
 )  # fmt: skip
 
 __all__ = ["MUTANTS", "Mutant"]

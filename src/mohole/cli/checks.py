@@ -31,7 +31,7 @@ def check_metrics(
         _print_every(answers, bugs)
     n_right = sum(answer.is_right for each in answers for answer in each.answers)
     typer.echo(
-        f"{n_right} known answers right, {len(wrong)} wrong; {len(bugs) - len(survivors)} bugs of other libraries caught, "
+        f"{n_right} known answers right, {len(wrong)} wrong; {len(bugs) - len(survivors)} wrong definitions caught, "
         f"{len(survivors)} not; {time.process_time() - began:.1f} CPU-seconds"
     )
     for sentence in wrong:

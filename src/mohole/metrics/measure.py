@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mohole.errors import NumericsError
-from mohole.metrics.bootstrap import document_weights, interval
+from mohole.metrics.bootstrap import DEVIATIONS, document_weights, interval
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
@@ -151,7 +151,7 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     """
     if n == 0:
         raise ValueError("wilson: no trials")
-    z, share = 1.959963984540054, successes / n
+    z, share = DEVIATIONS, successes / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return max(0.0, middle - half), min(1.0, middle + half)

@@ -117,6 +117,17 @@ class StandIn:
             case _:
                 assert_never(self.dictionary)
 
+    def compared(self, rows: Mapping[str, Rows]) -> tuple[Float[Tensor, "row wide"], Float[Tensor, "row wide"]]:
+        """What it is to say of these rows, and what it says: all of `writes`, in main memory."""
+        return joined(rows, self.writes), joined(self.rebuild(rows)[0], self.writes)
+
+
+def joined(rows: Mapping[str, Rows], names: Sequence[str]) -> Float[Tensor, "row wide"]:
+    """The rows of these hookpoints with their columns side by side, in main memory."""
+    if len(names) == 1:  # no copy
+        return rows[names[0]].cpu()
+    return torch.cat([rows[name].cpu() for name in names], 1)
+
 
 def stand_in(dictionary: AnyDictionary, model: LanguageModel | None = None) -> StandIn:
     """A dictionary made ready to stand in for activations, of `model` if given.

@@ -59,7 +59,7 @@ def run_verb(recipe: Recipe, verb: Verb, *, replace: bool = False, say: Say = pr
     whole = plan(recipe)
     verbs: tuple[Verb, ...] = ("corpus", "harvest") if verb == "harvest" else (verb,)
     chosen = [stage for stage in whole.stages if stage.verb in verbs]
-    if not chosen and verb not in ("shuffle",):
+    if not chosen and verb != "shuffle":
         raise StageError(
             f"{verb}: not for a {recipe.train.learns.kind} yet; its dictionary is what `mohole train` leaves"
         )

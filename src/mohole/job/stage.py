@@ -3,23 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from mohole.corpus.parts import PROGRESS
 from mohole.store.listing import COMMITS
 
 Verb = Literal["corpus", "harvest", "shuffle", "train", "convert", "evaluate", "catalogue", "label", "steer"]
-VERBS: tuple[Verb, ...] = (
-    "corpus",
-    "harvest",
-    "shuffle",
-    "train",
-    "convert",
-    "evaluate",
-    "catalogue",
-    "label",
-    "steer",
-)
+VERBS: tuple[Verb, ...] = get_args(Verb)
 
 # Raised for a stage whose code has changed what it writes for the same settings, so that old artifacts are not taken for new.
 _VERSIONS: dict[Verb, int] = dict.fromkeys(VERBS, 2) | {"train": 6, "convert": 3, "evaluate": 4}

@@ -1,18 +1,17 @@
 """Several dictionaries of one stream and different sizes: what more latents would still explain, and what none would."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mohole.dictionary import AnyDictionary
 from mohole.errors import StageError
-from mohole.evaluate.rows.choice import COUNTED, Rows, chunks, take
+from mohole.evaluate.rows.choice import CENTRE, COUNTED, Rows, chunks, take
 from mohole.evaluate.standin import StandIn, stand_in
-from mohole.metrics import Masks, Measure, Reconstruction, measured
+from mohole.metrics import Masks, Measure, Reconstruction
 from mohole.metrics.growth import fitted_floor
-from mohole.metrics.measure import Statistic, ratio
+from mohole.metrics.measure import Reading, Statistic, ratio
 from mohole.store import Store
 
 Float64 = NDArray[np.float64]
@@ -36,48 +35,39 @@ def measure_growth(
         raise StageError("growth: needs dictionaries that all write one place, of different numbers of latents")
     sums = _sums(store, rows, ready)
     sizes = np.array([each.n_latents for each in ready], dtype=np.float64)
-    listed = ", ".join(f"{size:.0f}" for size in sizes)
+    undefined = f"{len(np.unique(sizes))} numbers of latents, where four are needed, or rows without variance"
 
-    def about(statistic: Statistic, name: str, unit: str, definition: str) -> Measure:
-        return measured(
-            statistic,
-            sums[0].documents,
-            seed=seed,
-            name=name,
-            unit=unit,
-            n=len(rows),
-            n_of="rows",
-            masks=Masks(counted=COUNTED),
-            baseline="the mean row over all counted rows",
-            definition=definition,
-            undefined=f"{len(np.unique(sizes))} numbers of latents, where four are needed, or rows without variance",
-        )
+    def measures(readings: Iterator[Reading]) -> tuple[Measure, ...]:
+        documents, masks = sums[0].documents, Masks(counted=COUNTED)
+        return tuple(each.of(documents, seed=seed, n=len(rows), n_of="rows", masks=masks) for each in readings)
 
-    def fvus(weights: Float64) -> Float64:
-        return np.stack([own.fvu(weights) for own in sums], axis=1)
+    return measures(_of_each(sums, sizes, undefined)), measures(_of_all(sums, sizes, undefined))
+
+
+def _of_each(sums: Sequence[Reconstruction], sizes: Float64, undefined: str) -> Iterator[Reading]:
+    for own, size in zip(sums, sizes, strict=True):
+        definition = f"sum |x - x^|^2 / sum |x - mean(x)|^2 with {size:.0f} latents"
+        yield Reading("fvu", own.fvu, "share of variance", CENTRE, definition, undefined)
+
+
+def _of_all(sums: Sequence[Reconstruction], sizes: Float64, undefined: str) -> Iterator[Reading]:
+    """What the law through all of their FVUs says."""
 
     def fitted(pick: Callable[[tuple[Float64, Float64, Float64], Float64], Float64]) -> Statistic:
         def statistic(weights: Float64) -> Float64:
-            found = fvus(weights)
+            found = np.stack([own.fvu(weights) for own in sums], axis=1)
             return pick(fitted_floor(sizes, found), found)
 
         return statistic
 
-    each_fvu = tuple(
-        about(own.fvu, "fvu", "share of variance", f"sum |x - x^|^2 / sum |x - mean(x)|^2 with {size:.0f} latents")
-        for own, size in zip(sums, sizes, strict=True)
-    )
-    law = _FITTED.format(sizes=listed)
-    return each_fvu, (
-        about(fitted(lambda law, _: law[0]), "fvu_floor", "share of variance", f"floor of {law}"),
-        about(fitted(lambda law, _: law[2]), "fvu_exponent", "exponent", f"exponent of {law}"),
-        about(
-            fitted(lambda law, found: ratio(law[0], found.min(1))),
-            "dark_share",
-            "share of what the best leaves unexplained",
-            f"floor over the lowest FVU, of {law}",
-        ),
-    )
+    law = _FITTED.format(sizes=", ".join(f"{size:.0f}" for size in sizes))
+    for name, pick, unit, definition in (
+        ("fvu_floor", lambda line, _: line[0], "share of variance", f"floor of {law}"),
+        ("fvu_exponent", lambda line, _: line[2], "exponent", f"exponent of {law}"),
+        ("dark_share", lambda line, found: ratio(line[0], found.min(1)), "share of what the best leaves unexplained",
+         f"floor over the lowest FVU, of {law}"),
+    ):  # fmt: skip
+        yield Reading(name, fitted(pick), unit, CENTRE, definition, undefined)
 
 
 def _sums(store: Store, rows: Rows, ready: Sequence[StandIn]) -> list[Reconstruction]:
@@ -87,8 +77,5 @@ def _sums(store: Store, rows: Rows, ready: Sequence[StandIn]) -> list[Reconstruc
     for part in chunks(len(rows), max(each.n_latents for each in ready)):
         stored = take(store, names, rows.tokens[part], f"from row {part.start} of the held-out ones")
         for each, own in zip(ready, sums, strict=True):
-            outputs, _ = each.rebuild(stored)
-            target = torch.cat([stored[name] for name in each.writes], 1)
-            output = torch.cat([outputs[name].cpu() for name in each.writes], 1)
-            own.add(target, output, rows.documents[part], place=", ".join(each.writes))
+            own.add(*each.compared(stored), rows.documents[part], place=", ".join(each.writes))
     return sums

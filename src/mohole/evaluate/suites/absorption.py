@@ -15,9 +15,9 @@ from mohole.evaluate.suites.material import Material, Unit, constant, over, rate
 from mohole.keys import Use, words
 from mohole.metrics import DocumentSums, Masks
 from mohole.metrics.absorption import absorption
+from mohole.metrics.codes import CodeMatrix
 from mohole.metrics.measure import Statistic, ratio
 from mohole.metrics.sparse_probe import (
-    Codes,
     Items,
     class_gap,
     decision_sums,
@@ -94,7 +94,7 @@ def _carried(
     coder: Coder,
     sides: tuple[Classed, Classed],
     rows: list[Float32],
-    codes: list[Codes],
+    codes: list[CodeMatrix],
     seed: int,
 ) -> _Carried:
     selection, scoring = sides
@@ -120,7 +120,7 @@ def _carried(
     return _Carried(sums, n_splits)
 
 
-def _main_latents(codes: Codes, positive: Bools, documents: Int64, seed: int) -> tuple[Int64, int]:
+def _main_latents(codes: CodeMatrix, positive: Bools, documents: Int64, seed: int) -> tuple[Int64, int]:
     """A label's own latents: added while F1 on a half of the selection documents grows, fitted on the other half."""
     fitted = words(seed, Use.PROBED_ITEMS, documents, 1) % 2 == 0
     fit_on, judge_on = (

@@ -46,7 +46,8 @@ class _Tpp:
         self._probes = [fit_probe(self._rows, self._selection.classes == c) for c in range(self._n)]
         fitting, self._reader = material.read_out(chosen.tokens), material.read_out(judged.tokens)
         train, self._judged = chosen.among(fitting.tokens), judged.among(self._reader.tokens)
-        self._readers = [fit_probe(fitting.rows(train.tokens), train.classes == c) for c in range(self._n)]
+        read = fitting.rows(train.tokens)  # runs the model: once, and not for each class
+        self._readers = [fit_probe(read, train.classes == c) for c in range(self._n)]
         self._documents = np.unique(self._judged.documents)
 
     def ratings(self) -> Iterator[Rated]:

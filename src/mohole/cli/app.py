@@ -81,9 +81,7 @@ def _stage_command(verb: Any, summary: str) -> Callable[..., None]:
         from mohole import job
 
         settings: Recipe = read_recipe(recipe, override)
-        if (
-            verb == "train" and settings.train.dictionary
-        ):  # several are asked for, and there is one way to learn several
+        if verb == "train" and settings.train.dictionary:  # there is one way to learn several
             sweep.learn_members(settings, replace=replace)
             return
         if not job.run_verb(settings, verb, replace=replace, say=tell):

@@ -115,14 +115,16 @@ def test_the_summary_is_the_time_that_was_spent(monkeypatch: pytest.MonkeyPatch)
 def test_before_it_starts_a_training_says_what_it_takes_at_least() -> None:
     settings = Train(n_latents=1 << 16, batch_rows=1 << 12, nonlinearity=TopK(k=4))
     limit = Limit(2.0 * (1 << 28) * ONE.width * 5.0)  # five of its steps a second
-    said = forecast("a", settings, ONE, ONE, limit, 1500)
+    said = forecast("a", [(settings, 1500)], ONE, ONE, limit)
     gib = training_bytes(settings, ONE, ONE).total / (1 << 30)
     assert said.startswith(
         f"a: {gib:.2g} GiB and no less than 5.0 min, which 1,500 products of rows and encoder take at "
     )
     assert said.endswith("172 GFLOP/s of a core")
-    assert "no less than 1.0 min" in forecast("a", settings, ONE, ONE, limit, 300)  # gone on with
-    assert forecast("a", settings, ONE, ONE, limit, 9) == ""  # nobody waits for that
+    assert "no less than 1.0 min" in forecast("a", [(settings, 300)], ONE, ONE, limit)  # gone on with
+    assert forecast("a", [(settings, 9)], ONE, ONE, limit) == ""  # nobody waits for that
+    both = forecast("b", [(settings, 300), (settings.model_copy(update={"n_latents": 1 << 15}), 600)], ONE, ONE, limit)
+    assert "no less than 2.0 min, which 900 products" in both
 
 
 def test_a_training_tells_its_forecast_and_not_when_it_is_short(

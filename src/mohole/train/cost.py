@@ -5,7 +5,7 @@ the limit is the rate at which this machine makes one, measured when the trainin
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -159,17 +159,19 @@ class Limit:
         return cls(2.0 * settings.batch_rows * n_latents * reads.width / max(min(times), 1e-9))
 
 
-def forecast(name: str, settings: Train, reads: Sites, writes: Sites, limit: Limit, n_steps: int) -> str:
-    """For people, before the first of so many steps: what they take at least. Nothing where that is not worth waiting for.
+def forecast(name: str, left: Sequence[tuple[Train, int]], reads: Sites, writes: Sites, limit: Limit) -> str:
+    """For people, before the first step: what so many steps of each training take at least, all of them together. Nothing
+    where that is not worth waiting for.
 
     A step makes one product of rows and encoder, and usually takes one to two and a half; where the start is dense, it begins
     with six (docs/training.md). How long it takes is known when some are made: the line of progress says that.
     """
-    seconds = n_steps * _product_flops(settings, reads) / limit.flops_per_second
+    seconds = sum(n * _product_flops(settings, reads) for settings, n in left) / limit.flops_per_second
     if seconds < QUIET_SECONDS:
         return ""
-    memory = training_bytes(settings, reads, writes).total / _GIB
-    rate = f"{limit.flops_per_second / 1e9:.0f} GFLOP/s of {_computer(torch.device(settings.device))}"
+    memory = sum(training_bytes(settings, reads, writes).total for settings, _ in left) / _GIB
+    n_steps = sum(n for _, n in left)
+    rate = f"{limit.flops_per_second / 1e9:.0f} GFLOP/s of {_computer(torch.device(left[0][0].device))}"
     return (
         f"{name}: {memory:.2g} GiB and no less than {duration(seconds)}, which {n_steps:,} products of rows and encoder take at "
         f"{rate}"

@@ -98,7 +98,7 @@ def train(
         seal, n_worse = _go_on(trainer, checkpoints, out)
         limit = Limit.measured(settings, reads)
         watch = Watch(settings, reads, writes, limit)
-        if takes := forecast(source.name, settings, reads, writes, limit, settings.steps - trainer.n_steps):
+        if takes := forecast(source.name, [(settings, settings.steps - trainer.n_steps)], reads, writes, limit):
             tell(takes)
         if in_model is not None and settings.evaluate_every:
             write_json(out / IN_MODEL_FILE, in_model.stamp())

@@ -20,7 +20,7 @@ from mohole.sinks import Sink
 from mohole.store.stream import RowStream
 from mohole.tensors import write_tensors
 from mohole.train.checkpoint import Checkpoints
-from mohole.train.cost import Limit, Watch, check_memory
+from mohole.train.cost import Limit, Watch, check_memory, forecast
 from mohole.train.in_model import IN_MODEL_FILE, InModel
 from mohole.train.source import Source
 from mohole.train.stopping import AfterThisStep
@@ -89,7 +89,10 @@ def train(
     try:
         worse = WorseThanTheMean(source.name, settings)
         seal = _go_on(trainer, checkpoints, out, worse)
-        watch = Watch(settings, reads, Limit.measured(settings, reads))
+        limit = Limit.measured(settings, reads)
+        watch = Watch(settings, reads, writes, limit)
+        if takes := forecast(source.name, [(settings, settings.steps - trainer.n_steps)], reads, writes, limit):
+            tell(takes)
         if in_model is not None and settings.evaluate_every:
             write_json(out / IN_MODEL_FILE, in_model.stamp())
         _steps(trainer, source, checkpoints, out, watch, sinks, seal, worse, in_model)
@@ -184,7 +187,7 @@ def _steps(
             rows, targets = source.rows(step * n_rows, n_rows)
             watch.waited()
             stepped = trainer.step(rows, targets)
-            watch.stepped()
+            watch.stepped(stepped.n_kept, in_tiles=stepped.is_in_tiles)
             _check(stepped, source.name, step)
             note = ""
             if (step + 1) % settings.log_every == 0 or step + 1 == settings.steps:

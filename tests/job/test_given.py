@@ -315,10 +315,29 @@ def test_a_dictionary_of_another_kind_than_is_said_is_refused(trained: Path, tmp
         (["compare-dictionaries", "DICTIONARY"], "one evaluation; name another dictionary"),
         (["compare-dictionaries", "nowhere", "DICTIONARY"], "nowhere: no evaluation there; `mohole evaluate nowhere"),
         (["compare-dictionaries", "DICTIONARY", "DICTIONARY"], "named twice"),
+        (["compare-dictionaries", "DICTIONARY", "RUN", "--page", "x.pdf"], "--page x.pdf: plots are written as"),
+        (
+            ["evaluate", "DICTIONARY", "--model", "planted", "--text", "none.txt"],
+            "none.txt: no such file, folder or pattern; set --text",
+        ),
+        (["evaluate", "DICTIONARY", "--store", "nowhere"], "--store (rows_of in a recipe) names the folder of a run"),
+        (
+            ["evaluate", "DICTIONARY", "--model", "planted", "--text", "one.txt"],
+            "the text is too short: 2 tokens in all, less than one window of 128; 128 are needed",
+        ),
     ],
 )
-def test_what_cannot_be_measured_is_named_with_the_next_step(trained: Path, arguments: list[str], said: str) -> None:
+def test_what_cannot_be_measured_is_named_with_the_next_step(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("one.txt").write_text("the")
     place = str(trained / "resid_post.0" / "dictionary")
-    result = CliRunner().invoke(app, [argument.replace("DICTIONARY", place) for argument in arguments])
+    result = CliRunner().invoke(
+        app, [argument.replace("DICTIONARY", place).replace("RUN", str(trained)) for argument in arguments]
+    )
     assert result.exit_code != 0
     assert said in str(result.exception) + result.output
+    assert not result.stdout, "refused before any work"
+    if "one.txt" not in arguments:  # which is tokenized before it is known to be too short
+        assert [file.name for file in tmp_path.iterdir()] == ["one.txt"]

@@ -70,12 +70,14 @@ def compare_dictionaries(
     from rich.console import Console
 
     from mohole.report.comparison import comparison_text, find_evaluations, write_comparison
+    from mohole.report.place import check_place
 
+    place = page or Path("comparison.html")
+    check_place(place, "--page", (".html", ".htm"))  # before any work, not after the table
     found = find_evaluations(paths)
     if len(found) < 2:
         raise ConfigError(f"{paths[0]}: one evaluation; name another dictionary to compare it with")
     Console().print(comparison_text(found))
-    place = page or Path("comparison.html")
     write_comparison(place, found)
     typer.echo(f"page: {place}")
 
@@ -95,10 +97,13 @@ def _alone(
     Raises:
         ConfigError: nothing to measure on, or no hookpoint.
     """
+    from mohole.corpus.files import find_files
     from mohole.dictionary.formats.imported import UNNAMED
     from mohole.dictionary.formats.load import import_dictionary
     from mohole.dictionary.places import as_learned, places_of
 
+    if text is not None and model is not None:
+        find_files(str(text), setting="--text")  # before any work, and by the name that the user gave it
     found = import_dictionary(what, hookpoint=hookpoint, allow_download=allow_download).dictionary
     learns = as_learned(found)
     reads, writes = places_of(found)

@@ -210,6 +210,9 @@ def test_a_page_begins_with_what_is_wrong_and_with_what_the_terminal_shows(train
     assert 0 < top.index("<h2>Warnings") < top.index("How often latents fire")
     places = [numbers.index(f">{name}</td>") for name in ("fvu", "l0", "kl", "dense", "ce_clean", "mse")]
     assert places == sorted(places)
+    task = found[0].evaluation.tasks[0]
+    assert f">{task.name}</td>" in numbers
+    assert f"{task.clean:.3f}, {task.replaced:.3f} of {task.n}<" in numbers
 
 
 def test_tasks_are_of_the_text_that_is_measured_on_not_of_the_default_one(

@@ -277,7 +277,13 @@ def _sheets(found: Sequence[Evaluated]) -> list[Sheet]:
         )
     tasks = list(dict.fromkeys(task.name for each in found for task in each.evaluation.tasks))
     if tasks:
-        sheets.append(Sheet(("task", *names), [_task(found, task) for task in tasks], "Right answers: clean, replaced"))
+        sheets.append(
+            Sheet(
+                ("task", *names),
+                [_task(found, task) for task in tasks],
+                "Right answers: clean, replaced, of how many prompts",
+            )
+        )
     classes = list(dict.fromkeys(each.name for one in found for each in one.evaluation.dark_matter.classes))
     if classes:
         sheets.append(
@@ -297,7 +303,7 @@ def _cautions(found: Sequence[Evaluated]) -> list[Sheet]:
 
 def _task(found: Sequence[Evaluated], name: str) -> tuple[str, ...]:
     of = [next((task for task in each.evaluation.tasks if task.name == name), None) for each in found]
-    return (name, *("" if task is None else f"{task.clean:.3f}, {task.replaced:.3f}" for task in of))
+    return (name, *("" if task is None else f"{task.clean:.3f}, {task.replaced:.3f} of {task.n:,}" for task in of))
 
 
 def _class(found: Sequence[Evaluated], name: str) -> tuple[str, ...]:

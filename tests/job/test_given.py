@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -18,6 +19,7 @@ from mohole.dictionary.formats.export import export_dictionary
 from mohole.errors import ConfigError, StageError
 from mohole.evaluate import read_evaluation
 from mohole.job import plan, run, run_until, run_verb
+from mohole.metrics import children_by_cosine
 from mohole.planted import weights_path
 from mohole.record import read_json
 from mohole.report.comparison import Difference, comparison_text, difference, find_evaluations, write_comparison
@@ -199,6 +201,37 @@ def test_of_other_documents_there_is_no_difference(trained: Path, tmp_path: Path
     for each in (first, second):  # nor are the pairs of one said to be those of both
         assert f"{each.name}: " in said
         assert f"{each.evaluation.measures['ce_clean'].n:,} pairs of tokens" in said
+
+
+def test_sizes_of_one_place_are_shown_growing_in_terminal_page_and_json(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the latents: each is kept in the whole, none has split, and a law needs four sizes."""
+    monkeypatch.chdir(tmp_path)
+    ours = load_dictionary(trained / "resid_post.0" / "dictionary")
+    n = ours.n_latents // 2
+    half = replace(ours, W_enc=ours.W_enc[:n], b_enc=ours.b_enc[:n], W_dec=ours.W_dec[:n])
+    export_dictionary(half, tmp_path / "half", "mohole")
+    run_until(given(tmp_path / "run", trained, tmp_path / "half"), "evaluate")
+    result = CliRunner().invoke(app, ["compare-dictionaries", str(trained), "run", "--json", "all.json"])
+    assert result.exit_code == 0, result.output
+    assert "As latents grow" in result.stdout
+    assert "four are needed" in " ".join(result.stdout.split())
+    assert "Variance unexplained as latents grow" in Path("comparison.html").read_text()
+    said = read_json(Path("all.json"))
+    (growth,) = said["growth"]
+    assert [size["n_latents"] for size in growth["sizes"]] == [n, 2 * n]
+    (step,) = growth["steps"]
+    assert step["cosine"]["forward"] == pytest.approx(1.0, abs=1e-5)
+    nearby = children_by_cosine(half.W_dec, ours.W_dec)
+    n_children = np.bincount(nearby[:, 0], minlength=n)
+    assert (step["kept"], step["split"]) == ((n_children == 1).sum(), (n_children > 1).sum())
+    assert growth["law"][0]["value"] is None
+    fvus = [each["measures"]["fvu"]["value"] for each in said["dictionaries"]]
+    (apart,) = said["differences"].values()
+    assert apart["fvu"]["value"] == pytest.approx(fvus[1] - fvus[0])
+    refused = CliRunner().invoke(app, ["compare-dictionaries", str(trained), "run", "--json", "all.txt"])
+    assert "--json all.txt" in str(refused.exception)
 
 
 def test_a_page_begins_with_what_is_wrong_and_with_what_the_terminal_shows(trained: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from mohole.corpus import Corpus, Task
 from mohole.dictionary import AnyDictionary, NormalisedAutoencoder, SparseAutoencoder
 from mohole.errors import StageError
 from mohole.evaluate.files import write_evaluation, write_recovery
+from mohole.evaluate.guards.copies import copies
 from mohole.evaluate.guards.numbers import numbers_out_of_range, unexplained
 from mohole.evaluate.guards.provenance import require_rows_of
 from mohole.evaluate.guards.trials import probe
@@ -66,7 +67,10 @@ def evaluate(
     weights = measure_weights(autoencoder, quality.mean) if autoencoder else ()
     measures = {measure.name: measure for measure in (*quality.measures, *weights, *in_model, *unseen)}
     skills = measure_tasks(model, spliced, tasks, settings, has_bos=corpus.has_bos)
-    warnings = _warnings(measures, skills, dark_matter, store, rows, spliced)
+    warnings = (
+        *_warnings(measures, skills, dark_matter, store, rows, spliced),
+        *copies(corpus, rows, seed=seed),
+    )
     suites = _suites(model, dictionary, corpus, store, rows, settings, tasks, seed)
 
     evaluation = Evaluation(

@@ -109,10 +109,9 @@ def test_one_that_normalises_each_row_goes_through_the_whole_job(trained: Path, 
     assert measures["decoder_norm"].unit == "the row's own scale per unit of a latent"
     assert read_json(tmp_path / "run" / "steering" / "steering.json")["row_error"] < 1e-5
     suites = given(tmp_path / "more", trained, tmp_path / "theirs", evaluate=settings | {"suites": ["sparse_probing"]})
-    with pytest.raises(
-        StageError, match=r"for sparse autoencoders with decoder rows in model units; .* normalised_sae"
-    ):
-        run_until(suites, "evaluate")
+    run_until(suites, "evaluate")
+    (probed,) = read_evaluation(tmp_path / "more" / "resid_post.0" / "evaluation").suites
+    assert probed.suite == "sparse_probing"
 
 
 def test_of_another_width_it_is_refused_by_name(trained: Path, tmp_path: Path) -> None:

@@ -50,9 +50,9 @@ def evaluate(
         NumericsError: a NaN or an infinity, with its place.
     """
     spliced = stand_in(dictionary, model)
-    if settings.suites and not isinstance(dictionary, SparseAutoencoder):
+    if settings.suites and not isinstance(dictionary, SparseAutoencoder | NormalisedAutoencoder):
         raise StageError(
-            f"evaluate.suites: for sparse autoencoders with decoder rows in model units; {spliced.name} is a {spliced.kind}: "
+            f"evaluate.suites: for sparse autoencoders, which read and write one place; {spliced.name} is a {spliced.kind}: "
             "leave them out"
         )
     rows = choose_rows(corpus, store, held_out=True, max_rows=settings.max_rows, seed=seed)
@@ -123,7 +123,7 @@ def _suites(
     """Those that are asked for: mostly none."""
     if not settings.suites:
         return ()
-    assert isinstance(dictionary, SparseAutoencoder)  # asked before anything was measured
+    assert isinstance(dictionary, SparseAutoencoder | NormalisedAutoencoder)  # asked before anything was measured
     from mohole.evaluate.suites.material import Material  # here: their cost is not paid by others
     from mohole.evaluate.suites.measure import measure_suites
 

@@ -21,7 +21,7 @@ from mohole.evaluate.rows.choice import Rows, choose_rows
 from mohole.evaluate.rows.dark_matter import measure_dark_matter
 from mohole.evaluate.rows.measure import measure_rows
 from mohole.evaluate.rows.weights import measure_weights
-from mohole.evaluate.standin import StandIn, stand_in
+from mohole.evaluate.standin import StandIn, for_numpy, stand_in
 from mohole.metrics import Measure
 from mohole.metrics.stamp import stamp
 from mohole.model import LanguageModel
@@ -63,7 +63,8 @@ def evaluate(
     unseen, dark_matter = measure_dark_matter(
         store, corpus, rows, spliced, quality.firing, settings.dark_matter_rows, seed=seed
     )
-    autoencoder = dictionary if isinstance(dictionary, SparseAutoencoder | NormalisedAutoencoder) else None
+    plain = for_numpy(dictionary)
+    autoencoder = plain if isinstance(plain, SparseAutoencoder | NormalisedAutoencoder) else None
     weights = measure_weights(autoencoder, quality.mean) if autoencoder else ()
     measures = {measure.name: measure for measure in (*quality.measures, *weights, *in_model, *unseen)}
     skills = measure_tasks(model, spliced, tasks, settings, has_bos=corpus.has_bos)
@@ -71,7 +72,7 @@ def evaluate(
         *_warnings(measures, skills, dark_matter, store, rows, spliced),
         *copies(corpus, rows, seed=seed),
     )
-    suites = _suites(model, dictionary, corpus, store, rows, settings, tasks, seed)
+    suites = _suites(model, plain, corpus, store, rows, settings, tasks, seed)
 
     evaluation = Evaluation(
         hookpoint=spliced.name,

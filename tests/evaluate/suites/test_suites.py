@@ -14,6 +14,7 @@ from mohole.corpus import Corpus, Task
 from mohole.dictionary import LayerNorm, LengthNorm, NormalisedAutoencoder, RowNorm, SparseAutoencoder
 from mohole.errors import StageError
 from mohole.evaluate import evaluate, read_evaluation
+from mohole.evaluate.files import read_recovery
 from mohole.evaluate.recovery.truth import Marks, Truth
 from mohole.evaluate.results import Rated
 from mohole.evaluate.rows.choice import choose_rows
@@ -270,3 +271,14 @@ def value(rated: Rated, name: str) -> float:
     measure: Measure = rated.measures[name]
     assert measure.value is not None
     return measure.value
+
+
+def test_a_dictionary_in_another_dtype_has_suites_and_recovery_too(
+    folder: Path, model: LanguageModel, identity: SparseAutoencoder, world: Corpus, store: Store
+) -> None:
+    halved = {name: getattr(identity, name).bfloat16() for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
+    settings = config.Evaluate(suites=("sparse_probing",), suite_rows=200, max_documents=20, min_positives=5)
+    evaluate(folder, model, replace(identity, **halved), world, store, settings, seed=0)
+    (found,) = read_evaluation(folder).suites
+    assert found.rated
+    assert read_recovery(folder) is not None

@@ -1,6 +1,6 @@
 """Several dictionaries of one stream and different sizes: what more latents would still explain, and what none would."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,13 +10,11 @@ from mohole.errors import StageError
 from mohole.evaluate.rows.choice import CENTRE, COUNTED, Rows, chunks, take
 from mohole.evaluate.standin import StandIn, stand_in
 from mohole.metrics import Masks, Measure, Reconstruction
-from mohole.metrics.growth import fitted_floor
-from mohole.metrics.measure import Reading, Statistic, ratio
+from mohole.metrics.growth import fitted_law
+from mohole.metrics.measure import Reading
 from mohole.store import Store
 
 Float64 = NDArray[np.float64]
-
-_FITTED = "FVU = floor + factor x latents^-exponent, fitted to dictionaries of {sizes} latents"
 
 
 def measure_growth(
@@ -35,39 +33,17 @@ def measure_growth(
         raise StageError("growth: needs dictionaries that all write one place, of different numbers of latents")
     sums = _sums(store, rows, ready)
     sizes = np.array([each.n_latents for each in ready], dtype=np.float64)
-    undefined = f"{len(np.unique(sizes))} numbers of latents, where four are needed, or rows without variance"
-
-    def measures(readings: Iterator[Reading]) -> tuple[Measure, ...]:
-        documents, masks = sums[0].documents, Masks(counted=COUNTED)
-        return tuple(each.of(documents, seed=seed, n=len(rows), n_of="rows", masks=masks) for each in readings)
-
-    return measures(_of_each(sums, sizes, undefined)), measures(_of_all(sums, sizes, undefined))
-
-
-def _of_each(sums: Sequence[Reconstruction], sizes: Float64, undefined: str) -> Iterator[Reading]:
-    for own, size in zip(sums, sizes, strict=True):
-        definition = f"sum |x - x^|^2 / sum |x - mean(x)|^2 with {size:.0f} latents"
-        yield Reading("fvu", own.fvu, "share of variance", CENTRE, definition, undefined)
+    documents, masks = sums[0].documents, Masks(counted=COUNTED)
+    each_fvu = tuple(
+        _reading(own, size).of(documents, seed=seed, n=len(rows), n_of="rows", masks=masks)
+        for own, size in zip(sums, sizes, strict=True)
+    )
+    return each_fvu, fitted_law(sizes, each_fvu)
 
 
-def _of_all(sums: Sequence[Reconstruction], sizes: Float64, undefined: str) -> Iterator[Reading]:
-    """What the law through all of their FVUs says."""
-
-    def fitted(pick: Callable[[tuple[Float64, Float64, Float64], Float64], Float64]) -> Statistic:
-        def statistic(weights: Float64) -> Float64:
-            found = np.stack([own.fvu(weights) for own in sums], axis=1)
-            return pick(fitted_floor(sizes, found), found)
-
-        return statistic
-
-    law = _FITTED.format(sizes=", ".join(f"{size:.0f}" for size in sizes))
-    for name, pick, unit, definition in (
-        ("fvu_floor", lambda line, _: line[0], "share of variance", f"floor of {law}"),
-        ("fvu_exponent", lambda line, _: line[2], "exponent", f"exponent of {law}"),
-        ("dark_share", lambda line, found: ratio(line[0], found.min(1)), "share of what the best leaves unexplained",
-         f"floor over the lowest FVU, of {law}"),
-    ):  # fmt: skip
-        yield Reading(name, fitted(pick), unit, CENTRE, definition, undefined)
+def _reading(sums: Reconstruction, n_latents: float) -> Reading:
+    definition = f"sum |x - x^|^2 / sum |x - mean(x)|^2 with {n_latents:.0f} latents"
+    return Reading("fvu", sums.fvu, "share of variance", CENTRE, definition, "rows without variance")
 
 
 def _sums(store: Store, rows: Rows, ready: Sequence[StandIn]) -> list[Reconstruction]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mohole.evaluate.results import Rated
 from mohole.evaluate.rows.choice import COUNTED
 from mohole.evaluate.suites.classes import WORD, Classed, Group
-from mohole.evaluate.suites.coders import Coder
+from mohole.evaluate.suites.coders import Coder, scaled
 from mohole.evaluate.suites.material import Material, Unit, constant, over, rated
 from mohole.keys import Use, words
 from mohole.metrics import DocumentSums, Masks
@@ -102,13 +102,13 @@ def _carried(
     main, n_splits = _main_latents(codes[0], positive, selection.documents, seed)
     probe = fit_probe(rows[0], positive)
     unit = probe.direction / np.linalg.norm(probe.direction)
-    typical = float(((rows[0][positive] - coder.bias) @ unit).mean())
+    typical = float(((rows[0] - coder.silent(rows[0]))[positive] @ unit).mean())
     kept = np.flatnonzero((scoring.classes == c) & (probe.log_odds(rows[1]) > 0))
     found = absorption(
         rows[1][kept],
-        codes[1][kept],
+        scaled(codes[1][kept], coder.scale(rows[1][kept])),
         coder.decoder,
-        coder.bias,
+        coder.silent(rows[1][kept]),
         probe.direction,
         main,
         least_projection=max(_LEAST_PROJECTION * typical, 1e-6),

@@ -16,7 +16,7 @@ import jaxtyping
 import torch
 from tests import checks
 
-from mohole.kernels import HAS_NUMBA
+from mohole.kernels import HAS_NUMBA, compiling_programs
 
 if not torch.cuda.is_available():
     # Without a device Triton's programs run in its interpreter. It asks once, when it is imported: so here, before anyone does.
@@ -51,9 +51,10 @@ BUCKET = "mohole-tests"
 def no_line_while_kernels_compile() -> None:
     """What a test finds on standard error does not depend on whether its kernels were compiled before."""
     if HAS_NUMBA:
-        from mohole.kernels.compiling import COMPILING
+        from mohole.kernels import compiling_loops
 
-        COMPILING.hush()
+        compiling_loops.COMPILING.hush()
+    compiling_programs.COMPILING.hush()
 
 
 @pytest.fixture(scope="session")

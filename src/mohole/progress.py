@@ -142,3 +142,15 @@ def quantity(number: float) -> str:
         if abs(number) >= size:
             return f"{number / size:.1f}{suffix}"
     return f"{number:.0f}" if abs(number) >= 10 else f"{number:.2g}"
+
+
+def duration(seconds: float) -> str:
+    """A short human time.
+
+    >>> duration(7.4), duration(150), duration(5400), duration(200_000)
+    ('7 s', '2.5 min', '1.5 h', '2.3 days')
+    """
+    for size, suffix in ((86400.0, "days"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {suffix}"
+    return f"{seconds:.0f} s"

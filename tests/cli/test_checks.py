@@ -15,7 +15,7 @@ def test_all_is_right_and_every_mutant_is_caught() -> None:
     result = CliRunner().invoke(app, ["check-metrics"])
     assert result.exit_code == 0, result.output
     assert " 0 wrong" in result.stdout
-    assert f"{len(mutants.MUTANTS)} bugs of other libraries caught, 0 not" in result.stdout
+    assert f"{len(mutants.MUTANTS)} wrong definitions caught, 0 not" in result.stdout
 
 
 def test_a_wrong_definition_is_named_with_both_numbers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,22 @@ def mohole(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -
     return call
 
 
+def test_train_learns_all_dictionaries_that_a_recipe_lists(mohole: Mohole, tmp_path: Path) -> None:
+    run, recipe = tmp_path / "run", tmp_path / "tiny.toml"
+    tables = "".join(f'\n[[train.dictionary]]\nname = "w{n}"\nn_latents = {n}\n' for n in (32, 48))
+    recipe.write_text(TINY.format(run=run) + tables, encoding="utf-8")
+    status, out, err = mohole("train", recipe, "-o", "train.evaluate_every=0")
+    assert status == 0, err
+    assert "w32" in out
+    assert "w48" in out
+    assert sorted(path.parent.name for path in (run / "sweep" / "resid_post.0").glob("*/dictionary.json")) == [
+        "w32",
+        "w48",
+    ]
+    assert not (run / "resid_post.0" / "dictionary").exists()
+    assert "nothing to do" in mohole("sweep", recipe, "-o", "train.evaluate_every=0")[1]
+
+
 def stages(run: Path) -> list[str]:
     return [line["stage"] for line in map(json.loads, (run / "job.jsonl").read_text().splitlines())]
 

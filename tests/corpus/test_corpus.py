@@ -110,7 +110,7 @@ def test_documents_without_tokens_are_passed_over(tmp_path: Path) -> None:
     [
         ([], "no text in it"),
         ([Document("")], "no text in it"),
-        ([Document("ab")], "1 tokens in all, less than one window of 4"),
+        ([Document("ab")], "too short: 1 token in all, less than one window of 4; 4 are needed, in two documents"),
         ([Document("abcdefghij")], "both sides need some"),
     ],
 )

@@ -10,12 +10,13 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+import yaml
+from safetensors.torch import load_file, save_file
 from tests.dictionary.peer_cases import SOME_SAES, some_clt, some_crosscoder, some_rows, some_sae, some_transcoder
 from torch import Tensor
 
 from mohole import artifact
-from mohole.config import JumpReLU, ReLU, TopK
+from mohole.config import Gated, JumpReLU, ReLU, TopK
 from mohole.dictionary import (
     Crosscoder,
     CrossLayerTranscoder,
@@ -162,14 +163,20 @@ def test_saelens_rows_normalised_by_themselves(has_pre_bias: bool, tmp_path: Pat
 def test_saelens_normalisations_that_cannot_be_undone_are_refused(tmp_path: Path) -> None:
     config = {"architecture": "standard", "d_in": D, "d_sae": F, "metadata": {"sae_lens_version": "6.0.0"}}
     tensors = {"W_enc": W_ENC.T, "b_enc": B_ENC, "W_dec": W_DEC, "b_dec": B_DEC}
+    threshold = {"threshold": THRESHOLD}
     for change, match in (
         ({"normalize_activations": "covariance_whitening"}, "normalize_activations: 'covariance_whitening'; not under"),
-        (
-            {"normalize_activations": "layer_norm", "architecture": "transcoder", "d_out": D},
-            "'layer_norm'; of a transc",
+        *(
+            (
+                {"normalize_activations": kind, "architecture": architecture, "d_out": D},
+                f"'{kind}'; of a transcoder it is done to each row that is read and not to what is predicted",
+            )
+            for kind in ("layer_norm", "constant_norm_rescale")
+            for architecture in ("transcoder", "jumprelu_transcoder")
         ),
     ):
-        place = folder_of(tmp_path, config | change, "cfg.json", tensors, "sae_weights.safetensors")
+        more = threshold if "jumprelu" in str(change) else {}
+        place = folder_of(tmp_path, config | change, "cfg.json", tensors | more, "sae_weights.safetensors")
         with pytest.raises(ArtifactError, match=match):
             load_dictionary(place)
 
@@ -377,6 +384,54 @@ def test_circuit_tracer_topk(tmp_path: Path) -> None:
         folder_of(tmp_path, config | change, "config.yaml", tensors | more, "layer_0.safetensors")
         with pytest.raises(ArtifactError, match=match):
             load_dictionary(tmp_path)
+    for change, k in (
+        ({}, K),
+        ({"k": None}, K),
+        ({"k": None, "activation": None}, K),
+    ):  # as the library's own files have it
+        folder_of(tmp_path, config | change, "config.yaml", tensors | {"k": torch.tensor(k)}, "layer_0.safetensors")
+        again = import_dictionary(tmp_path)
+        agrees(again, codes, codes @ W_DEC + B_DEC)
+        assert again.notes == found.notes
+    for change, k, match in (
+        ({}, K + 1, f"k: {K}; layer_0.safetensors is of topk with k {K + 1}"),
+        ({"k": None, "activation": "relu"}, K, f"activation: 'relu'; layer_0.safetensors is of topk with k {K}"),
+        ({"k": None}, F + 1, f"k: {F + 1}; more than its {F} latents"),
+        ({"k": None}, 0, "k: 0; a whole number of at least 1"),
+        ({"k": None}, [1, 2], "k: a tensor of shape"),
+    ):
+        folder_of(tmp_path, config | change, "config.yaml", tensors | {"k": torch.tensor(k)}, "layer_0.safetensors")
+        with pytest.raises(ArtifactError, match=match):
+            load_dictionary(tmp_path)
+
+
+def test_circuit_tracer_topk_is_written_with_a_word_about_who_reads_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The config says that it is topk: without that, what is read is relu."""
+    for layer in range(2):
+        export_dictionary(some_transcoder(TopK(k=5), layer=layer), tmp_path / f"{layer}", "mohole")
+    convert([tmp_path / "0", tmp_path / "1"], tmp_path / "set", "circuit-tracer")
+    assert "circuit-tracer: note: topk needs circuit-tracer from after 0.5.0" in capsys.readouterr().err
+    config = yaml.safe_load((tmp_path / "set" / "config.yaml").read_text())
+    assert (config["model_kind"], config["activation"], config["k"]) == ("transcoder_set", "topk", 5)
+    assert set(load_file(tmp_path / "set" / "layer_0.safetensors")) == {"W_enc", "b_enc", "W_dec", "b_dec"}
+    again = load_dictionary(tmp_path / "set" / "layer_1.safetensors")
+    assert isinstance(again, Transcoder)
+    assert again.latents.nonlinearity == TopK(k=5)
+    for other in (TopK(k=6), ReLU()):
+        export_dictionary(some_transcoder(other, layer=1), tmp_path / other.kind / "other", "mohole")
+        with pytest.raises(ArtifactError, match="a set has one for all layers"):
+            convert([tmp_path / "0", tmp_path / other.kind / "other"], tmp_path / "mixed", "circuit-tracer")
+    for refused, words in ((some_clt(TopK(k=5)), "across layers relu and jumprelu, not topk"), (
+        some_transcoder(Gated(), layer=0), "relu, jumprelu and topk, not gated"
+    )):  # fmt: skip
+        with pytest.raises(
+            ArtifactError, match=f"circuit-tracer: cannot hold this .*: it has {words}; --to mohole can"
+        ):
+            export_dictionary(refused, tmp_path / "no", "circuit-tracer")
+    assert not (tmp_path / "mixed").exists()
+    assert not (tmp_path / "no").exists()
 
 
 def test_llamascopium_rows_divided_by_their_own_length(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.dictionary.peer_cases import SOME_SAES, some_clt, some_latents, some_rows, some_sae, some_transcoder
 
-from mohole.config import JumpReLU, ReLU, TopK
+from mohole.config import JumpReLU, Nonlinearity, ReLU, TopK
 from mohole.dictionary import (
     CrossLayerTranscoder,
     LayerNorm,
@@ -140,8 +140,11 @@ def test_circuit_tracer_computes_the_same_of_what_is_written_here(tmp_path: Path
         clt = some_clt(nonlinearity)
         export_dictionary(clt, tmp_path / name, "circuit-tracer")
         leave(clt, tmp_path / name, torch.stack([some_rows(seed) for seed in range(3)]))
-    for name, skip in {"plt": False, "plt-skip": True}.items():
-        layers = [some_transcoder(JumpReLU(), skip=skip, layer=layer) for layer in range(3)]
+    sets: dict[str, tuple[Nonlinearity, bool]] = {
+        "plt": (JumpReLU(), False), "plt-skip": (JumpReLU(), True), "plt-topk": (TopK(k=5), False),
+    }  # fmt: skip
+    for name, (own_nonlinearity, skip) in sets.items():
+        layers = [some_transcoder(own_nonlinearity, skip=skip, layer=layer) for layer in range(3)]
         for transcoder in layers:
             into_new_folder(
                 tmp_path / "parts" / name / transcoder.writes,

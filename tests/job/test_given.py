@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -18,6 +19,7 @@ from mohole.dictionary.formats.export import export_dictionary
 from mohole.errors import ConfigError, StageError
 from mohole.evaluate import read_evaluation
 from mohole.job import plan, run, run_until, run_verb
+from mohole.metrics import children_by_cosine
 from mohole.planted import weights_path
 from mohole.record import read_json
 from mohole.report.comparison import Difference, comparison_text, difference, find_evaluations, write_comparison
@@ -107,10 +109,9 @@ def test_one_that_normalises_each_row_goes_through_the_whole_job(trained: Path, 
     assert measures["decoder_norm"].unit == "the row's own scale per unit of a latent"
     assert read_json(tmp_path / "run" / "steering" / "steering.json")["row_error"] < 1e-5
     suites = given(tmp_path / "more", trained, tmp_path / "theirs", evaluate=settings | {"suites": ["sparse_probing"]})
-    with pytest.raises(
-        StageError, match=r"for sparse autoencoders with decoder rows in model units; .* normalised_sae"
-    ):
-        run_until(suites, "evaluate")
+    run_until(suites, "evaluate")
+    (probed,) = read_evaluation(tmp_path / "more" / "resid_post.0" / "evaluation").suites
+    assert probed.suite == "sparse_probing"
 
 
 def test_of_another_width_it_is_refused_by_name(trained: Path, tmp_path: Path) -> None:
@@ -201,6 +202,37 @@ def test_of_other_documents_there_is_no_difference(trained: Path, tmp_path: Path
         assert f"{each.evaluation.measures['ce_clean'].n:,} pairs of tokens" in said
 
 
+def test_sizes_of_one_place_are_shown_growing_in_terminal_page_and_json(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the latents: each is kept in the whole, none has split, and a law needs four sizes."""
+    monkeypatch.chdir(tmp_path)
+    ours = load_dictionary(trained / "resid_post.0" / "dictionary")
+    n = ours.n_latents // 2
+    half = replace(ours, W_enc=ours.W_enc[:n], b_enc=ours.b_enc[:n], W_dec=ours.W_dec[:n])
+    export_dictionary(half, tmp_path / "half", "mohole")
+    run_until(given(tmp_path / "run", trained, tmp_path / "half"), "evaluate")
+    result = CliRunner().invoke(app, ["compare-dictionaries", str(trained), "run", "--json", "all.json"])
+    assert result.exit_code == 0, result.output
+    assert "As latents grow" in result.stdout
+    assert "four are needed" in " ".join(result.stdout.split())
+    assert "Variance unexplained as latents grow" in Path("comparison.html").read_text()
+    said = read_json(Path("all.json"))
+    (growth,) = said["growth"]
+    assert [size["n_latents"] for size in growth["sizes"]] == [n, 2 * n]
+    (step,) = growth["steps"]
+    assert step["cosine"]["forward"] == pytest.approx(1.0, abs=1e-5)
+    nearby = children_by_cosine(half.W_dec, ours.W_dec)
+    n_children = np.bincount(nearby[:, 0], minlength=n)
+    assert (step["kept"], step["split"]) == ((n_children == 1).sum(), (n_children > 1).sum())
+    assert growth["law"][0]["value"] is None
+    fvus = [each["measures"]["fvu"]["value"] for each in said["dictionaries"]]
+    (apart,) = said["differences"].values()
+    assert apart["fvu"]["value"] == pytest.approx(fvus[1] - fvus[0])
+    refused = CliRunner().invoke(app, ["compare-dictionaries", str(trained), "run", "--json", "all.txt"])
+    assert "--json all.txt" in str(refused.exception)
+
+
 def test_a_page_begins_with_what_is_wrong_and_with_what_the_terminal_shows(trained: Path, tmp_path: Path) -> None:
     found = find_evaluations([trained])
     assert found[0].evaluation.warnings
@@ -210,6 +242,9 @@ def test_a_page_begins_with_what_is_wrong_and_with_what_the_terminal_shows(train
     assert 0 < top.index("<h2>Warnings") < top.index("How often latents fire")
     places = [numbers.index(f">{name}</td>") for name in ("fvu", "l0", "kl", "dense", "ce_clean", "mse")]
     assert places == sorted(places)
+    task = found[0].evaluation.tasks[0]
+    assert f">{task.name}</td>" in numbers
+    assert f"{task.clean:.3f}, {task.replaced:.3f} of {task.n}<" in numbers
 
 
 def test_tasks_are_of_the_text_that_is_measured_on_not_of_the_default_one(
@@ -315,10 +350,29 @@ def test_a_dictionary_of_another_kind_than_is_said_is_refused(trained: Path, tmp
         (["compare-dictionaries", "DICTIONARY"], "one evaluation; name another dictionary"),
         (["compare-dictionaries", "nowhere", "DICTIONARY"], "nowhere: no evaluation there; `mohole evaluate nowhere"),
         (["compare-dictionaries", "DICTIONARY", "DICTIONARY"], "named twice"),
+        (["compare-dictionaries", "DICTIONARY", "RUN", "--page", "x.pdf"], "--page x.pdf: plots are written as"),
+        (
+            ["evaluate", "DICTIONARY", "--model", "planted", "--text", "none.txt"],
+            "none.txt: no such file, folder or pattern; set --text",
+        ),
+        (["evaluate", "DICTIONARY", "--store", "nowhere"], "--store (rows_of in a recipe) names the folder of a run"),
+        (
+            ["evaluate", "DICTIONARY", "--model", "planted", "--text", "one.txt"],
+            "the text is too short: 2 tokens in all, less than one window of 128; 128 are needed",
+        ),
     ],
 )
-def test_what_cannot_be_measured_is_named_with_the_next_step(trained: Path, arguments: list[str], said: str) -> None:
+def test_what_cannot_be_measured_is_named_with_the_next_step(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("one.txt").write_text("the")
     place = str(trained / "resid_post.0" / "dictionary")
-    result = CliRunner().invoke(app, [argument.replace("DICTIONARY", place) for argument in arguments])
+    result = CliRunner().invoke(
+        app, [argument.replace("DICTIONARY", place).replace("RUN", str(trained)) for argument in arguments]
+    )
     assert result.exit_code != 0
     assert said in str(result.exception) + result.output
+    assert not result.stdout, "refused before any work"
+    if "one.txt" not in arguments:  # which is tokenized before it is known to be too short
+        assert [file.name for file in tmp_path.iterdir()] == ["one.txt"]

@@ -12,13 +12,13 @@ import pytest
 @contextmanager
 def interpreted() -> Iterator[ModuleType]:
     """The module `gpu`, with tiles so small that there are several in little time."""
-    from mohole.kernels import gpu
+    from mohole.kernels import gpu, gpu_encode, gpu_sums
 
     with pytest.MonkeyPatch.context() as patch:
         for name in ("_WIDE", "_HALVES", "_EXACT"):
-            patch.setattr(gpu, name, gpu.Tile(rows=16, latents=32, columns=16, warps=4, stages=1))
-        patch.setattr(gpu, "_PARTS", 2)
-        patch.setattr(gpu, "_PIECE_PAIRS", 16)
+            patch.setattr(gpu_encode, name, gpu.Tile(rows=16, latents=32, columns=16, warps=4, stages=1))
+        patch.setattr(gpu_encode, "_PARTS", 2)
+        patch.setattr(gpu_sums, "_PIECE_PAIRS", 16)
         _mend(patch)
         yield gpu
 

@@ -52,8 +52,8 @@ def test_top_k_does_not_depend_on_how_the_latents_are_cut(gpu: ModuleType, monke
     rows[7] = rows[3]
     found = []
     for n_parts, n_programs in ((1, 1), (2, 7), (8, 3)):
-        monkeypatch.setattr(gpu, "_PARTS", n_parts)
-        monkeypatch.setattr(gpu, "_n_programs", lambda device, n=n_programs: n)
+        monkeypatch.setattr("mohole.kernels.gpu_encode._PARTS", n_parts)
+        monkeypatch.setattr("mohole.kernels.gpu_encode._n_programs", lambda device, n=n_programs: n)
         found.append(dense(gpu.top_k(rows, W_enc, b_enc, 9), 300))
     assert torch.equal(found[0], reference.codes(rows @ W_enc.T, 9))
     assert torch.equal(found[0], found[1])
@@ -62,7 +62,7 @@ def test_top_k_does_not_depend_on_how_the_latents_are_cut(gpu: ModuleType, monke
 
 
 def test_more_codes_in_a_row_than_a_program_holds(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "_MOST_HELD", 64)
+    monkeypatch.setattr("mohole.kernels.gpu_encode._MOST_HELD", 64)
     laws.top_k_of_real_numbers(gpu, 9, 200, 5, 60)
 
 
@@ -142,7 +142,7 @@ def test_decoding_dots_and_sums_are_products_with_the_dense_codes(gpu: ModuleTyp
 
 def test_columns_in_blocks_that_a_cache_holds(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """More blocks of columns than one, the last one not full."""
-    monkeypatch.setattr(gpu, "_L2_BYTES", 64 * 30 * 4)
+    monkeypatch.setattr("mohole.kernels.gpu_sums._L2_BYTES", 64 * 30 * 4)
     codes, W_dec = draw(4, 30, seed=0).relu(), draw(30, 150, seed=1)
     pairs, source = laws.from_dense(codes > 0, codes), draw(1, 4, 150, seed=2)
     close = {"rtol": 1e-4, "atol": 1e-4}
@@ -172,7 +172,7 @@ def test_gradients_and_adam_are_those_of_plain(gpu: ModuleType, is_unit: bool) -
 
 def test_a_latent_with_many_pairs_is_summed_in_pieces(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """One latent in all rows, which are three and a half pieces, and others in fewer than a piece."""
-    monkeypatch.setattr(gpu, "_PIECE_PAIRS", 8)
+    monkeypatch.setattr("mohole.kernels.gpu_sums._PIECE_PAIRS", 8)
     codes = draw(28, 5, seed=0).relu() * (torch.arange(28) < 6)[:, None]
     codes[:, 2] = 1.0 + torch.arange(28)
     pairs, read, source = laws.from_dense(codes > 0, codes), draw(28, 6, seed=1), draw(1, 28, 7, seed=2)

@@ -55,6 +55,7 @@ def test_everything_is_drawn(tab):
         assert tab.run(f"document.getElementById('{section}').offsetHeight") > 100
     assert "Unexplained variance" in text(tab, "#quality")
     assert "0.0210" in text(tab, "#quality .value")
+    assert "Accuracy on each task, of 200 prompts each" in text(tab, "#quality")
     assert tab.run("document.querySelectorAll('#quality figure svg').length") == 5
     assert "Whose activations it misses" in text(tab, "#quality")
     assert "5 (40 %, 0.90)" in text(tab, "#quality"), "a latent that nearly always fires, and where it points"

@@ -48,6 +48,15 @@ def test_it_fits_the_window_and_is_plain_when_piped(findings, width):
         assert part in shown
     assert "red." in shown
     assert "fired at 38 of 38 tokens" in shown
+    assert "200 prompts of each" in " ".join(shown.split())
+
+
+def test_tasks_of_unlike_sizes_say_from_how_many_to_how_many_prompts(findings):
+    place = findings.hookpoints[0]
+    first, *others = place.evaluation.tasks
+    unlike = replace(place, evaluation=replace(place.evaluation, tasks=(replace(first, n=40), *others)))
+    shown = printed(replace(findings, hookpoints=(unlike, *findings.hookpoints[1:])), 100)
+    assert "40 to 200 prompts of each" in " ".join(shown.split())
 
 
 def test_nothing_of_a_table_is_cut_at_80_columns(findings):

@@ -1,17 +1,21 @@
 """The estimate is near what a training holds, and what cannot fit is refused with what would; the summary adds up."""
 
 import re
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tests.train.test_resume import make, trained
 
 from mohole.config import JumpReLU, ReLU, TopK, Train
-from mohole.config.train import Adam, CrossLayerOf
+from mohole.config.train import Adam, CrossLayerOf, TranscoderOf
 from mohole.device import available_bytes
 from mohole.errors import ConfigError
 from mohole.train import cost
-from mohole.train.cost import Limit, Watch, check_memory, check_memory_together, training_bytes
+from mohole.train.cost import Limit, Watch, check_memory, check_memory_together, forecast, training_bytes
+from mohole.train.traffic import step_bytes
 from mohole.train.trainer import Trainer
 from mohole.train.weights import Sites
 
@@ -84,27 +88,75 @@ def test_the_memory_of_this_machine_is_known() -> None:
 
 
 def test_the_summary_is_the_time_that_was_spent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two steps of 3 s after a second's wait each, of 4 products' CPU time, and a second of measuring."""
+    """Two steps of 3 s after a second's wait each, of 4 products' CPU time, and a second of measuring; 2 s of CPU each."""
     settings = Train(n_latents=1000, batch_rows=500, nonlinearity=TopK(k=4))
     flops = 2.0 * 500 * 1000 * 64
     clock = {"wall": 0.0, "cpu": 0.0}
     monkeypatch.setattr(cost.time, "perf_counter", lambda: clock["wall"])
     monkeypatch.setattr(cost.time, "process_time", lambda: clock["cpu"])
-    watch = Watch(settings, ONE, Limit(flops / 0.5))
+    watch = Watch(settings, ONE, ONE, Limit(flops / 0.5))
+    monkeypatch.setattr(cost, "step_bytes", lambda *given, in_tiles: {10: 3 * 10**9, 20: 5 * 10**9}[given[-1]])
     assert watch.summary() == "no step was left to do"
-    for _ in range(2):
+    for n_kept in (10, 20):
         clock["wall"] += 1.0
         watch.waited()
         clock["wall"] += 3.0
         clock["cpu"] += 2.0
-        watch.stepped()
+        watch.stepped(n_kept)
         clock["wall"] += 1.0
         clock["cpu"] += 1.0
         watch.measured()
     assert watch.summary().startswith(
-        "a step took 4.0 products of rows and encoder (0 of 0 GFLOP/s of a core), 20% of the time waiting for rows, "
-        "20% measuring, peak"
+        "a step took 4.0 products of rows and encoder (0 of 0 GFLOP/s of a core, 25%) and moved at least 4 GB "
+        "(2 GB/s), 20% of the time waiting for rows, 20% measuring, peak"
     )
+
+
+def test_before_it_starts_a_training_says_what_it_takes_at_least() -> None:
+    settings = Train(n_latents=1 << 16, batch_rows=1 << 12, nonlinearity=TopK(k=4))
+    limit = Limit(2.0 * (1 << 28) * ONE.width * 5.0)  # five of its steps a second
+    said = forecast("a", [(settings, 1500)], ONE, ONE, limit)
+    gib = training_bytes(settings, ONE, ONE).total / (1 << 30)
+    assert said.startswith(
+        f"a: {gib:.2g} GiB and no less than 5.0 min, which 1,500 products of rows and encoder take at "
+    )
+    assert said.endswith("172 GFLOP/s of a core")
+    assert "no less than 1.0 min" in forecast("a", [(settings, 300)], ONE, ONE, limit)  # gone on with
+    assert forecast("a", [(settings, 9)], ONE, ONE, limit) == ""  # nobody waits for that
+    both = forecast("b", [(settings, 300), (settings.model_copy(update={"n_latents": 1 << 15}), 600)], ONE, ONE, limit)
+    assert "no less than 2.0 min, which 900 products" in both
+
+
+def test_a_training_tells_its_forecast_and_not_when_it_is_short(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost, "QUIET_SECONDS", 0.0)
+    trained(tmp_path / "told", make("topk"))
+    told = [line for line in capfd.readouterr().err.splitlines() if "no less than" in line]
+    assert len(told) == 1
+    assert told[0].startswith("a: ")
+    monkeypatch.undo()
+    trained(tmp_path / "short", make("topk"))
+    assert "no less than" not in capfd.readouterr().err
+
+
+def test_what_a_step_moves_is_what_can_be_counted_by_hand() -> None:
+    """5 latents of 3 and 2 columns, 7 rows, 4 kept pairs. In numbers, before they are multiplied by their 4 bytes."""
+    reads, writes = Sites(("a",), (3,)), Sites(("b",), (2,))
+    settings = Train(
+        n_latents=5, batch_rows=7, nonlinearity=TopK(k=1), clip_norm=None, learns=TranscoderOf(reads="a", writes="b")
+    )
+    rows = 7 * 3 + 7 * 2 + 2 * 7 * 2  # read, targets, and the error there and back
+    always = rows + 5 * 3 + 3 * 2 * 5 * (3 + 2)  # the encoder once; weights and two moments, there and back
+    pairs = 4 * (2 + 2) + 4 * (3 + 2)  # decoded, and the slopes of codes; then both gradients
+    found = partial(step_bytes, reads=reads, writes=writes)
+    assert found(settings, n_kept=4, in_tiles=False) == 4 * (always + pairs)
+    clipped = settings.model_copy(update={"clip_norm": 1.0})
+    assert found(clipped, n_kept=4, in_tiles=False) == 4 * (always + pairs + 4 * (3 + 2))
+    dense = always + 5 * 2 + 5 * (3 + 2) + 2 * 5 * (3 + 2)  # decoder; both again; gradients there and back
+    assert found(settings, n_kept=4, in_tiles=True) == 4 * dense
+    narrow = settings.model_copy(update={"optimiser": Adam(moments="8bit")})
+    assert found(settings, n_kept=4, in_tiles=False) - found(narrow, n_kept=4, in_tiles=False) == 2 * 2 * 25 * 3
 
 
 def test_the_limit_is_a_rate_of_this_machine() -> None:

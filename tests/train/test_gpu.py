@@ -102,7 +102,7 @@ def test_a_tuned_training_goes_to_the_same_bits(monkeypatch: pytest.MonkeyPatch,
     clock = iter(range(100))  # all tiles take as long
     found = []
     with interpreted() as gpu:
-        monkeypatch.setattr(gpu, "_OTHERS", ((16, 32, 8),))  # blocks that numpy multiplies alike
+        monkeypatch.setattr("mohole.kernels.gpu_encode._OTHERS", ((16, 32, 8),))  # blocks that numpy multiplies alike
         for is_tuned in (False, True):
             lines: list[str] = []
             found.append(course(gpu, monkeypatch, lines if is_tuned else None, nonlinearity=TopK(k=3), batch_rows=16))

@@ -104,6 +104,18 @@ def test_rows_that_are_read_again_are_told_of_once(tmp_path: Path, capfd: pytest
     assert said == [f"a: the run reads its 600 training rows {n_times:.3g} times"]
 
 
+def test_what_all_members_take_and_what_each_took_is_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mohole.train.cost.QUIET_SECONDS", 0.0)
+    swept(tmp_path / "sweep", Rows())
+    said = capfd.readouterr().err.splitlines()
+    assert [line for line in said if "no less than" in line] == [
+        line for line in said if f"which {3 * STEPS} products" in line
+    ]
+    assert [line.partition(": last batch")[0] for line in said if "; a step took " in line] == list(MEMBERS)
+
+
 def test_killed_and_gone_on_with_is_never_killed(tmp_path: Path) -> None:
     whole = swept(tmp_path / "whole", Rows())
     for fails_at in (1, 4, 6):

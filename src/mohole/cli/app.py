@@ -81,6 +81,9 @@ def _stage_command(verb: Any, summary: str) -> Callable[..., None]:
         from mohole import job
 
         settings: Recipe = read_recipe(recipe, override)
+        if verb == "train" and settings.train.dictionary:  # there is one way to learn several
+            sweep.learn_members(settings, replace=replace)
+            return
         if not job.run_verb(settings, verb, replace=replace, say=tell):
             typer.echo(f"{verb}: there already, made from the same settings; nothing to do")
         if verb == "steer":
@@ -95,7 +98,7 @@ def _stage_command(verb: Any, summary: str) -> Callable[..., None]:
 
 
 _STAGES = {
-    "train": "Learn a dictionary for each hookpoint.",
+    "train": r"Learn a dictionary for each hookpoint; where the recipe lists \[\[train.dictionary]], all of them, as sweep does.",
     "label": "Name the latents by rule, and score every name on documents the rule has not seen.",
     "steer": "Continue a prompt with and without a latent clamped.",
 }

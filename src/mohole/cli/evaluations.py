@@ -65,18 +65,28 @@ def compare_dictionaries(
         typer.Argument(metavar="PATH PATH...", help="Evaluations, dictionaries that were evaluated, or runs."),
     ],
     page: Page = None,
+    json: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Also write every number, difference and growth as JSON."),
+    ] = None,
 ) -> None:
-    """Evaluated dictionaries side by side: differences from the first with paired intervals, and the frontier as a page."""
+    """Evaluated dictionaries side by side: paired differences from the first, growth with size, and the frontier as a page."""
     from rich.console import Console
 
-    from mohole.report.comparison import comparison_text, find_evaluations, write_comparison
+    from mohole.report.comparison import comparison_text, find_evaluations, write_comparison, write_json_of
+    from mohole.report.place import check_place
 
+    place = page or Path("comparison.html")
+    check_place(place, "--page", (".html", ".htm"))  # before any work, not after the table
+    if json is not None:
+        check_place(json, "--json", (".json",))
     found = find_evaluations(paths)
     if len(found) < 2:
         raise ConfigError(f"{paths[0]}: one evaluation; name another dictionary to compare it with")
     Console().print(comparison_text(found))
-    place = page or Path("comparison.html")
     write_comparison(place, found)
+    if json is not None:
+        write_json_of(json, found)
     typer.echo(f"page: {place}")
 
 
@@ -95,10 +105,13 @@ def _alone(
     Raises:
         ConfigError: nothing to measure on, or no hookpoint.
     """
+    from mohole.corpus.files import find_files
     from mohole.dictionary.formats.imported import UNNAMED
     from mohole.dictionary.formats.load import import_dictionary
     from mohole.dictionary.places import as_learned, places_of
 
+    if text is not None and model is not None:
+        find_files(str(text), setting="--text")  # before any work, and by the name that the user gave it
     found = import_dictionary(what, hookpoint=hookpoint, allow_download=allow_download).dictionary
     learns = as_learned(found)
     reads, writes = places_of(found)

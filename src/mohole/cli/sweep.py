@@ -9,7 +9,7 @@ import typer
 
 from mohole import artifact
 from mohole.cli.options import Overrides, Replace, tell
-from mohole.config import read_recipe
+from mohole.config import Recipe, read_recipe
 from mohole.errors import ArtifactError, ConfigError
 
 FOLDER = "sweep"
@@ -23,7 +23,11 @@ def sweep(
     replace: Replace = False,
 ) -> None:
     """Train many dictionaries from one pass over the rows: widths, sparsities, learning rates. Writes RUN/sweep/HOOKPOINT."""
-    settings = read_recipe(recipe, override)
+    learn_members(read_recipe(recipe, override), replace=replace)
+
+
+def learn_members(settings: Recipe, *, replace: bool) -> None:
+    """Make the sweeps of a recipe and show their tables."""
     from mohole import job
     from mohole.job.sweep import places
 

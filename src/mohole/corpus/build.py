@@ -155,12 +155,16 @@ def _marks(spans: tuple[Span, ...], offsets: Int64, labels: dict[str, int]) -> t
 def _check_size(parts: Parts, context: int) -> None:
     n_tokens = parts.length("tokens")
     if n_tokens == 0:
-        raise CorpusError("corpus: no text in it; set corpus.path to a file with some")
+        raise CorpusError("corpus: no text in it; give a text (--text, corpus.path) with at least two documents")
     if n_tokens < context:
-        longest = int(np.diff(parts.whole("document_starts")).max())
+        lengths = np.diff(parts.whole("document_starts"))
+        size = f"{n_tokens} {'token' if n_tokens == 1 else 'tokens'} in all, less than one window of {context}"
+        if len(lengths) < 2 or lengths.max() < 2:  # no window could be made to fit it
+            raise CorpusError(
+                f"corpus: the text is too short: {size}; {context} are needed, in two documents at least of two tokens or more"
+            )
         raise CorpusError(
-            f"corpus: {n_tokens} tokens in all, less than one window of {context}; give more text (two documents at least), "
-            f"or set windows.context to {longest} or less"
+            f"corpus: {size}; give more text (two documents at least), or set windows.context to {lengths.max()} or less"
         )
 
 

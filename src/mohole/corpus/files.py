@@ -98,17 +98,20 @@ class File:
         return {"name": self.name.rsplit("/", 1)[-1], "bytes": info.get("size"), "stamp": stamp}
 
 
-def find_files(path: str) -> list[File]:
+def find_files(path: str, *, setting: str = "corpus.path") -> list[File]:
     """The files that a corpus path stands for, in name order: a file's, a folder's, or those that match a pattern.
+
+    Args:
+        setting: what gave `path`, for errors.
 
     Raises:
         CorpusError: there are none, or the place cannot be read.
     """
     if path.startswith("file://"):
-        return find_files(unquote(path.removeprefix("file://")))
+        return find_files(unquote(path.removeprefix("file://")), setting=setting)
     if _SCHEME.match(path):
         return _remote_files(path)
-    return [File(str(file)) for file in _local_files(path)]
+    return [File(str(file)) for file in _local_files(path, setting)]
 
 
 def blocks(file: Readable, n_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:
@@ -130,7 +133,7 @@ def _line(error: Exception) -> str:
     return (" ".join(str(error).split()) or type(error).__name__)[:300].rstrip(".")
 
 
-def _local_files(path: str) -> list[Path]:
+def _local_files(path: str, setting: str) -> list[Path]:
     place = Path(path)
     if place.is_file():
         return [place]
@@ -145,7 +148,7 @@ def _local_files(path: str) -> list[Path]:
     pattern = str(place.relative_to(place.anchor)) if place.is_absolute() else path
     files = sorted(file for file in anchor.glob(pattern) if file.is_file()) if any(c in path for c in "*?[") else []
     if not files:
-        raise CorpusError(f"{path}: no such file, folder or pattern; set corpus.path to UTF-8 text")
+        raise CorpusError(f"{path}: no such file, folder or pattern; set {setting} to UTF-8 text")
     return files
 
 

@@ -21,7 +21,8 @@
                     where share_of_error and fvu are measures
     warnings       [{name, sentence}]: fvu_above_one, fvu_near_one, fvu_undefined, recovered_above_one, recovered_below_zero,
                     recovered_undefined, dead, dense, biased, dropped, task_lost, few_rows, mean_leakage,
-                    codes_depend_on_batch, better_elsewhere, better_scaled, better_otherwise, definition_wrong
+                    codes_depend_on_batch, better_elsewhere, better_scaled, better_otherwise, definition_wrong,
+                    copies
     checked        {definitions: checksum of the sources of the metrics, n_answers, wrong: [sentence]}
     suites         [{suite, rated: [{name, measures: {dictionary, random, neurons, pca, probe: as above}}], left_out: [sentence]}]
 

@@ -8,6 +8,7 @@ from mohole.corpus import Corpus, Task
 from mohole.dictionary import AnyDictionary, NormalisedAutoencoder, SparseAutoencoder
 from mohole.errors import StageError
 from mohole.evaluate.files import write_evaluation, write_recovery
+from mohole.evaluate.guards.copies import copies
 from mohole.evaluate.guards.numbers import numbers_out_of_range, unexplained
 from mohole.evaluate.guards.provenance import require_rows_of
 from mohole.evaluate.guards.trials import probe
@@ -20,7 +21,7 @@ from mohole.evaluate.rows.choice import Rows, choose_rows
 from mohole.evaluate.rows.dark_matter import measure_dark_matter
 from mohole.evaluate.rows.measure import measure_rows
 from mohole.evaluate.rows.weights import measure_weights
-from mohole.evaluate.standin import StandIn, stand_in
+from mohole.evaluate.standin import StandIn, for_numpy, stand_in
 from mohole.metrics import Measure
 from mohole.metrics.stamp import stamp
 from mohole.model import LanguageModel
@@ -49,9 +50,9 @@ def evaluate(
         NumericsError: a NaN or an infinity, with its place.
     """
     spliced = stand_in(dictionary, model)
-    if settings.suites and not isinstance(dictionary, SparseAutoencoder):
+    if settings.suites and not isinstance(dictionary, SparseAutoencoder | NormalisedAutoencoder):
         raise StageError(
-            f"evaluate.suites: for sparse autoencoders with decoder rows in model units; {spliced.name} is a {spliced.kind}: "
+            f"evaluate.suites: for sparse autoencoders, which read and write one place; {spliced.name} is a {spliced.kind}: "
             "leave them out"
         )
     rows = choose_rows(corpus, store, held_out=True, max_rows=settings.max_rows, seed=seed)
@@ -62,12 +63,16 @@ def evaluate(
     unseen, dark_matter = measure_dark_matter(
         store, corpus, rows, spliced, quality.firing, settings.dark_matter_rows, seed=seed
     )
-    autoencoder = dictionary if isinstance(dictionary, SparseAutoencoder | NormalisedAutoencoder) else None
+    plain = for_numpy(dictionary)
+    autoencoder = plain if isinstance(plain, SparseAutoencoder | NormalisedAutoencoder) else None
     weights = measure_weights(autoencoder, quality.mean) if autoencoder else ()
     measures = {measure.name: measure for measure in (*quality.measures, *weights, *in_model, *unseen)}
     skills = measure_tasks(model, spliced, tasks, settings, has_bos=corpus.has_bos)
-    warnings = _warnings(measures, skills, dark_matter, store, rows, spliced)
-    suites = _suites(model, dictionary, corpus, store, rows, settings, tasks, seed)
+    warnings = (
+        *_warnings(measures, skills, dark_matter, store, rows, spliced),
+        *copies(corpus, rows, seed=seed),
+    )
+    suites = _suites(model, plain, corpus, store, rows, settings, tasks, seed)
 
     evaluation = Evaluation(
         hookpoint=spliced.name,
@@ -119,7 +124,7 @@ def _suites(
     """Those that are asked for: mostly none."""
     if not settings.suites:
         return ()
-    assert isinstance(dictionary, SparseAutoencoder)  # asked before anything was measured
+    assert isinstance(dictionary, SparseAutoencoder | NormalisedAutoencoder)  # asked before anything was measured
     from mohole.evaluate.suites.material import Material  # here: their cost is not paid by others
     from mohole.evaluate.suites.measure import measure_suites
 

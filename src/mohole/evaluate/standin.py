@@ -3,7 +3,7 @@
 On rows alone. Its edits of a running model are in in_model/edits.py.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, assert_never
 
@@ -117,6 +117,17 @@ class StandIn:
             case _:
                 assert_never(self.dictionary)
 
+    def compared(self, rows: Mapping[str, Rows]) -> tuple[Float[Tensor, "row wide"], Float[Tensor, "row wide"]]:
+        """What it is to say of these rows, and what it says: all of `writes`, in main memory."""
+        return joined(rows, self.writes), joined(self.rebuild(rows)[0], self.writes)
+
+
+def joined(rows: Mapping[str, Rows], names: Sequence[str]) -> Float[Tensor, "row wide"]:
+    """The rows of these hookpoints with their columns side by side, in main memory."""
+    if len(names) == 1:  # no copy
+        return rows[names[0]].cpu()
+    return torch.cat([rows[name].cpu() for name in names], 1)
+
 
 def stand_in(dictionary: AnyDictionary, model: LanguageModel | None = None) -> StandIn:
     """A dictionary made ready to stand in for activations, of `model` if given.
@@ -159,12 +170,23 @@ def _side_by_side(layers: Sequence[SparseCodes]) -> SparseCodes:
     return SparseCodes(starts, torch.cat(latents)[order], torch.cat(values)[order], before)
 
 
+def for_numpy(dictionary: AnyDictionary) -> AnyDictionary:
+    """The same in float32 and in main memory, for what works on its weights as arrays."""
+    there: AnyDictionary = _changed(dictionary, lambda tensor: tensor.to("cpu", torch.float32))
+    return there
+
+
 def _in_float32(value: Any) -> Any:
     """The same with every tensor in float32, which is what kernels work in and files hold."""
+    return _changed(value, lambda tensor: tensor.to(torch.float32))
+
+
+def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The same with every tensor of it changed."""
     if isinstance(value, Tensor):
-        return value.to(torch.float32)
+        return change(value)
     if isinstance(value, tuple):
-        return tuple(_in_float32(item) for item in value)
+        return tuple(_changed(item, change) for item in value)
     if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{field.name: _in_float32(getattr(value, field.name)) for field in fields(value)})
+        return replace(value, **{field.name: _changed(getattr(value, field.name), change) for field in fields(value)})
     return value

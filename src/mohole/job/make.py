@@ -13,7 +13,7 @@ from mohole.config import Recipe
 from mohole.errors import StageError
 from mohole.execute import Cores, Kind, Task, open_executor, share_cores
 from mohole.job.layout import plan
-from mohole.job.needs import check_model, check_parents, check_rows
+from mohole.job.needs import check_given, check_model, check_parents, check_rows
 from mohole.job.plan import Plan
 from mohole.job.stage import VERBS, Stage, Verb
 from mohole.record import Recorder
@@ -57,7 +57,7 @@ def run_verb(recipe: Recipe, verb: Verb, *, replace: bool = False, say: Say = pr
     whole = plan(recipe)
     verbs: tuple[Verb, ...] = ("corpus", "harvest") if verb == "harvest" else (verb,)
     chosen = [stage for stage in whole.stages if stage.verb in verbs]
-    if not chosen and verb not in ("shuffle",):
+    if not chosen and verb != "shuffle":
         raise StageError(
             f"{verb}: not for a {recipe.train.learns.kind} yet; its dictionary is what `mohole train` leaves"
         )
@@ -77,6 +77,7 @@ def run_until(recipe: Recipe, verb: Verb, *, replace: bool = False, say: Say = p
 
 def _make(whole: Plan, stages: Sequence[Stage], replace: bool, say: Say) -> list[str]:
     """What all hookpoints share is made here, in order; the chains of the hookpoints are made side by side."""
+    check_given(whole, stages)  # before a folder is made for what cannot be
     if not replace:
         for stage in stages:  # at once, not after an hour of work on an earlier one
             if whole.parents_are_made(stage):

@@ -1,5 +1,6 @@
 """What a stage needs before it runs: its parents, the model that they were made with, the rows that the recipe asks for."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from mohole import artifact
@@ -23,6 +24,21 @@ def check_parents(plan: Plan, stage: Stage) -> None:
             verb = "harvest" if maker == "corpus" else maker
             raise ArtifactError(
                 f"{path}: no artifact there; `mohole {verb} RECIPE` makes it, `mohole run RECIPE` all that is missing"
+            )
+
+
+def check_given(plan: Plan, stages: Sequence[Stage]) -> None:
+    """What the stages are made from and no stage of the recipe makes must be there: the rows of another run.
+
+    Raises:
+        ArtifactError: something is not; which setting names it.
+    """
+    made = {stage.out for stage in plan.stages}
+    for path in (path for stage in stages for path in stage.parents.values()):
+        if path not in made and not (path / artifact.MANIFEST).is_file():
+            raise ArtifactError(
+                f"{path}: no artifact there; --store (rows_of in a recipe) names the folder of a run, "
+                "and `mohole harvest RECIPE` makes its rows"
             )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from mohole.catalogue.layout import BULK as CATALOGUE_BULK
 from mohole.catalogue.layout import COMMITS as CATALOGUE_COMMITS
@@ -12,20 +12,10 @@ from mohole.store.listing import BULK as STORE_BULK
 from mohole.store.listing import COMMITS
 
 Verb = Literal["corpus", "harvest", "shuffle", "train", "convert", "evaluate", "catalogue", "label", "steer"]
-VERBS: tuple[Verb, ...] = (
-    "corpus",
-    "harvest",
-    "shuffle",
-    "train",
-    "convert",
-    "evaluate",
-    "catalogue",
-    "label",
-    "steer",
-)
+VERBS: tuple[Verb, ...] = get_args(Verb)
 
 # Raised for a stage whose code has changed what it writes for the same settings, so that old artifacts are not taken for new.
-_VERSIONS: dict[Verb, int] = dict.fromkeys(VERBS, 2) | {"train": 6, "convert": 3, "evaluate": 4, "catalogue": 3}
+_VERSIONS: dict[Verb, int] = dict.fromkeys(VERBS, 2) | {"train": 6, "convert": 3, "evaluate": 5, "catalogue": 3}
 
 
 @dataclass(frozen=True)

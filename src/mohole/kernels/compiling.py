@@ -1,30 +1,27 @@
-"""A sign of life while numba compiles: that takes half a minute at the first use on a machine, and looks like a hang.
+"""A sign of life while kernels are compiled: that takes half a minute at the first use on a machine, and looks like a hang.
 
-numba tells when it compiles, and not when it finds what it compiled before. Imports numba: only where loops of it are.
+Who compiles says when it begins and ends: `compiling_loops` for numba's loops, `compiling_programs` for Triton's programs.
 """
 
 import threading
 import time
-from typing import Any
-
-from numba.core import event
+from types import TracebackType
 
 from mohole import progress
 
-_WORDS = "compiling kernels for this processor; once on this machine, it is kept for the next time"
 
+class Compiling:
+    """Says so once, as soon as all compiling together has taken longer than people wait in silence. Open while something is."""
 
-class Compiling(event.Listener):
-    """Says so once, as soon as all compiling together has taken longer than people wait in silence."""
-
-    def __init__(self, seconds: float = progress.QUIET_SECONDS) -> None:
+    def __init__(self, words: str, seconds: float = progress.QUIET_SECONDS) -> None:
+        self._words = words
         self._left: float | None = seconds
         """Seconds of compiling that are still passed over. None: it has been said."""
         self._depth, self._begun = 0, 0.0
         self._timer: threading.Timer | None = None
         self._lock = threading.Lock()
 
-    def on_start(self, event: Any) -> None:
+    def __enter__(self) -> "Compiling":
         """A function is compiled, perhaps for another one that is."""
         with self._lock:
             self._depth += 1
@@ -33,8 +30,11 @@ class Compiling(event.Listener):
                 self._timer = threading.Timer(self._left, self._say)
                 self._timer.daemon = True
                 self._timer.start()
+        return self
 
-    def on_end(self, event: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """What it took is taken off, so that many short ones are told of, too."""
         with self._lock:
             self._depth -= 1
@@ -53,8 +53,4 @@ class Compiling(event.Listener):
         with self._lock:
             if self._left is not None:
                 self._left = None
-                progress.tell(_WORDS)
-
-
-COMPILING = Compiling()
-event.register("numba:compile", COMPILING)  # type: ignore[no-untyped-call]  # once in a process, by whoever imports this first
+                progress.tell(self._words)

@@ -21,8 +21,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mohole.kernels import gpu
-from mohole.kernels import gpu_programs as programs
+from mohole.kernels import gpu_encode, gpu_sums
+from mohole.kernels import gpu_encode_programs as programs
 from mohole.kernels.pairs import Pairs
 
 _ROUNDING = 4.0 * 2.0**-24
@@ -46,16 +46,16 @@ class Screen:
         scratch: object = None,
     ) -> Pairs:  # fmt: skip
         """As `gpu.top_k`. Of other numbers than float32 nothing is screened."""
-        room = scratch if isinstance(scratch, gpu.Scratch) else gpu.Scratch()
+        room = scratch if isinstance(scratch, gpu_encode.Scratch) else gpu_encode.Scratch()
         k, n_held = min(k, len(W_enc)), min(k + max(k // 2, 16), len(W_enc))
-        if rows.dtype != torch.float32 or not gpu.holds(n_held, torch.float16, rows.device, room):
-            return gpu.top_k(rows, W_enc, b_enc, k)
+        if rows.dtype != torch.float32 or not gpu_encode.holds(n_held, torch.float16, rows.device, room):
+            return gpu_encode.top_k(rows, W_enc, b_enc, k)
         bounds = _bounds(rows, W_enc, b_enc, n_held, room)
         kept, is_certain = _certified(bounds, rows, W_enc, b_enc, k, n_held)
         again = (~is_certain).nonzero()[:, 0]
         self.n_rows, self.n_again = self.n_rows + len(rows), self.n_again + len(again)
         if len(again):
-            kept.replace(again, gpu.top_k(rows[again], W_enc, b_enc, k))
+            kept.replace(again, gpu_encode.top_k(rows[again], W_enc, b_enc, k))
         return kept.pairs()
 
 
@@ -80,10 +80,10 @@ class _Kept:
         self.latents[rows[own], places] = pairs.latents
 
     def pairs(self) -> Pairs:
-        return gpu.packed(self.counts, self.values, self.latents, torch.float32)
+        return gpu_encode.packed(self.counts, self.values, self.latents, torch.float32)
 
 
-def _bounds(rows: Tensor, W_enc: Tensor, b_enc: Tensor, n_held: int, room: gpu.Scratch) -> _Kept:
+def _bounds(rows: Tensor, W_enc: Tensor, b_enc: Tensor, n_held: int, room: gpu_encode.Scratch) -> _Kept:
     """Each row's n_held largest upper bounds, or all above zero where those are fewer."""
     x, w = _Halves.of(rows, room, "rows"), _Halves.of(W_enc, room, "latents")
     x_most, w_most = x.lengths + x.errors, w.lengths + w.errors
@@ -91,18 +91,18 @@ def _bounds(rows: Tensor, W_enc: Tensor, b_enc: Tensor, n_held: int, room: gpu.S
     row_facts = torch.stack([x.units, _OWN * x.errors + rounding * x_most, _OWN * x_most])
     latent_facts = torch.stack([w.units, _OWN * w_most, _OWN * w.errors])
     bias = b_enc + (b_enc.abs() * (_OWN - 1.0) + _NOTHING)
-    return _Kept(*gpu.strongest(x.halves, w.halves, bias, n_held, room, (row_facts, latent_facts)))
+    return _Kept(*gpu_encode.strongest(x.halves, w.halves, bias, n_held, room, (row_facts, latent_facts)))
 
 
 def _certified(bounds: _Kept, rows: Tensor, W_enc: Tensor, b_enc: Tensor, k: int, n_held: int) -> tuple[_Kept, Tensor]:
     """The k best exact values among candidates, and for which rows none can be missing."""
     candidates, is_held = bounds.pairs(), bounds.is_own
     sources = torch.zeros(len(W_enc), dtype=torch.uint8, device=rows.device)
-    exact = gpu.dots(candidates, rows[None], sources, W_enc) + b_enc[candidates.latents.long()]
+    exact = gpu_sums.dots(candidates, rows[None], sources, W_enc) + b_enc[candidates.latents.long()]
     least_bound = bounds.values.masked_fill(~is_held, torch.inf).amin(1)
     values, latents = torch.zeros_like(bounds.values), bounds.latents.contiguous()
     values.masked_scatter_(is_held, torch.where(exact > 0, exact, 0.0))  # what is no number is no code
-    found = _Kept(gpu.keep_best(values, latents, k), values, latents)
+    found = _Kept(gpu_encode.keep_best(values, latents, k), values, latents)
     least = found.values.masked_fill(~found.is_own, torch.inf).amin(1)
     all_are_held = (bounds.counts < n_held) | (n_held == len(W_enc))
     return found, all_are_held | ((found.counts == k) & (least_bound < least))
@@ -118,11 +118,11 @@ class _Halves:
     errors: Float[Tensor, " n"]
 
     @classmethod
-    def of(cls, matrix: Float[Tensor, "n D"], room: gpu.Scratch, name: str) -> "_Halves":
+    def of(cls, matrix: Float[Tensor, "n D"], room: gpu_encode.Scratch, name: str) -> "_Halves":
         halves = room(f"halves of {name}", matrix.numel(), torch.float16, matrix.device).view(matrix.shape)
         units, lengths, errors = torch.empty(3, len(matrix), device=matrix.device)
         programs.round_rows[(-(-len(matrix) // _BLOCK_ROWS),)](
             matrix.contiguous(), halves, units, lengths, errors, *matrix.shape,
-            BLOCK_B=_BLOCK_ROWS, BLOCK_D=_BLOCK_COLUMNS, num_warps=4,
+            BLOCK_B=_BLOCK_ROWS, BLOCK_D=_BLOCK_COLUMNS, num_warps=4, enable_fp_fusion=True,
         )  # fmt: skip
         return cls(halves, units, lengths, errors)

@@ -10,7 +10,7 @@ from typing import no_type_check
 import numba
 import numpy as np
 
-from mohole.kernels import compiling  # noqa: F401  # it is told of
+from mohole.kernels import compiling_loops  # noqa: F401  # it is told of
 
 # Sums may be taken in another order than written (they are vectorised), products fused with sums: no more. Not `arcp`, `afn`:
 # a reciprocal instead of a division differs between machines. Not `nnan`: a bad number must stay one.

@@ -5,7 +5,7 @@ from typing import no_type_check
 import numba
 import numpy as np
 
-from mohole.kernels import compiling  # noqa: F401  # it is told of
+from mohole.kernels import compiling_loops  # noqa: F401  # it is told of
 from mohole.kernels.machine import LINE_BYTES, copy_line, fence, read_ahead
 
 

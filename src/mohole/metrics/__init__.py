@@ -4,7 +4,6 @@ Training, evaluation and reports use these definitions and have none of their ow
 same rows give the same number however they are cut into batches.
 """
 
-from mohole.metrics.ablation import kl_recovered
 from mohole.metrics.binary import Area, BestCut, Confusion, auroc, auroc_by_document, best_cut, confusion
 from mohole.metrics.bootstrap import document_weights, interval
 from mohole.metrics.centred import CentredRows, MeanRow
@@ -14,7 +13,7 @@ from mohole.metrics.diffing import LatentScaling, relative_norm
 from mohole.metrics.documents import DocumentSums
 from mohole.metrics.firing import DensityHistogram, Firing
 from mohole.metrics.geometry import best_cosine, cosine_with, nearest_other, paired_cosine, row_norms
-from mohole.metrics.language import ce_recovered, kl_nats, scored_pairs, token_nats
+from mohole.metrics.language import ce_recovered, kl_nats, kl_recovered, scored_pairs, token_nats
 from mohole.metrics.longest import LongestApart
 from mohole.metrics.matching import (
     Matching,

@@ -5,15 +5,15 @@ general latent gets a hole. Tokens are those that a linear probe finds positive:
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mohole.metrics.codes import CodeMatrix
+
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-Codes = Any
 
 LEAST_SHARE = 0.4
 """Of the row's projection: what an absorbing latent must carry."""
@@ -37,7 +37,7 @@ class Absorbed:
 
 def absorption(
     rows: NDArray[np.floating],
-    codes: Codes,
+    codes: CodeMatrix,
     decoder: NDArray[np.floating],
     bias: NDArray[np.floating],
     direction: Float64,
@@ -79,7 +79,7 @@ def absorption(
     return Absorbed(defined, full, share)
 
 
-def _largest(codes: Codes, weights: Float64, n: int) -> Float64:
+def _largest(codes: CodeMatrix, weights: Float64, n: int) -> Float64:
     """The n largest of each row's f_j w_j, descending; 0 where there are fewer above 0. Goes through entries, never a matrix."""
     carried = np.maximum(codes.data.astype(np.float64) * weights[codes.indices], 0.0)
     row = np.repeat(np.arange(codes.shape[0]), np.diff(codes.indptr))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mohole.metrics.bootstrap import DEVIATIONS
+
 Scores = NDArray[np.floating]
 Bools = NDArray[np.bool_]
 Float64 = NDArray[np.float64]
@@ -88,7 +90,7 @@ def auroc_by_document(scores: Scores, positive: Bools, documents: Int64) -> Area
     area = float(wins[positive].mean())
     influence = (wins - area) / np.where(positive, positive.sum(), (~positive).sum())
     by_document = np.bincount(np.unique(documents, return_inverse=True)[1], weights=influence)
-    half = 1.959963984540054 * float(np.sqrt((by_document**2).sum()))
+    half = DEVIATIONS * float(np.sqrt((by_document**2).sum()))
     return Area(area, max(0.0, area - half), min(1.0, area + half))
 
 

@@ -16,6 +16,8 @@ Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
 REPLICATES = 400
+DEVIATIONS = 1.959963984540054
+"""Of a normal distribution, either side of its mean, that hold 95 %: for the intervals that are not resampled."""
 
 _POISSON_CUMULATIVE = np.cumsum([math.exp(-1.0) / math.factorial(k) for k in range(20)])
 

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mohole.metrics.documents import grouped
 from mohole.metrics.measure import ratio
 from mohole.metrics.reconstruction import counted_rows
 
@@ -125,7 +126,7 @@ class CentredRows:
         if len(self._parts) > 1:
             documents, sums, by_dimension = (np.concatenate(column) for column in zip(*self._parts, strict=True))
             unique, place = np.unique(documents, return_inverse=True)
-            self._parts = [(unique, _grouped(place, sums, len(unique)), _grouped(place, by_dimension, len(unique)))]
+            self._parts = [(unique, grouped(place, sums, len(unique)), grouped(place, by_dimension, len(unique)))]
         return self._parts[0]
 
     def _by_document(self, target: Tensor, output: Tensor, documents: Int64) -> tuple[Int64, Float64, Float64]:
@@ -146,9 +147,4 @@ class CentredRows:
         )
         by_dimension = torch.cat([x, square, error], dim=1)
         n = len(unique)
-        return unique.astype(np.int64), _grouped(place, sums.numpy(), n), _grouped(place, by_dimension.numpy(), n)
-
-
-def _grouped(place: NDArray[np.intp], values: Float64, n: int) -> Float64:
-    sums = torch.zeros(n, values.shape[1], dtype=torch.float64)
-    return np.asarray(sums.index_add_(0, torch.from_numpy(place), torch.from_numpy(values)).numpy())
+        return unique.astype(np.int64), grouped(place, sums.numpy(), n), grouped(place, by_dimension.numpy(), n)

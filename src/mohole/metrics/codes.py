@@ -1,6 +1,6 @@
-"""The form in which definitions take sparse codes. A dictionary's own codes have it; nothing above is imported."""
+"""The two forms in which definitions take sparse codes. A dictionary's own codes have the first; nothing above is imported."""
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -8,6 +8,9 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
+
+CodeMatrix = Any
+"""A scipy.sparse.csr_array [item, latent], for definitions that choose rows and columns; scipy carries no types."""
 
 
 @runtime_checkable

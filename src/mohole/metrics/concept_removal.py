@@ -4,21 +4,20 @@ Latents are removed by taking their part out of the row, so what the dictionary 
 over replicates of documents, so that every score has its interval.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
+
+from mohole.metrics.codes import CodeMatrix
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-Codes = Any
 
 LEAST_GAP = 0.02
 """Less accuracy than this between what is and what could be is nothing to recover: dividing by it gives noise."""
 
 
-def attribution(codes: Codes, positive: Bools, decoder: NDArray[np.floating], direction: Float64) -> Float64:
+def attribution(codes: CodeMatrix, positive: Bools, decoder: NDArray[np.floating], direction: Float64) -> Float64:
     """For each latent, how much it moves the probe between the classes: (mean f+ - mean f-) (direction . d).
 
     Signed: positive speaks for the class. The dot product takes the decoder row as long as it is, so that values twice as
@@ -32,7 +31,7 @@ def attribution(codes: Codes, positive: Bools, decoder: NDArray[np.floating], di
     return np.asarray((means[0] - means[1]) * (decoder.astype(np.float64) @ direction))
 
 
-def without(rows: NDArray[np.floating], codes: Codes, decoder: NDArray[np.floating], latents: Int64) -> Float64:
+def without(rows: NDArray[np.floating], codes: CodeMatrix, decoder: NDArray[np.floating], latents: Int64) -> Float64:
     """Rows with these latents at zero and everything else as it was: x - sum f_j d_j. The dictionary's error stays in.
 
     Putting the reconstruction in the row's place instead would charge the concept with all that is not reconstructed.

@@ -15,10 +15,14 @@ from mohole.metrics.concept_removal import attribution, scr, tpp, without
 from mohole.metrics.correlation import CodeCorrelation
 from mohole.metrics.diffing import LatentScaling, relative_norm
 from mohole.metrics.disentangle import caused, disentanglement, interchange, isolated
+from mohole.metrics.evidence import evidence_nats, signature
 from mohole.metrics.firing import Firing
 from mohole.metrics.geometry import best_cosine, cosine_with, nearest_other, paired_cosine, row_norms
+from mohole.metrics.growth import fitted_floor
 from mohole.metrics.judged import Judged, judged, simulation_score
-from mohole.metrics.language import ce_recovered, kl_nats, scored_pairs, token_nats
+from mohole.metrics.known_features import Detection, cosines, detection, found, mcc, own_latents, uniqueness
+from mohole.metrics.language import ce_recovered, kl_nats, kl_recovered, scored_pairs, token_nats
+from mohole.metrics.linear import LinearFit
 from mohole.metrics.longest import LongestApart
 from mohole.metrics.matching import (
     Matching,
@@ -62,6 +66,7 @@ class Definitions:
     token_nats: Callable[[Tensor, Tensor], Tensor] = token_nats
     kl_nats: Callable[[Tensor, Tensor], Tensor] = kl_nats
     ce_recovered: Callable[[Array, Array, Array], Array] = ce_recovered
+    kl_recovered: Callable[[Array, Array], Array] = kl_recovered
     confusion: Callable[..., Confusion] = confusion
     auroc: Callable[..., float] = auroc
     auroc_by_document: Callable[..., Area] = auroc_by_document
@@ -91,6 +96,16 @@ class Definitions:
     code_correlation: type[CodeCorrelation] = CodeCorrelation
     relative_norm: Callable[[Tensor, Tensor], Tensor] = relative_norm
     latent_scaling: type[LatentScaling] = LatentScaling
+    linear_fit: type[LinearFit] = LinearFit
+    fitted_floor: Callable[[Array, Array], tuple[Array, Array, Array]] = fitted_floor
+    feature_cosines: Callable[[Tensor, Tensor], Tensor] = cosines
+    mcc: Callable[[Tensor], float] = mcc
+    uniqueness: Callable[[Tensor], float] = uniqueness
+    own_latents: Callable[[Tensor], Tensor] = own_latents
+    detection: Callable[..., Detection] = detection
+    found_firings: Callable[..., NDArray[np.bool_]] = found
+    signature: Callable[..., Tensor] = signature
+    evidence_nats: Callable[[Tensor, Tensor], Tensor] = evidence_nats
     fit_probe: Callable[..., LinearProbe] = fit_probe
     class_gap: Callable[..., Array] = class_gap
     sparse_probe: Callable[..., Probed] = sparse_probe

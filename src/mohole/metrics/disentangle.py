@@ -4,18 +4,17 @@ A base word gets the latents of one attribute from a source word. Then a read-ou
 row has. Both words must differ in the attribute: where they agree, nothing can be caused and nothing can leak.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from mohole.metrics.codes import CodeMatrix
+
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
-Codes = Any
 
 
 def interchange(
-    rows: NDArray[np.floating], base: Codes, source: Codes, decoder: NDArray[np.floating], latents: Int64
+    rows: NDArray[np.floating], base: CodeMatrix, source: CodeMatrix, decoder: NDArray[np.floating], latents: Int64
 ) -> Float64:
     """Base rows with these latents at the source's values: x + sum (f_j(source) - f_j(base)) d_j. The error stays the base's."""
     change = (source[:, latents] - base[:, latents]).toarray().astype(np.float64)

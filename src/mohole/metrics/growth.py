@@ -1,7 +1,13 @@
 """What stays unexplained however many latents there are: FVU against the number of latents, and the floor under it."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
+
+from mohole.metrics.bootstrap import interval
+from mohole.metrics.measure import Measure, ratio
 
 Float64 = NDArray[np.float64]
 
@@ -32,6 +38,54 @@ def fitted_floor(n_latents: Float64, fvus: Float64) -> tuple[Float64, Float64, F
         best = np.where(better, np.stack([floor, factor * scale, np.full(len(y), exponent)]), best)
     out[:, known] = best
     return out[0], out[1], out[2]
+
+
+def fitted_law(n_latents: Float64, fvus: Sequence[Measure]) -> tuple[Measure, ...]:
+    """(floor, exponent, and the floor as a share of the best FVU) of dictionaries measured on the same documents, in this order.
+
+    The last is dark matter in Engels et al. 2024's sense: the part of what is unexplained that no number of latents explains.
+    Undefined with fewer than four sizes.
+    """
+    found = np.array([[np.nan if fvu.value is None else fvu.value for fvu in fvus]])
+    replicates = [fvu.replicates for fvu in fvus if fvu.replicates is not None]
+    resampled = np.stack(replicates, axis=1) if len(replicates) == len(fvus) else None
+    of = f"FVU = floor + factor x latents^-exponent, fitted to dictionaries of {', '.join(f'{n:.0f}' for n in n_latents)} latents"
+    why = f"{len(np.unique(n_latents))} numbers of latents, where four are needed, or rows without variance"
+    law = []
+    for name, unit, definition in (
+        ("fvu_floor", "share of variance", f"floor of {of}"),
+        ("fvu_exponent", "exponent", f"exponent of {of}"),
+        ("dark_share", "share of what the best leaves unexplained", f"floor over the lowest FVU, of {of}"),
+    ):
+        value = float(_of_law(name, n_latents, found)[0])
+        values = None if resampled is None else _of_law(name, n_latents, resampled)
+        low, high = (None, None) if values is None else interval(values)
+        is_known = not np.isnan(value)
+        law.append(
+            replace(
+                fvus[0],
+                name=name,
+                unit=unit,
+                definition=definition,
+                value=value if is_known else None,
+                low=low if is_known else None,
+                high=high if is_known else None,
+                undefined="" if is_known else why,
+                replicates=values if is_known else None,
+            )
+        )
+    return tuple(law)
+
+
+def _of_law(name: str, n_latents: Float64, fvus: Float64) -> Float64:
+    floor, _, exponent = fitted_floor(n_latents, fvus)
+    match name:
+        case "fvu_floor":
+            return floor
+        case "fvu_exponent":
+            return exponent
+        case _:
+            return ratio(floor, fvus.min(1))
 
 
 def _line(u: Float64, y: Float64, weight: Float64) -> tuple[Float64, Float64]:

@@ -41,3 +41,13 @@ def ce_recovered(clean: Float64, replaced: Float64, ablated: Float64) -> Float64
     """
     damage = ablated - clean
     return np.divide(ablated - replaced, damage, out=np.full_like(damage, np.nan), where=damage > LEAST_DAMAGE_NATS)
+
+
+def kl_recovered(replaced: Float64, ablated: Float64) -> Float64:
+    """1 - KL(clean || replaced) / KL(clean || ablated): 1 is no damage, 0 is as bad as the ablation. NaN: undefined.
+
+    Undefined where the ablation costs less than LEAST_DAMAGE_NATS. Unlike CE recovered it cannot be above 1, and a model that
+    is wrong either way does not hide that its mind was changed.
+    """
+    kept = np.full_like(ablated, np.nan)
+    return 1.0 - np.divide(replaced, ablated, out=kept, where=ablated > LEAST_DAMAGE_NATS)

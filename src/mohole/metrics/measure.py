@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mohole.errors import NumericsError
-from mohole.metrics.bootstrap import document_weights, interval
+from mohole.metrics.bootstrap import DEVIATIONS, document_weights, interval
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
@@ -99,6 +99,35 @@ def measured(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How one number is read from sums by document, whatever they are sums over."""
+
+    name: str
+    statistic: Statistic
+    unit: str
+    baseline: str
+    definition: str
+    undefined: str
+    """The reason to give when the value is NaN."""
+
+    def of(self, documents: Int64, *, seed: int, n: int, n_of: str, masks: Masks) -> Measure:
+        """The number, as `measured`."""
+        return measured(
+            self.statistic,
+            documents,
+            seed=seed,
+            name=self.name,
+            unit=self.unit,
+            n=n,
+            n_of=n_of,
+            masks=masks,
+            definition=self.definition,
+            baseline=self.baseline,
+            undefined=self.undefined,
+        )
+
+
 @lru_cache(maxsize=2)
 def _weights(seed: int, documents: bytes) -> Float64:
     """Drawn once for all numbers of the same documents. Nobody writes into them."""
@@ -122,7 +151,7 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     """
     if n == 0:
         raise ValueError("wilson: no trials")
-    z, share = 1.959963984540054, successes / n
+    z, share = DEVIATIONS, successes / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return max(0.0, middle - half), min(1.0, middle + half)

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mohole.metrics.documents import grouped
 from mohole.metrics.measure import ratio, require_finite
 
 Float64 = NDArray[np.float64]
@@ -183,10 +184,8 @@ def _joined(parts: list[tuple[Int64, Float64, Float64]]) -> tuple[Int64, Float64
     documents = np.concatenate([part[0] for part in parts])
     old_means, old_sums = np.concatenate([part[1] for part in parts]), np.concatenate([part[2] for part in parts])
     unique, place = np.unique(documents, return_inverse=True)
-    sums = np.zeros((len(unique), len(_SUMS)))
-    np.add.at(sums, place, old_sums)
+    sums = grouped(place, old_sums, len(unique))
     share = old_sums[:, 0] / sums[place, 0]
-    means = np.zeros((len(unique), old_means.shape[1]))
-    np.add.at(means, place, old_means * share[:, None])
+    means = grouped(place, old_means * share[:, None], len(unique))
     np.add.at(sums[:, 1], place, old_sums[:, 0] * ((old_means - means[place]) ** 2).sum(1))
     return unique, means, sums

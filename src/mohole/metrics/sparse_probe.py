@@ -5,20 +5,18 @@ and scored on others; items of one document are never on both sides.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mohole.keys import Use, uniform
+from mohole.metrics.codes import CodeMatrix
 from mohole.metrics.documents import DocumentSums
 from mohole.metrics.measure import Statistic, ratio
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-Codes = Any
-"""scipy.sparse.csr_array [item, latent]; scipy carries no types."""
 
 _MAX_ITERATIONS = 1000
 
@@ -38,7 +36,7 @@ class LinearProbe:
 class Items:
     """Items with a yes/no label: their columns, and the documents they come from."""
 
-    codes: Codes
+    codes: CodeMatrix
     positive: Bools
     documents: Int64
 
@@ -73,7 +71,7 @@ def fit_probe(values: NDArray[np.floating], positive: Bools) -> LinearProbe:
     return LinearProbe(direction, float(model.intercept_[0] - mean @ direction))
 
 
-def class_gap(codes: Codes, positive: Bools) -> Float64:
+def class_gap(codes: CodeMatrix, positive: Bools) -> Float64:
     """For each latent, (mean over positives - mean over negatives) / standard deviation; 0 for a latent that is constant.
 
     The deviation is that within the two classes, each counting half. Without it (SAEBench ranks by the bare difference) a
@@ -87,7 +85,7 @@ def class_gap(codes: Codes, positive: Bools) -> Float64:
     return np.asarray(np.divide(gap, np.maximum(spread, least), out=np.zeros_like(gap), where=gap != 0))
 
 
-def _moments(codes: Codes, mine: Bools) -> tuple[Float64, Float64]:
+def _moments(codes: CodeMatrix, mine: Bools) -> tuple[Float64, Float64]:
     side = codes[np.flatnonzero(mine)].astype(np.float64)
     return np.asarray(side.mean(axis=0)).ravel(), np.asarray(side.multiply(side).mean(axis=0)).ravel()
 

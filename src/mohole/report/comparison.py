@@ -1,7 +1,7 @@
 """Evaluations side by side: every number with its interval, differences resampled in pairs, one page. Measures nothing itself."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +10,14 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from mohole import artifact
-from mohole.drawing import SMALL, Figure, Series, Sheet, plot, write_page
+from mohole.drawing import SMALL, Figure, Scale, Series, Sheet, plot, write_page
 from mohole.errors import ArtifactError, ConfigError
 from mohole.evaluate.files import read_evaluation, read_replicates
 from mohole.evaluate.results import Evaluation
 from mohole.metrics import Measure, interval
+from mohole.metrics.measure import as_json
+from mohole.record import write_json
+from mohole.report.growth import Growth, Size, Step, growth_of
 from mohole.report.place import check_place
 from mohole.report.terminal import plain_table
 from mohole.visible import visible
@@ -34,6 +37,8 @@ class Evaluated:
     """The shortest end of its path that tells it from the others."""
     evaluation: Evaluation
     replicates: dict[str, Float64]
+    dictionary: Path | None
+    """Its artifact, where it lies beside and is what was evaluated."""
     documents: dict[str, object]
     """What says which documents it is of, and how they were resampled: two with the same can be compared in pairs."""
 
@@ -94,13 +99,14 @@ def comparison_text(found: Sequence[Evaluated]) -> RenderableType:
             apart = [difference(found[0], other, name) for other in found[1:]]
             if any(apart):
                 table.add_row(f"{name}, difference", "", *(_apart(each) for each in apart))
+    grown = [_growth_table(growth) for growth in _growths(found)]
     notes = [Text(note, "dim") for note in _notes(found)]
     cautions = [
         Text.assemble((f"{each.name}: ", "bold"), visible(caution.sentence))
         for each in found
         for caution in each.evaluation.warnings
     ]
-    return Group(table, *notes, *cautions)
+    return Group(table, *grown, *notes, *cautions)
 
 
 def write_comparison(out: Path, found: Sequence[Evaluated]) -> None:
@@ -113,8 +119,108 @@ def write_comparison(out: Path, found: Sequence[Evaluated]) -> None:
     names = [each.name for each in found]
     title = "Evaluation of " + ", ".join(names) if len(found) < 4 else f"Evaluations of {len(found)} dictionaries"
     legend = names if len(found) > 1 else []
-    plots = [*_frontiers(found), _densities(found)]
+    plots = [*_frontiers(found), *map(_growth_plot, _growths(found)), _densities(found)]
     write_page(out, title, _notes(found), plots, _sheets(found), legend=legend, before=_cautions(found))
+
+
+def write_json_of(out: Path, found: Sequence[Evaluated]) -> None:
+    """Write all of it as JSON: each evaluation whole, differences from the first, growth."""
+    apart = {
+        other.name: {name: difference(found[0], other, name) for name in other.evaluation.measures}
+        for other in found[1:]
+    }
+    growths = [as_json(growth) for growth in _growths(found)]
+    for growth in growths:
+        for size in growth["sizes"]:
+            del size["dictionary"]  # a path of this machine
+    write_json(
+        out,
+        {
+            "dictionaries": [{"name": each.name} | as_json(each.evaluation) for each in found],
+            "differences": {
+                name: {key: asdict(value) for key, value in each.items() if value} for name, each in apart.items()
+            },
+            "growth": growths,
+        },
+    )
+
+
+_GROWTH_HEADS = ("dictionary", "latents", "L0", "FVU", "nearest in the next (chance)", "kept", "split")
+
+
+def _growths(found: Sequence[Evaluated]) -> list[Growth]:
+    """Families: dictionaries of one kind, of the same places and documents, of which two differ in their number of latents."""
+    families: dict[str, list[Evaluated]] = {}
+    for each in found:
+        evaluation = each.evaluation
+        key = repr((evaluation.kind, evaluation.reads, evaluation.writes, sorted(each.documents.items())))
+        families.setdefault(key, []).append(each)
+    grown = [growth_of([_size(each) for each in family]) for family in families.values()]
+    return [growth for growth in grown if growth]
+
+
+def _size(each: Evaluated) -> Size:
+    measures = each.evaluation.measures
+    fvu = replace(measures["fvu"], replicates=each.replicates.get("fvu"))
+    return Size(each.name, each.evaluation.n_latents, measures["l0"], fvu, each.dictionary)
+
+
+def _growth_lines(growth: Growth) -> list[tuple[str, ...]]:
+    steps = {step.smaller: step for step in growth.steps}
+    return [
+        (size.name, f"{size.n_latents:,}", _number(size.l0), _number(size.fvu), *_step(steps.get(size.name)))
+        for size in growth.sizes
+    ]
+
+
+def _step(step: Step | None) -> tuple[str, ...]:
+    if step is None:
+        return ("", "", "")
+    return (f"{step.cosine.forward:.3f} ({step.cosine.forward_null:.3f})", f"{step.kept:,}", f"{step.split:,}")
+
+
+def _law_lines(growth: Growth) -> list[tuple[str, ...]]:
+    return [
+        (
+            measure.name,
+            _number(measure) if measure.value is not None else f"undefined: {measure.undefined}",
+            measure.definition,
+        )
+        for measure in growth.law
+    ]
+
+
+def _growth_table(growth: Growth) -> RenderableType:
+    table = plain_table("As latents grow")
+    for head in _GROWTH_HEADS:
+        table.add_column(head, justify="left" if head == "dictionary" else "right", overflow="fold")
+    for line in _growth_lines(growth):
+        table.add_row(visible(line[0]), *line[1:])
+    law = "; ".join(f"{name}: {value}" for name, value, _ in _law_lines(growth))
+    return Group(
+        table,
+        Text(
+            "Kept, split: latents with one, with several in the next larger dictionary at a cosine above 0.7. "
+            f"FVU counts what L0 keeps: compare sizes of like L0. {law}.",
+            "dim",
+        ),
+    )
+
+
+def _growth_plot(growth: Growth) -> Figure:
+    points = tuple(
+        (float(size.n_latents), size.fvu.value, f"{size.name}: {size.n_latents:,} latents, FVU {_number(size.fvu)}")
+        for size in growth.sizes
+        if size.fvu.value is not None
+    )
+    scale: Scale = "log" if min(y for _, y, _ in points) > 0 else "linear"
+    series = [Series("FVU", points)]
+    title = "Variance unexplained as latents grow"
+    return plot(title, "latents", "share of variance", series, y_scale=scale, size=SMALL, has_legend=False)
+
+
+def _writes(found: Sequence[Evaluated], growth: Growth) -> str:
+    return next(each.evaluation.hookpoint for each in found if each.name == growth.sizes[0].name)
 
 
 def _places(path: Path) -> list[Path]:
@@ -145,7 +251,17 @@ def _open(place: Path, name: str) -> Evaluated:
     inputs = manifest.inputs
     rows = {name: inputs.parents.get(name) for name in _SAME}
     documents = {"seed": inputs.seed} | rows | artifact.flatten(dict(inputs.config))
-    return Evaluated(name, read_evaluation(place), read_replicates(place), documents)
+    return Evaluated(
+        name, read_evaluation(place), read_replicates(place), _dictionary_of(place, inputs.parents), documents
+    )
+
+
+def _dictionary_of(place: Path, parents: Mapping[str, str]) -> Path | None:
+    beside = place.parent / "dictionary"
+    is_it = (beside / artifact.MANIFEST).is_file() and artifact.read_manifest(beside).digest == parents.get(
+        "dictionary"
+    )
+    return beside if is_it else None
 
 
 def _notes(found: Sequence[Evaluated]) -> list[str]:
@@ -270,6 +386,11 @@ def _sheets(found: Sequence[Evaluated]) -> list[Sheet]:
             "Every number",
         )
     ]
+    for growth in _growths(found):
+        sheets.append(Sheet(_GROWTH_HEADS, _growth_lines(growth), f"Growth at {_writes(found, growth)}"))
+        sheets.append(
+            Sheet(("measure", "value", "definition"), _law_lines(growth), "What more latents would not explain")
+        )
     if len(found) > 1:
         lines = [(name, *(_apart(difference(found[0], other, name)) for other in found[1:])) for name in every]
         sheets.append(
@@ -277,7 +398,13 @@ def _sheets(found: Sequence[Evaluated]) -> list[Sheet]:
         )
     tasks = list(dict.fromkeys(task.name for each in found for task in each.evaluation.tasks))
     if tasks:
-        sheets.append(Sheet(("task", *names), [_task(found, task) for task in tasks], "Right answers: clean, replaced"))
+        sheets.append(
+            Sheet(
+                ("task", *names),
+                [_task(found, task) for task in tasks],
+                "Right answers: clean, replaced, of how many prompts",
+            )
+        )
     classes = list(dict.fromkeys(each.name for one in found for each in one.evaluation.dark_matter.classes))
     if classes:
         sheets.append(
@@ -297,7 +424,7 @@ def _cautions(found: Sequence[Evaluated]) -> list[Sheet]:
 
 def _task(found: Sequence[Evaluated], name: str) -> tuple[str, ...]:
     of = [next((task for task in each.evaluation.tasks if task.name == name), None) for each in found]
-    return (name, *("" if task is None else f"{task.clean:.3f}, {task.replaced:.3f}" for task in of))
+    return (name, *("" if task is None else f"{task.clean:.3f}, {task.replaced:.3f} of {task.n:,}" for task in of))
 
 
 def _class(found: Sequence[Evaluated], name: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from mohole.act import Demonstration
 from mohole.evaluate.recovery.results import FamilyResult, LabelResult
+from mohole.evaluate.results import TaskResult
 from mohole.metrics import Measure
 from mohole.report.choose import Chosen, choose_features, varied_snippets
 from mohole.report.findings import FeatureCard, Findings, HookpointFindings, Snippet
@@ -101,7 +102,15 @@ def _quality_note(findings: Findings) -> str:
     ]
     if fvu and excess:
         parts.append(f"From {fvu.n:,} {fvu.n_of} and {excess.n:,} {excess.n_of}; 95 % intervals are in the report.")
+    tasks = findings.hookpoints[0].evaluation.tasks
+    if tasks:
+        parts.append(f"Tasks: mean accuracy, clean→with the dictionary; {_prompts_of_each(tasks)} of each.")
     return " ".join(parts)
+
+
+def _prompts_of_each(tasks: Sequence[TaskResult]) -> str:
+    least, most = min(task.n for task in tasks), max(task.n for task in tasks)
+    return f"{most:,} prompts" if least == most else f"{least:,} to {most:,} prompts"
 
 
 def _tasks(place: HookpointFindings) -> str:

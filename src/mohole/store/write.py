@@ -1,6 +1,6 @@
 """A store from rows that are in memory already: for notebooks, for activations from elsewhere, for tests."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -74,30 +74,38 @@ def write_store(
             if len(values) != len(chosen):
                 raise ValueError(f"{hookpoint}: {len(values)} rows for {len(chosen)} tokens")
             scales = calibrated_scales(values[:16_384]) if dtype == "int8" else None
-            formats[hookpoint] = RowFormat(dtype, values.shape[1], scales)
+            row_format = formats[hookpoint] = RowFormat(dtype, values.shape[1], scales)
             # all are cut alike, a short last one too: ranges of keys are read by the coarsest cells there are
-            shard_bytes = min(shard_rows, len(chosen)) * formats[hookpoint].row_bytes
+            shard_bytes = min(shard_rows, len(chosen)) * row_format.row_bytes
             cells = Cells.everything((cells_of_pile(shard_bytes, cell_bytes) - 1).bit_length())
-            made = []
-            for number, start in enumerate(range(0, len(chosen), shard_rows)):
-                part = slice(start, start + shard_rows)
-                key_token = np.stack([order.keys(chosen[part], documents), chosen[part].astype(np.uint64)], axis=1)
-                name = f"{SHARDS}/runs/{hookpoint}/{number:06}.safetensors"
-                made.append(_write_run(storage, name, formats[hookpoint], cells, key_token, values[part]))
-            shards[hookpoint] = tuple(made)
-        layout = Layout(shards)
+            folder = f"{SHARDS}/runs/{hookpoint}"
+            shards[hookpoint] = tuple(
+                _write_run(storage, f"{folder}/{number:06}.safetensors", row_format, cells, key_token, values[part])
+                for number, (part, key_token) in enumerate(_parts(order, documents, chosen, shard_rows))
+            )
         write_documents(draft, documents)
+        layout = Layout(shards)
         write_layout(storage, layout)
-        write_facts(
-            storage,
-            StoreFacts(
-                order=order,
-                formats=formats,
-                fingerprints={hookpoint: layout.fingerprint(hookpoint) for hookpoint in rows},
-                n_training=int((~documents.held_out[documents.of(chosen)]).sum()),
-                n_clipped={hookpoint: sum(shard.n_clipped for shard in part) for hookpoint, part in shards.items()},
-            ),
-        )
+        write_facts(storage, _facts(order, formats, layout, documents, chosen))
+
+
+def _parts(order: Order, documents: Documents, tokens: Int64, shard_rows: int) -> Iterator[tuple[slice, UInt64]]:
+    """Which rows each shard takes, and the key and token of each."""
+    for start in range(0, len(tokens), shard_rows):
+        part = slice(start, start + shard_rows)
+        yield part, np.stack([order.keys(tokens[part], documents), tokens[part].astype(np.uint64)], axis=1)
+
+
+def _facts(
+    order: Order, formats: dict[str, RowFormat], layout: Layout, documents: Documents, tokens: Int64
+) -> StoreFacts:
+    return StoreFacts(
+        order=order,
+        formats=formats,
+        fingerprints={hookpoint: layout.fingerprint(hookpoint) for hookpoint in formats},
+        n_training=int((~documents.held_out[documents.of(tokens)]).sum()),
+        n_clipped={hookpoint: sum(shard.n_clipped for shard in part) for hookpoint, part in layout.shards.items()},
+    )
 
 
 def _write_run(

@@ -31,7 +31,7 @@ def score(world: SyntheticWorld, dictionary: SparseAutoencoder, *, n_rows: int, 
     Intervals are over batches of 512 rows, which are independent; scores of directions alone have none.
     """
     cosine = cosines(dictionary.directions(torch.arange(dictionary.n_latents)), world.directions)
-    best, own = cosine.abs().argmax(dim=1).numpy(), own_latents(cosine).numpy()
+    best, own = cosine.abs().argmax(dim=1).numpy(), own_latents(cosine)
     counts = Detection(*(np.zeros(dictionary.n_latents, dtype=np.int64) for _ in range(3)))
     sums, rebuilt = DocumentSums(_COLUMNS), Reconstruction()
     with track("score: rows", n_rows, "rows") as tracker:
@@ -43,7 +43,7 @@ def score(world: SyntheticWorld, dictionary: SparseAutoencoder, *, n_rows: int, 
             latents = Pairs(codes.rows.numpy(), codes.latents.numpy(), dictionary.n_latents)
             features = Pairs(firings.rows, firings.features, world.settings.n_features)
             counts = counts + detection(best, latents, features)
-            hits = found(own, latents, features)
+            hits = found(own.numpy(), latents, features)
             mass = firings.magnitudes.astype(np.float64)
             shrinkage = (output.norm(dim=1) / rows.norm(dim=1).clamp_min(1e-6)).double().sum()
             line = [len(rows), len(latents.rows), len(features.rows), float(shrinkage), mass.sum(), mass[hits].sum()]
@@ -52,7 +52,7 @@ def score(world: SyntheticWorld, dictionary: SparseAutoencoder, *, n_rows: int, 
             tracker.advance(len(rows))
     return {
         measure.name: measure
-        for measure in (*_of_rows(sums, rebuilt, n_rows, seed), *_of_latents(cosine, counts, n_rows))
+        for measure in (*_of_rows(sums, rebuilt, n_rows, seed), *_of_latents(cosine, own, counts, n_rows))
     }
 
 
@@ -89,9 +89,8 @@ def _of_rows(sums: DocumentSums, rebuilt: Reconstruction, n_rows: int, seed: int
     ]  # fmt: skip
 
 
-def _of_latents(cosine: torch.Tensor, counts: Detection, n_rows: int) -> list[Measure]:
+def _of_latents(cosine: torch.Tensor, own: torch.Tensor, counts: Detection, n_rows: int) -> list[Measure]:
     n_latents, n_features = cosine.shape
-    own = own_latents(cosine)
     is_best = "its best feature by |cosine|, mean over latents; a latent that never fires scores 0"
     return [
         Measure(

@@ -1,5 +1,6 @@
 """Synthetic rows as a finished store, which training reads like any other."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ from numpy.typing import NDArray
 
 from mohole import keys
 from mohole.artifact import Inputs
-from mohole.progress import track
+from mohole.progress import Tracker, track
 from mohole.store import write_store
 from mohole.store.columns import RowType
 from mohole.store.order import Documents
@@ -40,26 +41,9 @@ def write_rows(
     starts = np.append(np.arange(0, settings.n_rows, _DOCUMENT_ROWS), settings.n_rows)
     held_out = keys.held_out(seed, np.arange(len(starts) - 1), settings.held_out)
     with track("synthesize: rows", settings.n_rows, "rows") as tracker:
-
-        class Made:
-            """The rows, made when they are asked for."""
-
-            @property
-            def shape(self) -> tuple[int, ...]:
-                return (settings.n_rows, settings.d_model)
-
-            def __len__(self) -> int:
-                return settings.n_rows
-
-            def __getitem__(self, part: slice) -> Float32:
-                ids = np.arange(settings.n_rows)[part]
-                made: Float32 = world.rows(world.firings(ids)).numpy()
-                tracker.advance(len(ids))
-                return made
-
         write_store(
             out,
-            {HOOKPOINT: Made()},
+            {HOOKPOINT: _Made(world, tracker)},
             Documents(starts, held_out),
             seed=seed,
             dtype=dtype,
@@ -67,3 +51,24 @@ def write_rows(
             inputs=inputs,
             replace=replace,
         )
+
+
+@dataclass(frozen=True)
+class _Made:
+    """The rows of a world, made when they are asked for."""
+
+    world: SyntheticWorld
+    tracker: Tracker
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self), self.world.settings.d_model)
+
+    def __len__(self) -> int:
+        return self.world.settings.n_rows
+
+    def __getitem__(self, part: slice) -> Float32:
+        ids = np.arange(len(self))[part]
+        made: Float32 = self.world.rows(self.world.firings(ids)).numpy()
+        self.tracker.advance(len(ids))
+        return made

@@ -55,6 +55,11 @@ class Active:
         return self.pairs.latents.long()
 
     @property
+    def n_kept(self) -> int:
+        """Pairs, active or not."""
+        return len(self.pairs.latents)
+
+    @property
     def n_active(self) -> int:
         """Active pairs."""
         return int((self.values > 0).sum())

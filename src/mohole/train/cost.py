@@ -1,21 +1,23 @@
-"""What a training will take and what it took: memory before the first step, products and waiting afterwards. For people.
+"""What a training will take and what it took: memory and time before the first step, products and waiting after. For people.
 
 A product is rows x d x latents multiplications in float32 (on a GPU in `train.products`), which the encoder cannot do without;
 the limit is the rate at which this machine makes one, measured when the training begins.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
 
 from mohole.config import BatchTopK, TopK, Train
-from mohole.config.train import Adam, AnyOptimiser, Muon
+from mohole.config.train import Muon
 from mohole.device import available_bytes, busy_seconds, peak_bytes, training_device
 from mohole.errors import ConfigError
+from mohole.progress import QUIET_SECONDS, duration
 from mohole.train.objective import DENSE_SHARE
+from mohole.train.traffic import moment_bytes, step_bytes
 from mohole.train.weights import Sites, layers_of
 
 _GIB = 1 << 30
@@ -52,7 +54,7 @@ def training_bytes(settings: Train, reads: Sites, writes: Sites) -> Bytes:
         kept, starts_dense = float(settings.nonlinearity.k), False
     else:
         kept, starts_dense = min(settings.first_l0(), most), settings.first_l0() > most
-    held = 4 * (2 if settings.average else 1) + _moment_bytes(settings.optimiser)
+    held = 4 * (2 if settings.average else 1) + moment_bytes(settings)
     saved = held if settings.checkpoint_every is None or settings.checkpoint_every < settings.steps else 0
     end = 8 if settings.average else 4  # the dictionary in the model's units, and the mean it is made of
     tile = min(settings.n_latents, _LIMIT_LATENTS) * settings.batch_rows
@@ -65,13 +67,6 @@ def training_bytes(settings: Train, reads: Sites, writes: Sites) -> Bytes:
     copies = settings.n_latents * max(d_in for d_in, _ in widths) * _copy_bytes(settings)
     device = numbers * held + 4 * (gradients + tile + pairs + batch + candidates) + copies
     return Bytes(device, numbers * max(saved, end) + 4 * candidates)
-
-
-def _moment_bytes(optimiser: AnyOptimiser) -> int:
-    """Of each weight."""
-    if isinstance(optimiser, Adam):
-        return 2 * {"float32": 4, "bfloat16": 2, "8bit": 1}[optimiser.moments]
-    return 4
 
 
 def _copy_bytes(settings: Train) -> int:
@@ -164,12 +159,40 @@ class Limit:
         return cls(2.0 * settings.batch_rows * n_latents * reads.width / max(min(times), 1e-9))
 
 
+def forecast(name: str, left: Sequence[tuple[Train, int]], reads: Sites, writes: Sites, limit: Limit) -> str:
+    """For people, before the first step: what so many steps of each training take at least, all of them together. Nothing
+    where that is not worth waiting for.
+
+    A step makes one product of rows and encoder, and usually takes one to two and a half; where the start is dense, it begins
+    with six (docs/training.md). How long it takes is known when some are made: the line of progress says that.
+    """
+    seconds = sum(n * _product_flops(settings, reads) for settings, n in left) / limit.flops_per_second
+    if seconds < QUIET_SECONDS:
+        return ""
+    memory = sum(training_bytes(settings, reads, writes).total for settings, _ in left) / _GIB
+    n_steps = sum(n for _, n in left)
+    rate = f"{limit.flops_per_second / 1e9:.0f} GFLOP/s of {_computer(torch.device(left[0][0].device))}"
+    return (
+        f"{name}: {memory:.2g} GiB and no less than {duration(seconds)}, which {n_steps:,} products of rows and encoder take at "
+        f"{rate}"
+    )
+
+
+def _product_flops(settings: Train, reads: Sites) -> float:
+    return 2.0 * settings.batch_rows * settings.n_latents * reads.width
+
+
+def _computer(device: torch.device) -> str:
+    return "a core" if device.type == "cpu" else str(device)
+
+
 class Watch:
     """Where the time of a training goes. Call `waited` when rows have come, `stepped` when a step is done, `measured` after."""
 
-    def __init__(self, settings: Train, reads: Sites, limit: Limit) -> None:
+    def __init__(self, settings: Train, reads: Sites, writes: Sites, limit: Limit) -> None:
+        self._settings, self._reads, self._writes = settings, reads, writes
         self._limit, self._device = limit, torch.device(settings.device)
-        self._flops_of_step = 2.0 * settings.batch_rows * settings.n_latents * reads.width
+        self._flops_of_step, self._moved = _product_flops(settings, reads), 0
         self._n_steps, self._steps_busy, self._steps, self._waits, self._measures = 0, 0.0, 0.0, 0.0, 0.0
         self._mark, self._busy_mark = time.perf_counter(), busy_seconds(self._device)
 
@@ -179,10 +202,11 @@ class Watch:
         self._waits += now - self._mark
         self._mark, self._busy_mark = now, busy_seconds(self._device)
 
-    def stepped(self) -> None:
-        """The step is done."""
+    def stepped(self, n_kept: int, *, in_tiles: bool = False) -> None:
+        """The step is done; it kept so many pairs, or worked in whole tiles of latents."""
         busy, now = busy_seconds(self._device), time.perf_counter()
         self._n_steps += 1
+        self._moved += step_bytes(self._settings, self._reads, self._writes, n_kept, in_tiles=in_tiles)
         self._steps += now - self._mark
         self._steps_busy += busy - self._busy_mark
         self._mark, self._busy_mark = now, busy
@@ -194,15 +218,18 @@ class Watch:
         self._mark, self._busy_mark = now, busy_seconds(self._device)
 
     def summary(self) -> str:
-        """For people: products a step, the rate beside the machine's, and the shares of time spent waiting and measuring."""
+        """For people: products a step, the rate beside the machine's, bytes moved, and the shares of time spent waiting and
+        measuring."""
         if not self._n_steps:
             return "no step was left to do"
         rate = self._n_steps * self._flops_of_step / max(self._steps_busy, 1e-9)
         products = self._limit.flops_per_second / rate
         whole = max(self._waits + self._steps + self._measures, 1e-9)
-        place = "a core" if self._device.type == "cpu" else str(self._device)
-        rates = f"{rate / 1e9:.0f} of {self._limit.flops_per_second / 1e9:.0f} GFLOP/s of {place}"
+        of_limit = f"{rate / 1e9:.0f} of {self._limit.flops_per_second / 1e9:.0f} GFLOP/s of {_computer(self._device)}"
+        rates = f"{of_limit}, {1.0 / products:.0%}"
+        bytes_of_step, seconds = self._moved / self._n_steps, max(self._steps_busy, 1e-9)
+        moved = f"and moved at least {bytes_of_step / 1e9:.2g} GB ({self._moved / seconds / 1e9:.2g} GB/s)"
         peak = f"peak memory {peak_bytes(self._device) / _GIB:.1f} GiB"
         waiting, measuring = self._waits / whole, self._measures / whole
         shares = f"{waiting:.0%} of the time waiting for rows, {measuring:.0%} measuring"
-        return f"a step took {products:.1f} products of rows and encoder ({rates}), {shares}, {peak}"
+        return f"a step took {products:.1f} products of rows and encoder ({rates}) {moved}, {shares}, {peak}"

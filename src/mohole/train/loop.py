@@ -20,21 +20,19 @@ from mohole.sinks import Sink
 from mohole.store.stream import RowStream
 from mohole.tensors import write_tensors
 from mohole.train.checkpoint import Checkpoints
-from mohole.train.cost import Limit, Watch, check_memory
+from mohole.train.cost import Limit, Watch, check_memory, forecast
 from mohole.train.in_model import IN_MODEL_FILE, InModel
 from mohole.train.source import Source
 from mohole.train.stopping import AfterThisStep
 from mohole.train.trainer import Stepped, Trainer
 from mohole.train.weights import Sites
+from mohole.train.worse import WorseThanTheMean
 
 SAMPLE_ROWS = 8192
 """The first rows of the stream, from which the centre, the scale and the encoder's first magnitude are estimated."""
 RECORD_FILE = "record.jsonl"
 STATISTICS_FILE = "statistics.safetensors"
 _CHECKPOINT_SECONDS = 600.0
-_WORSE_LINES, _WORSE_STEPS = 20, 200
-"""Lines of the record in a row with fvu > 1, after the warm-up, at which a training is stopped: so many, or two and more over so
-many steps. Twenty lines at the default `log_every` are as many steps; a record of few lines would else never stop one."""
 
 
 def train(
@@ -86,34 +84,51 @@ def train(
     source = Source.of(settings.learns, streams, device)
     reads, writes = source.sites()
     check_memory(settings, reads, writes)
-    n_sample = min(SAMPLE_ROWS, source.n_rows)
-    rows, targets = source.rows(0, n_sample)
+    trainer = _start(source, settings, seed)
+    checkpoints = Checkpoints(out)
+    try:
+        worse = WorseThanTheMean(source.name, settings)
+        seal = _go_on(trainer, checkpoints, out, worse)
+        limit = Limit.measured(settings, reads)
+        watch = Watch(settings, reads, writes, limit)
+        if takes := forecast(source.name, [(settings, settings.steps - trainer.n_steps)], reads, writes, limit):
+            tell(takes)
+        if in_model is not None and settings.evaluate_every:
+            write_json(out / IN_MODEL_FILE, in_model.stamp())
+        _steps(trainer, source, checkpoints, out, watch, sinks, seal, worse, in_model)
+    finally:
+        checkpoints.close()
+    _write(out, trainer, source.n_rows, model)
+    checkpoints.clear()
+    return f"{_end(out / RECORD_FILE)}{watch.summary()}{trainer.doubts()}"
+
+
+def _start(source: Source, settings: Train, seed: int) -> Trainer:
+    """A trainer in the scale of the first rows, tuned to this machine where that is asked for."""
+    reads, writes = source.sites()
+    rows, targets = source.rows(0, _n_sample(source.n_rows))
     _check_sample(rows, reads)
     _check_sample(targets, writes)
     trainer = Trainer.start(settings, rows, targets, reads, writes, seed=seed)
     if settings.tune:
         tell(trainer.tune(rows))
-    checkpoints = Checkpoints(out)
-    try:
-        seal, n_worse = _go_on(trainer, checkpoints, out)
-        watch = Watch(settings, reads, Limit.measured(settings, reads))
-        if in_model is not None and settings.evaluate_every:
-            write_json(out / IN_MODEL_FILE, in_model.stamp())
-        _steps(trainer, source, checkpoints, out, watch, sinks, seal, n_worse, in_model)
-    finally:
-        checkpoints.close()
-    facts: dict[str, Any] = {"sample_rows": n_sample, "training_rows": source.n_rows, "steps": settings.steps}
+    return trainer
+
+
+def _n_sample(n_rows: int) -> int:
+    return min(SAMPLE_ROWS, n_rows)
+
+
+def _write(out: Path, trainer: Trainer, n_rows: int, model: str | None) -> None:
+    """The dictionary, with what it is to be known by, and the statistics of its latents."""
+    facts: dict[str, Any] = {"sample_rows": _n_sample(n_rows), "training_rows": n_rows, "steps": trainer.settings.steps}
     facts |= {"scale": float(trainer.units.written[0]), "statistics_rows": trainer.statistics.n_rows}
     facts |= {} if model is None else {"model": model}
     save(trainer.dictionary(), out, training=facts)
-    scale = torch.cat(
-        [trainer.units.written[block.writes][:1].expand(settings.n_latents) for block in trainer.weights.blocks]
-    )
-    write_tensors(
-        out / STATISTICS_FILE, {name: each.cpu().numpy() for name, each in trainer.statistics.in_units(scale).items()}
-    )
-    checkpoints.clear()
-    return f"{_end(out / RECORD_FILE)}{watch.summary()}{trainer.doubts()}"
+    n_latents = trainer.settings.n_latents
+    scale = torch.cat([trainer.units.written[block.writes][:1].expand(n_latents) for block in trainer.weights.blocks])
+    statistics = trainer.statistics.in_units(scale)
+    write_tensors(out / STATISTICS_FILE, {name: each.cpu().numpy() for name, each in statistics.items()})
 
 
 def _end(record: Path) -> str:
@@ -125,13 +140,13 @@ def _end(record: Path) -> str:
     return f"last batch: fvu {last['fvu']:.4f}, l0 {last['l0']:.1f}, dead {last['dead']:,}; "
 
 
-def _go_on(trainer: Trainer, checkpoints: Checkpoints, out: Path) -> tuple[Seal, int]:
-    """From the last checkpoint, if there is one; the record is cut back to it.
+def _go_on(trainer: Trainer, checkpoints: Checkpoints, out: Path, worse: WorseThanTheMean) -> Seal:
+    """From the last checkpoint, if there is one; the record is cut back to it, and `worse` sees the lines up to there.
 
     Returns:
-        The seal of the record up to there, and at how many lines in a row, up to there, the training was worse than the mean.
+        The seal of the record up to there.
     """
-    seal, n_worse = Seal(), 0
+    seal = Seal()
     found = checkpoints.last()
     if found is not None:
         tensors, numbers = found
@@ -143,18 +158,8 @@ def _go_on(trainer: Trainer, checkpoints: Checkpoints, out: Path) -> tuple[Seal,
                 f"{out}: its checkpoints are of another training ({error}); delete it to start over"
             ) from None
     for line in cut_back(out / RECORD_FILE, seal):
-        n_worse = n_worse + 1 if _is_worse(line, trainer.settings) else 0
-    return seal, n_worse
-
-
-def _is_worse(line: Mapping[str, Any], settings: Train) -> bool:
-    return (line["fvu"] or 0.0) > 1.0 and line["step"] > settings.warmup_steps
-
-
-def _stays_worse(n_worse: int, step: int, log_every: int) -> bool:
-    """Is it to be stopped, when the line at `step` is the last one of so many in a row that are worse than the mean?"""
-    first = (-(-step // log_every) - n_worse + 1) * log_every  # lines are at multiples, and at the last step
-    return n_worse >= _WORSE_LINES or (n_worse >= 2 and step - first >= _WORSE_STEPS)
+        worse.see(line)
+    return seal
 
 
 def _steps(
@@ -165,7 +170,7 @@ def _steps(
     watch: Watch,
     sinks: Sequence[Sink],
     seal: Seal,
-    n_worse: int,
+    worse: WorseThanTheMean,
     in_model: InModel | None,
 ) -> None:
     settings, n_rows = trainer.settings, trainer.settings.batch_rows
@@ -182,17 +187,11 @@ def _steps(
             rows, targets = source.rows(step * n_rows, n_rows)
             watch.waited()
             stepped = trainer.step(rows, targets)
-            watch.stepped()
+            watch.stepped(stepped.n_kept, in_tiles=stepped.is_in_tiles)
             _check(stepped, source.name, step)
             note = ""
             if (step + 1) % settings.log_every == 0 or step + 1 == settings.steps:
-                seen = (step + 1) * n_rows
-                line = {
-                    "step": step + 1,
-                    "rows": seen,
-                    "epoch": seen // source.n_rows,
-                    **trainer.measure(stepped, targets),
-                }
+                line = _line(trainer, stepped, targets, source.n_rows)
                 if in_model is not None and _is_asked(step + 1, settings):
                     checkpoints.wait()  # memory holds its copy of the weights, or the dictionary that is asked about
                     line |= in_model(_autoencoder(trainer))
@@ -202,14 +201,11 @@ def _steps(
                     sink.write(step + 1, line)
                 note = f"fvu {line['fvu'] or 0.0:.4f}, l0 {line['l0']:.1f}"
                 note += f", epoch {line['epoch']}" if repeats else ""
-                n_worse = n_worse + 1 if _is_worse(line, settings) else 0
-                if _stays_worse(n_worse, step + 1, settings.log_every):
-                    raise NumericsError(_worse(source.name, n_worse, line, settings))
+                worse.see(line)
+                worse.stop_if_it_stays(line)
             tracker.advance(n_rows, note)
             if stop.is_asked or (_is_time(settings, step + 1, last_checkpoint) and step + 1 < settings.steps):
-                tensors, numbers = trainer.state()
-                record.sync()  # what a checkpoint says of its record must be there after a power cut, too
-                checkpoints.write(step + 1, tensors, numbers | {"record": asdict(record.seal)})
+                _write_checkpoint(trainer, checkpoints, record)
                 last_checkpoint = time.monotonic()
             if stop.is_asked:
                 checkpoints.wait()
@@ -217,9 +213,26 @@ def _steps(
                     f"train {source.name}: stopped after step {step + 1:,} of {settings.steps:,}, with a checkpoint of it"
                 )
                 stop.obey()
-    if n_worse:  # no error: it is whole, and one batch may be a hard one
+    if worse.n_lines:  # no error: it is whole, and one batch may be a hard one
         last = read_record(out / RECORD_FILE)[-1]  # of this call, or of one that was stopped after its last step
-        tell(f"warning: {_worse(source.name, n_worse, last, settings)}")
+        tell(f"warning: {worse.sentence(last)}")
+
+
+def _line(trainer: Trainer, stepped: Stepped, targets: torch.Tensor, n_rows: int) -> dict[str, Any]:
+    """What the record says after the step that was taken last; `n_rows` are one epoch."""
+    seen = trainer.n_steps * trainer.settings.batch_rows
+    return {
+        "step": trainer.n_steps,
+        "rows": seen,
+        "epoch": seen // n_rows,
+        **trainer.measure(stepped, targets),
+    }
+
+
+def _write_checkpoint(trainer: Trainer, checkpoints: Checkpoints, record: Recorder) -> None:
+    tensors, numbers = trainer.state()
+    record.sync()  # what a checkpoint says of its record must be there after a power cut, too
+    checkpoints.write(trainer.n_steps, tensors, numbers | {"record": asdict(record.seal)})
 
 
 def _is_asked(n_steps: int, settings: Train) -> bool:
@@ -256,11 +269,3 @@ def _check(stepped: Stepped, name: str, step: int) -> None:
             raise NumericsError(
                 f"{name}: {what} {value} at step {step}, learning rate {stepped.rate:.3g}; try a lower train.lr"
             )
-
-
-def _worse(name: str, n_lines: int, line: Mapping[str, Any], settings: Train) -> str:
-    lines = f"{n_lines} lines of the record" if n_lines > 1 else "the last line of the record"
-    return (
-        f"{name}: fvu {line['fvu']} at step {line['step']}, above 1 for {lines}: the mean alone reconstructs better; "
-        f"try a lower train.lr than {settings.rate():.3g}, or a lower train.sparsity.weight"
-    )

@@ -1,7 +1,7 @@
 """What a training reads: rows and targets of each step, from one stream for each hookpoint it needs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import assert_never
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from mohole.config.train import CrosscoderOf, CrossLayerOf, Learns, Sae, TranscoderOf
 from mohole.errors import StageError
 from mohole.store.stream import RowStream
+from mohole.train.repeats import Repeats
 from mohole.train.weights import Sites
 
 
@@ -23,6 +24,7 @@ class Source:
     """Equal to `reads` where what is read is what is reconstructed: targets are then the rows themselves."""
     device: torch.device | None = None
     """Where rows are put. None: they stay where they are."""
+    _repeats: Repeats = field(init=False, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -52,6 +54,7 @@ class Source:
 
     def __post_init__(self) -> None:
         sizes = {stream.hookpoint: stream.n_rows for stream in (*self.reads, *self.writes)}
+        object.__setattr__(self, "_repeats", Repeats(self.name, self.n_rows))
         if len(set(sizes.values())) != 1:
             counts = ", ".join(f"{name} {n}" for name, n in sizes.items())
             raise StageError(f"the hookpoints do not have the same rows ({counts}); harvest them together")
@@ -79,12 +82,17 @@ class Source:
         return _sites(self.reads), _sites(self.writes)
 
     def rows(self, first: int, n_rows: int) -> tuple[Float[Tensor, "row d_in"], Float[Tensor, "row d_out"]]:
-        """Rows and targets from a rank of the order on, in the model's units."""
+        """Rows and targets from a rank of the order on, in the model's units.
+
+        Raises:
+            StageError: what is read is what was read at another rank.
+        """
         found: dict[int, Tensor] = {}
         for stream in (*self.reads, *self.writes):
             if id(stream) not in found:
                 found[id(stream)] = stream.rows(first, n_rows).to(device=self.device)
         rows = _beside([found[id(stream)] for stream in self.reads])
+        self._repeats.check(first, rows)
         return rows, rows if self.reads == self.writes else _beside([found[id(stream)] for stream in self.writes])
 
 

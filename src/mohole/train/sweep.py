@@ -36,7 +36,7 @@ from mohole.record import plain, read_record
 from mohole.store.stream import RowStream
 from mohole.tensors import open_tensors
 from mohole.train.checkpoint import FOLDER as CHECKPOINTS
-from mohole.train.cost import check_memory_together
+from mohole.train.cost import Limit, check_memory_together, forecast
 from mohole.train.frontier import write_frontier
 from mohole.train.in_model import InModel
 from mohole.train.loop import RECORD_FILE, SAMPLE_ROWS, STATISTICS_FILE, train
@@ -98,14 +98,23 @@ def sweep(
     done = {name: _read_result(out / name) for name in members if (out / name / RESULT_FILE).exists()}
     left = {name: settings for name, settings in members.items() if name not in done}
     check_memory_together(left, *source.sites())
+    costs: dict[str, str] = {}
     works = [
-        partial(_learn, out / name, settings, measured_on, seed, in_model, model) for name, settings in left.items()
+        partial(_learn, out / name, settings, measured_on, seed, in_model, model, costs)
+        for name, settings in left.items()
     ]
     n_rows = shared.steps * shared.batch_rows
     if repeats := source.repeats(n_rows):
         tell(repeats)
+    if left:
+        limit = Limit.measured(next(iter(left.values())), source.sites()[0])
+        if takes := forecast(source.name, [(each, each.steps) for each in left.values()], *source.sites(), limit):
+            tell(takes)
     with track(f"sweep of {len(members)}, {source.name}", n_rows, "rows") as tracker:
         in_turns(held, works, tracker)
+    for name in members:
+        if name in costs:  # waiting is for the others' turns, too
+            tell(f"{name}: {costs[name]}")
     entries = tuple(done.get(name) or _read_result(out / name) for name in members)
     if all(entry.failure for entry in entries):
         raise NumericsError(f"every member of the sweep has failed; {entries[0].name}: {entries[0].failure}")
@@ -142,13 +151,14 @@ def _learn(
     seed: int,
     in_model: InModel | None,
     model: str | None,
+    costs: dict[str, str],
     streams: Streams,
 ) -> None:
-    """One member, from where it stands to its line of the table."""
+    """One member, from where it stands to its line of the table; `costs` gets what it cost."""
     out.mkdir(exist_ok=True)
     source = Source.of(settings.learns, streams)
     try:
-        train(out, streams, settings, seed=seed, in_model=in_model, model=model)
+        costs[out.name] = train(out, streams, settings, seed=seed, in_model=in_model, model=model)
     except NumericsError as error:
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
         entry = _entry(out.name, settings, failure=str(error))

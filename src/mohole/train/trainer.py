@@ -43,6 +43,16 @@ class Stepped:
     grad_norm: float
     n_dead: int
 
+    @property
+    def n_kept(self) -> int:
+        """Pairs that it worked on, of this rank."""
+        return sum(own.n_kept for own in self.active)
+
+    @property
+    def is_in_tiles(self) -> bool:
+        """Was a block's step made in whole tiles of latents?"""
+        return any(isinstance(own, Crowd) for own in self.active)
+
 
 class Trainer:
     """Learns one dictionary from batches in the model's units, where its weights are: on a CPU or on another device.

@@ -1,5 +1,6 @@
 """circuit-tracer writes transcoders for mohole to read (`write PLACE`), or loads those that mohole wrote (`check PLACE`)."""
 
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,11 @@ def check(place: str) -> None:
             clt = load_clt(str(folder), dtype=torch.float32, lazy_decoder=False, **hooks)
             compare(folder, lambda rows, clt=clt: (clt.encode(rows), clt(rows)))
             continue
+        topk = {key: config[key] for key in ("activation", "k") if key in config}
+        if topk and "activation" not in inspect.signature(load_transcoder_set).parameters:
+            continue  # circuit-tracer 0.5.0 takes topk for relu
         paths = {layer: str(folder / f"layer_{layer}.safetensors") for layer in range(N)}
-        made = load_transcoder_set(paths, "scan", dtype=torch.float32, **hooks)
+        made = load_transcoder_set(paths, "scan", dtype=torch.float32, **hooks, **topk)
         compare(folder, lambda rows, made=made: (made.encode(rows), made.decode(made.encode(rows), rows)))
 
 

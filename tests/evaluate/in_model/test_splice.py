@@ -11,8 +11,9 @@ from mohole import config
 from mohole.corpus import Corpus, Document
 from mohole.dictionary import SparseAutoencoder
 from mohole.errors import HookpointError, NumericsError
+from mohole.evaluate.in_model.ablations import LEAST_DOCUMENTS, Backdrop
 from mohole.evaluate.in_model.edits import replacing
-from mohole.evaluate.in_model.passages import choose_windows, text_mask
+from mohole.evaluate.in_model.passages import choose_windows, passages, text_mask
 from mohole.evaluate.in_model.splice import splice as in_model
 from mohole.metrics import Measure
 from mohole.model import LanguageModel
@@ -258,3 +259,38 @@ def test_a_vocabulary_without_bos_is_measured_from_the_first_token(
     assert found["ce_clean"].n == len(losses)
     assert found["ce_clean"].value == pytest.approx(np.mean(losses), rel=1e-5)
     assert found["excess_ce"].value != 0
+
+
+def test_dropped_is_the_share_of_tokens_that_stand_alone_in_their_window(
+    model: LanguageModel, lossy: SparseAutoencoder, own_text: Corpus
+) -> None:
+    document = own_text.document_of(own_text.windows.start)
+    lengths = own_text.windows.length[own_text.held_out[document]]
+    alone = int((lengths == 1).sum())
+    assert 0 < alone < lengths.sum() / 2  # as a share that is kept, or below zero, it would be another number
+    dropped = splice(model, lossy, own_text)["dropped"]
+    assert dropped.value == pytest.approx(alone / lengths.sum())
+    assert dropped.n == lengths.sum()
+
+
+def test_a_place_has_a_mean_of_its_own_by_documents_not_by_rows(
+    model: LanguageModel, make_corpus: Callable[..., Corpus]
+) -> None:
+    """Windows of one document are no evidence of what a place says: many rows of few documents leave the mean of all."""
+    pieces = [model.tokenizer.piece(token).strip() for token in range(1, len(model.tokenizer))]
+    random = np.random.default_rng(5)
+
+    def at_places(n_documents: int, n_words: int) -> tuple[torch.Tensor, torch.Tensor]:
+        texts = [Document(" ".join(random.choice(pieces, size=n_words))) for _ in range(n_documents)]
+        corpus = make_corpus(texts, context=6)
+        found = list(passages(model, corpus, np.arange(len(corpus.windows)), 4096))
+        backdrop = Backdrop(model, [HOOKPOINT], found, 0)
+        return tuple(
+            torch.cat([backdrop.rows(name, HOOKPOINT, each) for each in found]) for name in ("position_mean", "mean")
+        )
+
+    few, mean_of_few = at_places(LEAST_DOCUMENTS - 1, 60)
+    assert len(few) > 5 * LEAST_DOCUMENTS * 5  # rows at each place, far more than would be enough of documents
+    assert torch.equal(few, mean_of_few)
+    enough, mean_of_enough = at_places(LEAST_DOCUMENTS, 5)
+    assert not torch.allclose(enough, mean_of_enough, atol=1e-3)

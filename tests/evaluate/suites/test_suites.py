@@ -1,29 +1,32 @@
 """Suites of supervised and causal measurements: what must be true of them on rows and on a model whose concepts are known."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tests.evaluate.conftest import CONCEPTS, HOOKPOINT, Rows
+from tests.evaluate.conftest import CONCEPTS, HOOKPOINT, D, Rows
 
 from mohole import config
 from mohole.corpus import Corpus, Task
-from mohole.dictionary import SparseAutoencoder
+from mohole.dictionary import LayerNorm, LengthNorm, NormalisedAutoencoder, RowNorm, SparseAutoencoder
 from mohole.errors import StageError
 from mohole.evaluate import evaluate, read_evaluation
+from mohole.evaluate.files import read_recovery
 from mohole.evaluate.recovery.truth import Marks, Truth
 from mohole.evaluate.results import Rated
 from mohole.evaluate.rows.choice import choose_rows
 from mohole.evaluate.suites.classes import WORD, Classed, groups, thinned
-from mohole.evaluate.suites.coders import along, coders_for, span
+from mohole.evaluate.suites.coders import along, coders_for, scaled, span
 from mohole.evaluate.suites.material import Material
 from mohole.evaluate.suites.measure import measure_suites
 from mohole.evaluate.suites.readout import ReadOut, some_windows
 from mohole.evaluate.suites.sparse_probing import measure_probing
 from mohole.metrics import Measure
 from mohole.metrics.concept_removal import without
+from mohole.metrics.disentangle import interchange
 from mohole.model import LanguageModel
 from mohole.store import Store
 
@@ -203,6 +206,58 @@ def test_floors_rebuild_the_row_and_removing_all_of_them_leaves_the_mean(
         np.testing.assert_allclose(left, np.broadcast_to(coder.bias, rows.shape), atol=1e-4)
 
 
+@pytest.mark.parametrize("row_norm", [LayerNorm(), LengthNorm()])
+def test_edits_of_a_dictionary_that_normalises_rows_are_made_in_each_row_s_own_units(
+    identity: SparseAutoencoder, store: Store, row_norm: RowNorm
+) -> None:
+    """All latents at zero is what it decodes from silence; scaling a row scales what a latent adds, and not how it fires."""
+    dictionary = NormalisedAutoencoder(replace(identity, b_dec=torch.full((D,), 0.5)), row_norm)
+    rows = store.take(HOOKPOINT, store.tokens[:200]).astype(np.float32)
+    coder, random, *_ = coders_for(dictionary, rows, seed=0)
+    given = torch.from_numpy(rows)
+    codes = dictionary.encode(given)
+    silent = dictionary.decode(
+        replace(codes, values=torch.zeros_like(codes.values)), dictionary.units_of(given)
+    ).numpy()
+    error = rows - dictionary.reconstruct(given).numpy()
+    left = without(rows, coder.parts(rows), coder.decoder, np.arange(dictionary.n_latents))
+    np.testing.assert_allclose(left, silent + error, atol=1e-4)
+    np.testing.assert_allclose(coder.silent(rows), silent, atol=1e-4)
+    np.testing.assert_allclose(coder.encode(3 * rows).toarray(), coder.encode(rows).toarray(), atol=1e-3)
+    np.testing.assert_allclose(coder.parts(3 * rows).toarray(), 3 * coder.parts(rows).toarray(), rtol=1e-3, atol=1e-3)
+    one = np.array([7])
+    swapped = interchange(
+        rows, coder.parts(rows), scaled(coder.encode(rows[::-1].copy()), coder.scale(rows)), coder.decoder, one
+    )
+    again = dictionary.units_of(given).scale[:, 0].numpy()
+    change = (coder.encode(rows[::-1].copy()) - coder.encode(rows)).toarray()[:, 7]
+    np.testing.assert_allclose(swapped - rows, (again * change)[:, None] * coder.decoder[7], atol=1e-4)
+    assert random.normalises is not None
+
+
+def test_every_suite_measures_a_dictionary_that_normalises_rows(
+    folder: Path,
+    model: LanguageModel,
+    identity: SparseAutoencoder,
+    world: Corpus,
+    store: Store,
+    tasks: tuple[Task, ...],
+    done: Path,
+) -> None:
+    """One that rebuilds each row and whose rows are of like length is one that does not normalise: numbers are near its own."""
+    evaluate(folder, model, NormalisedAutoencoder(identity, LengthNorm()), world, store, SETTINGS, seed=0, tasks=tasks)
+    ours = {suite.suite: suite for suite in read_evaluation(done).suites}
+    for suite in read_evaluation(folder).suites:
+        assert suite.rated
+        assert [rated.name for rated in suite.rated] == [rated.name for rated in ours[suite.suite].rated]
+        for rated in suite.rated:
+            for name in ("neurons", "pca", "probe"):
+                if name in rated.measures:
+                    was = ours[suite.suite].rating(rated.name)
+                    assert was is not None
+                    assert rated.measures[name].value == was.measures[name].value, "floors do not depend on it"
+
+
 def test_a_span_is_orthonormal_and_drops_what_adds_nothing() -> None:
     axes = span(np.array([[2.0, 0, 0], [1.0, 1.0, 0], [3.0, 3.0, 0]]))
     assert axes.shape == (2, 3)
@@ -216,3 +271,14 @@ def value(rated: Rated, name: str) -> float:
     measure: Measure = rated.measures[name]
     assert measure.value is not None
     return measure.value
+
+
+def test_a_dictionary_in_another_dtype_has_suites_and_recovery_too(
+    folder: Path, model: LanguageModel, identity: SparseAutoencoder, world: Corpus, store: Store
+) -> None:
+    halved = {name: getattr(identity, name).bfloat16() for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
+    settings = config.Evaluate(suites=("sparse_probing",), suite_rows=200, max_documents=20, min_positives=5)
+    evaluate(folder, model, replace(identity, **halved), world, store, settings, seed=0)
+    (found,) = read_evaluation(folder).suites
+    assert found.rated
+    assert read_recovery(folder) is not None

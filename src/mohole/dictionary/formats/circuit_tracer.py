@@ -1,15 +1,18 @@
 """circuit-tracer: transcoders of every layer (`layer_0.safetensors`, ...) and cross-layer transcoders. Read and written.
 
 Of each layer (PLT), beside `config.yaml`: W_enc, W_dec [latent, d], b_enc, b_dec, and where they are there
-activation_function.threshold [latent] (else relu, or topk where the config says activation: topk and k) and W_skip [d, d],
-which adds x W_skip^T.
+activation_function.threshold [latent] (else relu, or topk where the config says activation: topk and k; a file that the library
+itself writes of one holds k too, and is refused by its own reader) and W_skip [d, d], which adds x W_skip^T.
 Across layers (CLT): `W_enc_i.safetensors` with W_enc_i [latent, d], b_enc_i, b_dec_i and perhaps threshold_i;
 `W_dec_i.safetensors` with W_dec_i [latent, n_layers - i, d]: what layer i's latents write to layer i and each later one.
-Nothing is subtracted from what is read. Source: circuit-tracer 0.5, transcoder/*.py.
+Nothing is subtracted from what is read. Source: circuit-tracer 0.5, transcoder/*.py; of topk its main branch (pull request 94),
+which 0.5.0 does not have: that takes such a set for relu, and no file could tell it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 import yaml
@@ -25,12 +28,17 @@ from mohole.dictionary.formats.write import refuse, write_weights
 from mohole.dictionary.latents import Latents
 from mohole.dictionary.transcoder import CrossLayerTranscoder, Transcoder
 from mohole.errors import ArtifactError
+from mohole.progress import tell
 
 NAME = "circuit-tracer"
 CONFIG, FIRST_ENCODER = "config.yaml", "W_enc_0.safetensors"
 _THRESHOLD = "activation_function.threshold"
 _TOPK_NOTE = (
     "Of a row with fewer than k positive pre-activations, circuit-tracer keeps negative ones; here those are 0."
+)
+_TOPK_WRITTEN = (
+    "note: topk needs circuit-tracer from after 0.5.0, which would take it for relu without a word; of a row with fewer than k "
+    "positive pre-activations it keeps negative ones, which are 0 here"
 )
 _HOOKS = ("hook_resid_mid", "hook_mlp_out")
 """What the library takes where a config names none."""
@@ -78,7 +86,8 @@ def write_set(transcoders: Sequence[Transcoder], folder: Path) -> list[Path]:
     """Write transcoders of layers 0, 1, ... as one set, and give the file of each.
 
     Raises:
-        ArtifactError: a layer is missing or twice there, they are of different widths or places, or not of relu or a threshold.
+        ArtifactError: a layer is missing or twice there, they are of different widths or places, gated, or some of topk and some
+            of another k or none.
     """
     layers = [names.layer_of(transcoder.writes) for transcoder in transcoders]
     if sorted(-1 if layer is None else layer for layer in layers) != list(range(len(transcoders))):
@@ -89,6 +98,11 @@ def write_set(transcoders: Sequence[Transcoder], folder: Path) -> list[Path]:
     hooks = {(_hook(transcoder.reads), _hook(transcoder.writes)) for transcoder in transcoders}
     if len(widths) > 1 or len(hooks) > 1:
         raise ArtifactError(f"{NAME}: transcoders of different sizes {widths} or places {hooks}; a set has one of each")
+    ks = {_k_of(transcoder) for transcoder in transcoders}
+    if len(ks) > 1:
+        raise ArtifactError(
+            f"{NAME}: transcoders of topk with k of {ks} (None: not topk); a set has one for all layers"
+        )
     for layer, transcoder in zip(layers, transcoders, strict=True):
         own = transcoder.latents
         tensors = {"W_enc": own.W_enc, "b_enc": own.b_enc, "W_dec": own.W_dec, "b_dec": transcoder.b_dec}
@@ -97,7 +111,10 @@ def write_set(transcoders: Sequence[Transcoder], folder: Path) -> list[Path]:
         if transcoder.W_skip is not None:
             tensors["W_skip"] = transcoder.W_skip
         write_weights(folder / f"layer_{layer}.safetensors", tensors)
-    _write_config(folder, "transcoder_set", *hooks.pop())
+    (k,) = ks
+    _write_config(folder, "transcoder_set", *hooks.pop(), {} if k is None else {"activation": "topk", "k": k})
+    if k is not None:
+        tell(f"{NAME}: {_TOPK_WRITTEN}")
     return [folder / f"layer_{layer}.safetensors" for layer in layers]
 
 
@@ -107,8 +124,9 @@ def _read_layer(path: Path, config: Settings) -> Imported:
     W_dec, b_dec = weights.take("W_dec", "F E"), weights.take("b_dec", "E")
     threshold = weights.take(_THRESHOLD, "F") if _THRESHOLD in weights else None
     W_skip = weights.take("W_skip", "E D") if "W_skip" in weights else None
+    own_k = weights.value("k")
     weights.finish()
-    k = _k(config, len(W_enc))
+    k = _k(config, own_k, path, len(W_enc))
     if k is not None and threshold is not None:
         raise config.wrong("activation", f"{path.name} holds thresholds, which topk has no use for; fetch it again")
     nonlinearity = jumprelu() if threshold is not None else ReLU() if k is None else TopK(k=k)
@@ -118,12 +136,21 @@ def _read_layer(path: Path, config: Settings) -> Imported:
     return Imported(parts.transcoder(reads, writes, W_skip), NAME, Units(pre_bias=False), notes)
 
 
-def _k(config: Settings, n_latents: int) -> int | None:
-    """None: not topk. Raises: ArtifactError: more latents are kept than there are."""
-    if config.text("activation", "relu") != "topk":
-        return None
-    if (k := config.whole("k")) > n_latents:
-        raise config.wrong("k", f"more than its {n_latents} latents")
+def _k(config: Settings, own: Any, path: Path, n_latents: int) -> int | None:
+    """None: not topk. `own`: what the layer's file says. Raises: ArtifactError: it and the config differ, or k is none."""
+    if own is None:
+        if config.text("activation", "relu") != "topk":
+            return None
+        if (k := config.whole("k")) > n_latents:
+            raise config.wrong("k", f"more than its {n_latents} latents")
+        return k
+    k = Settings(path, {"k": own}).whole("k")
+    if k > n_latents:
+        raise Settings(path, {"k": own}).wrong("k", f"more than its {n_latents} latents")
+    if config.text("activation", "topk") != "topk" or ("k" in config and config.whole("k") != k):
+        raise config.wrong(
+            "k" if "k" in config else "activation", f"{path.name} is of topk with k {k}; fetch both again"
+        )
     return k
 
 
@@ -174,10 +201,18 @@ def _write_clt(clt: CrossLayerTranscoder, folder: Path) -> None:
 
 
 def _threshold(dictionary: AnyDictionary, layer: Latents) -> Tensor | None:
-    """None for relu. Raises: ArtifactError: neither relu nor a threshold: the library's own topk files cannot be loaded by it."""
-    if not isinstance(layer.nonlinearity, ReLU | JumpReLU | BatchTopK):
-        raise refuse(NAME, dictionary, f"it has relu and jumprelu, not {layer.nonlinearity.kind}")
-    return layer.threshold
+    """None for relu, and for topk, of a layer by itself. Raises: ArtifactError: another nonlinearity."""
+    has_topk = isinstance(dictionary, Transcoder)
+    if isinstance(layer.nonlinearity, ReLU | JumpReLU | BatchTopK) or (has_topk and _k_of(dictionary) is not None):
+        return layer.threshold
+    kinds = "relu, jumprelu and topk" if has_topk else "across layers relu and jumprelu"
+    raise refuse(NAME, dictionary, f"it has {kinds}, not {layer.nonlinearity.kind}")
+
+
+def _k_of(dictionary: AnyDictionary) -> int | None:
+    """Of a transcoder of topk."""
+    own = dictionary.latents.nonlinearity if isinstance(dictionary, Transcoder) else None
+    return own.k if isinstance(own, TopK) else None
 
 
 def _config(folder: Path) -> Settings:
@@ -216,12 +251,15 @@ def _layer(path: Path) -> int | None:
     return int(number) if path.stem.startswith("layer_") and number.isdecimal() else None
 
 
-def _write_config(folder: Path, kind: str, reads: str, writes: str) -> None:
-    config = {
+def _write_config(
+    folder: Path, kind: str, reads: str, writes: str, more: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    config: dict[str, Any] = {
         "model_name": None,
         "model_kind": kind,
         "feature_input_hook": reads,
         "feature_output_hook": writes,
         "scan": None,
+        **more,
     }
     (folder / CONFIG).write_text(yaml.safe_dump(config, sort_keys=True), encoding="utf-8")

@@ -7,7 +7,8 @@ Sparse autoencoders and transcoders. With pre = x W_enc + b_enc (SAELens 6.54, s
     gated      relu(x W_enc exp(r_mag) + b_mag) where x W_enc + b_gate > 0
 
 x is x - b_dec where apply_b_dec_to_input. Transcoders never subtract it; W_skip [d_out, d_in] adds x W_skip^T. With
-normalize_activations layer_norm or constant_norm_rescale, x is a row in its own units (row_norm.py), and the output is undone.
+normalize_activations layer_norm or constant_norm_rescale, x is a row in its own units (row_norm.py), and the output is undone; of
+transcoders it is not, which is refused.
 """
 
 from pathlib import Path
@@ -68,7 +69,10 @@ def read(folder: Path) -> Imported:
     W_skip = weights.take("W_skip", "E D") if "skip" in architecture else None
     weights.finish()
     row_norm, scale = _row_norm(config), _scale(config, folder)
-    if is_transcoder and (row_norm is not None or scale != 1.0):
+    if is_transcoder and row_norm is not None:
+        why = "of a transcoder it is done to each row that is read and not to what is predicted, which mohole has not"
+        raise config.wrong("normalize_activations", f"{why}; no release does; train it on rows as they are")
+    if is_transcoder and scale != 1.0:
         raise config.wrong(
             "normalize_activations", "of a transcoder it does not say how the output is scaled; fold it in SAELens"
         )

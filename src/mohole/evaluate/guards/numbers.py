@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from mohole.evaluate.in_model.ablations import ABLATIONS
-from mohole.evaluate.in_model.splice import suffix
+from mohole.evaluate.in_model.nats import suffix
 from mohole.evaluate.results import Caution, DarkMatter, TaskResult
 from mohole.metrics import Measure
 

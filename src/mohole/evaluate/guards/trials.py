@@ -179,9 +179,7 @@ def _with(dictionary: AnyDictionary, nonlinearity: Nonlinearity) -> AnyDictionar
 
 def _fvu(spliced: StandIn, stored: Mapping[str, Float[Tensor, "row d"]]) -> float | None:
     """None: the rows have no variance, or the reconstruction is no number."""
-    outputs, _ = spliced.rebuild(stored)
-    target = torch.cat([stored[name] for name in spliced.writes], 1)
-    output = torch.cat([outputs[name].cpu() for name in spliced.writes], 1)
+    target, output = spliced.compared(stored)
     if len(target) < 2 or not bool((target != target[0]).any()) or not bool(torch.isfinite(output).all()):
         return None
     return float(fvu(target, output))

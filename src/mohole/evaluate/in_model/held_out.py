@@ -15,8 +15,9 @@ from mohole.dictionary import SparseAutoencoder
 from mohole.errors import HookpointError
 from mohole.evaluate.in_model.ablations import Ablation, Backdrop
 from mohole.evaluate.in_model.edits import together
+from mohole.evaluate.in_model.nats import readings
 from mohole.evaluate.in_model.passages import SCORED, Passage, choose_windows, masks_at, passages, require_pairs
-from mohole.evaluate.in_model.splice import ablating, add_losses, definitions, predictions
+from mohole.evaluate.in_model.splice import ablating, add_losses, predictions
 from mohole.evaluate.standin import stand_in
 from mohole.metrics import DocumentSums, token_nats
 from mohole.model import Edit, LanguageModel
@@ -64,7 +65,7 @@ class HeldOutLoss:
         """What the numbers are of: text, masks, the losses that do not change, and each number's baseline and definition."""
         sums = self._sums([fixed["clean"] for fixed in self._fixed])
         unchanged = {name: value for name, value in _values(sums).items() if name in ("ce_clean", "ce_mean", "ce_zero")}
-        said = {each.name: each for each in definitions(sums) if each.name in _FOLLOWED}
+        said = {each.name: each for each in readings(sums) if each.name in _FOLLOWED}
         return {
             "hookpoint": self._hookpoint,
             "n_pairs": int(sums.total("pairs")),
@@ -93,5 +94,5 @@ class HeldOutLoss:
 def _values(sums: DocumentSums) -> dict[str, float | None]:
     """Every number to six digits: what differs beyond them is rounding."""
     everything = np.ones((1, len(sums.documents)))
-    found = {each.name: float(each.statistic(everything)[0]) for each in definitions(sums)}
+    found = {each.name: float(each.statistic(everything)[0]) for each in readings(sums)}
     return {name: None if np.isnan(value) else float(f"{value:.6g}") for name, value in found.items()}

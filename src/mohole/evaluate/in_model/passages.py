@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mohole.config import Evaluate
-from mohole.corpus import Corpus, Windows, batches, keyed_order
+from mohole.corpus import Corpus, batches, keyed_order
 from mohole.errors import StageError
 from mohole.keys import Use
 from mohole.metrics import Masks, scored_pairs
@@ -83,27 +83,37 @@ def held_out_passages(model: LanguageModel, corpus: Corpus, settings: Evaluate, 
 
 def passages(model: LanguageModel, corpus: Corpus, chosen: Int64, batch_tokens: int) -> Iterator[Passage]:
     """These windows (by number) in batches of like length; those without a pair to score are left out."""
-    windows = Windows(corpus.windows.start[chosen], corpus.windows.length[chosen])
-    room = max(corpus.context, min(batch_tokens, _LOGITS // model.vocab_size))
-    first = int(corpus.has_bos)
-    for batch in batches(windows, room) if len(chosen) else ():
-        tokens = torch.from_numpy(corpus.window_tokens(chosen[batch], model.bos_id if corpus.has_bos else None))
-        is_text = text_mask(tokens, windows.length[batch], first, model.special_ids)
+    for batch, tokens, is_text in text_batches(model, corpus, chosen, room_for_logits(model, batch_tokens)):
         is_text &= scored_pairs(is_text).any(1)[:, None]
         scored = scored_pairs(is_text)
         if not bool(scored.any()):
             continue
         row, position = (places.numpy() for places in is_text.nonzero(as_tuple=True))
-        starts = windows.start[batch]
+        starts = corpus.windows.start[batch]
         yield Passage(
             tokens=tokens,
             is_text=is_text,
             scored=scored,
             documents=corpus.document_of(starts)[scored.nonzero()[:, 0].numpy()],
-            replaced_tokens=starts[row] + position - first,
+            replaced_tokens=starts[row] + position - int(corpus.has_bos),
             replaced_documents=corpus.document_of(starts)[row],
-            n_tokens=int(windows.length[batch].sum()),
+            n_tokens=int(corpus.windows.length[batch].sum()),
         )
+
+
+def text_batches(
+    model: LanguageModel, corpus: Corpus, chosen: Int64, batch_tokens: int
+) -> Iterator[tuple[Int64, Int[Tensor, "batch position"], Bool[Tensor, "batch position"]]]:
+    """Windows (by number) in batches of like length: which windows, their tokens as the model takes them, and which are text."""
+    first = int(corpus.has_bos)
+    for batch in batches(corpus.windows, max(corpus.context, batch_tokens), chosen):
+        tokens = torch.from_numpy(corpus.window_tokens(batch, model.bos_id if first else None))
+        yield batch, tokens, text_mask(tokens, corpus.windows.length[batch], first, model.special_ids)
+
+
+def room_for_logits(model: LanguageModel, batch_tokens: int) -> int:
+    """As many tokens in a batch as asked for, and as their logits leave room for."""
+    return min(batch_tokens, _LOGITS // model.vocab_size)
 
 
 def require_pairs(found: list[Passage]) -> list[Passage]:

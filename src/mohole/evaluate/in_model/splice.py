@@ -5,40 +5,25 @@ before the first hookpoint run in it alone; the reconstruction and each ablation
 hookpoints, and the same predictions are scored.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mohole.config import Evaluate
 from mohole.corpus import Corpus
 from mohole.dictionary import AnyDictionary
-from mohole.evaluate.in_model.ablations import ABLATIONS, Ablation, Backdrop
+from mohole.evaluate.in_model.ablations import Ablation, Backdrop
 from mohole.evaluate.in_model.edits import replacing, require_apart, together
+from mohole.evaluate.in_model.nats import columns_of, readings
 from mohole.evaluate.in_model.passages import SCORED, Passage, held_out_passages, masks_at
 from mohole.evaluate.standin import StandIn, stand_in
-from mohole.metrics import DocumentSums, Masks, Measure, ce_recovered, kl_nats, kl_recovered, measured, token_nats
-from mohole.metrics.measure import Statistic, ratio
+from mohole.metrics import DocumentSums, Masks, Measure, kl_nats, token_nats
 from mohole.model import Edit, LanguageModel, Trunk, Untouched
 from mohole.progress import track
-
-Float64 = NDArray[np.float64]
-
-Means = Callable[[str], Statistic]
-
-BASELINES: Mapping[Ablation, str] = {
-    "mean": "mean ablation",
-    "zero": "zero ablation",
-    "position_mean": "position-mean ablation",
-    "resample": "resample ablation",
-}
-_NO_OTHER = "the measured text is of one document, so there is no other to draw rows from"
-_NO_HARM = "the ablation does the model no harm, so there is nothing to recover"
 
 
 def splice(
@@ -86,11 +71,6 @@ def _dropped(passages: Sequence[Passage], n_tokens: int, places: Sequence[str]) 
         baseline="",
         definition="tokens of the measured text that are never replaced: special tokens, and windows without a pair to score",
     )
-
-
-def columns_of(ablations: Sequence[Ablation]) -> tuple[str, ...]:
-    """What is summed over pairs: nats of the clean and of each changed model, and KL from clean."""
-    return ("pairs", "clean", "replaced", "kl", *ablations, *(f"kl_{ablation}" for ablation in ablations))
 
 
 def _losses(
@@ -147,102 +127,8 @@ def add_losses(sums: DocumentSums, passage: Passage, losses: Mapping[str, Float[
     sums.add(passage.documents, values, place=f"{where}: nats of {', '.join(sums.columns[1:])}")
 
 
-@dataclass(frozen=True)
-class Definition:
-    """A number made of sums of nats."""
-
-    name: str
-    statistic: Statistic
-    unit: str
-    baseline: str
-    definition: str
-    undefined: str = _NO_HARM
-
-
-def definitions(sums: DocumentSums) -> Iterator[Definition]:
-    """Every number that these sums have the columns for, and those that an ablation without columns leaves undefined."""
-    pairs = sums.column("pairs")
-
-    def mean(column: str) -> Statistic:
-        return sums.mean_of(column, "pairs")
-
-    def excess(weights: Float64) -> Float64:
-        return ratio(weights @ (sums.column("replaced") - sums.column("clean")), weights @ pairs)
-
-    nats = "nats per token"
-    untouched = "the model untouched"
-    yield Definition("ce_clean", mean("clean"), nats, "", "mean of -ln p(next token), the model untouched")
-    yield Definition(
-        "ce_replaced", mean("replaced"), nats, "", "the same with the reconstruction in place of the activation"
-    )
-    yield Definition("excess_ce", excess, nats, untouched, "CE replaced - CE clean")
-    if "kl" in sums.columns:
-        over = "mean of KL(clean || replaced) over the next token's distribution"
-        yield Definition("kl", mean("kl"), nats, untouched, over)
-    has_kl = "kl" in sums.columns
-    for ablation in ABLATIONS:
-        if ablation in sums.columns:
-            yield from _against(sums, ablation, mean)
-        elif has_kl:
-            yield from _undefined(ablation)
-
-
-def suffix(ablation: Ablation) -> str:
-    """Of a measure's name: none for mean ablation, which was there first."""
-    return "" if ablation == "mean" else f"_{ablation}"
-
-
-_RECOVERED = "(CE ablated - CE replaced) / (CE ablated - CE clean); saturates, so read the excess in nats beside it"
-_KL_RECOVERED = "1 - KL(clean || replaced) / KL(clean || ablated)"
-_SHARE = "share of the ablation's damage"
-_PUT: Mapping[Ablation, str] = {
-    "mean": "the mean of all replaced rows at every replaced position",
-    "zero": "zeros at every replaced position",
-    "position_mean": "the mean of the rows at the same place of their window, where 16 documents reach it, else of all",
-    "resample": "a row of another document at every replaced position, drawn by key",
-}
-
-
-def _against(sums: DocumentSums, ablation: Ablation, mean: Means) -> Iterator[Definition]:
-    def recovered(weights: Float64) -> Float64:
-        return ce_recovered(mean("clean")(weights), mean("replaced")(weights), mean(ablation)(weights))
-
-    put, end, baseline = _PUT[ablation], suffix(ablation), BASELINES[ablation]
-    yield Definition(f"ce_{ablation}", mean(ablation), "nats per token", "", f"mean of -ln p(next token) with {put}")
-    yield Definition(f"ce_recovered{end}", recovered, _SHARE, baseline, _RECOVERED)
-    if "kl" in sums.columns:
-
-        def kept(weights: Float64) -> Float64:
-            return kl_recovered(mean("kl")(weights), mean(f"kl_{ablation}")(weights))
-
-        over = f"mean of KL(clean || ablated) with {put}"
-        yield Definition(f"kl_{ablation}", mean(f"kl_{ablation}"), "nats per token", "the model untouched", over)
-        yield Definition(f"kl_recovered{end}", kept, _SHARE, baseline, _KL_RECOVERED)
-
-
-def _undefined(ablation: Ablation) -> Iterator[Definition]:
-    end, baseline = suffix(ablation), BASELINES[ablation]
-    for name, unit, definition in (
-        (f"ce_{ablation}", "nats per token", f"mean of -ln p(next token) with {_PUT[ablation]}"),
-        (f"ce_recovered{end}", _SHARE, _RECOVERED),
-        (f"kl_{ablation}", "nats per token", f"mean of KL(clean || ablated) with {_PUT[ablation]}"),
-        (f"kl_recovered{end}", _SHARE, _KL_RECOVERED),
-    ):
-        yield Definition(name, lambda weights: np.full(len(weights), np.nan), unit, baseline, definition, _NO_OTHER)
-
-
 def _measures(sums: DocumentSums, masks: Masks, seed: int) -> Iterator[Measure]:
-    for each in definitions(sums):
-        yield measured(
-            each.statistic,
-            sums.documents,
-            seed=seed,
-            name=each.name,
-            unit=each.unit,
-            n=int(sums.total("pairs")),
-            n_of="pairs of tokens",
-            masks=masks if each.name != "ce_clean" else Masks(scored=SCORED),
-            baseline=each.baseline,
-            definition=each.definition,
-            undefined=each.undefined,
-        )
+    n = int(sums.total("pairs"))
+    for each in readings(sums):
+        own = masks if each.name != "ce_clean" else Masks(scored=SCORED)
+        yield each.of(sums.documents, seed=seed, n=n, n_of="pairs of tokens", masks=own)

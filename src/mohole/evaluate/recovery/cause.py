@@ -24,11 +24,11 @@ from torch import Tensor
 
 from mohole import keys
 from mohole.config import Evaluate
-from mohole.corpus import Corpus, Windows, batches, keyed_order
+from mohole.corpus import Corpus, keyed_order
 from mohole.dictionary import Dictionary
 from mohole.dictionary.clamped import ClampedLatents
 from mohole.evaluate.in_model.edits import Change, replacing
-from mohole.evaluate.in_model.passages import text_mask
+from mohole.evaluate.in_model.passages import room_for_logits, text_batches
 from mohole.evaluate.recovery.effects import Effects
 from mohole.evaluate.recovery.finder import Side
 from mohole.evaluate.recovery.results import Cause, EditEffect, LabelResult
@@ -40,8 +40,6 @@ from mohole.progress import track
 
 Int64 = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-
-_LOGITS = 1 << 25  # logits held at once per pass, as in splice
 
 
 def most_telling(found: list[LabelResult], word_families: tuple[str, ...]) -> list[LabelResult]:
@@ -174,17 +172,14 @@ class _Reader:
 
     def read(self, some: _Stretches, changes: Mapping[str, Change], effects: Effects, place: str) -> None:
         """Add the predictions of these stretches to `effects`."""
-        corpus, first = self.corpus, int(self.corpus.has_bos)
-        windows = Windows(corpus.windows.start[some.windows], corpus.windows.length[some.windows])
+        corpus = self.corpus
         last_layer = f"resid_post.{self.model.n_layers - 1}"
-        room = max(corpus.context, min(self.settings.batch_tokens, _LOGITS // self.model.vocab_size))
-        for batch in batches(windows, room):
-            ids = torch.from_numpy(
-                corpus.window_tokens(some.windows[batch], self.model.bos_id if corpus.has_bos else None)
-            )
-            is_text = text_mask(ids, windows.length[batch], first, self.model.special_ids)
-            position = torch.arange(ids.shape[1] - 1) - first
-            begins = torch.from_numpy(some.first[batch] - windows.start[batch])
+        room = room_for_logits(self.model, self.settings.batch_tokens)
+        for windows, ids, is_text in text_batches(self.model, corpus, some.windows, room):
+            here = some.take(np.searchsorted(some.windows, windows))
+            starts = corpus.windows.start[windows]
+            position = torch.arange(ids.shape[1] - 1) - int(corpus.has_bos)
+            begins = torch.from_numpy(here.first - starts)
             scored = scored_pairs(is_text) & (position[None] >= begins[:, None])
             row = scored.nonzero()[:, 0].numpy()
             clean = self.model.untouched(ids, reads=[last_layer], changes=[self.hookpoint])
@@ -194,7 +189,7 @@ class _Reader:
             }
             # Of the last layer's rows only those that are scored are turned into logits: a third of the cost.
             logits = {name: self.model.unembed(rows[last_layer][:, :-1][scored]).cpu() for name, rows in passes.items()}
-            effects.add(logits, some.has_label[batch][row], corpus.document_of(windows.start[batch])[row], place=place)
+            effects.add(logits, here.has_label[row], corpus.document_of(starts)[row], place=place)
 
 
 def _measure(

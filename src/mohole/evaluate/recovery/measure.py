@@ -71,26 +71,8 @@ def measure_recovery(
     """
     truth = read_truth(corpus, store, rows, settings, seed=seed)
     labels, chosen = truth.labels, truth.selection.rows
-    found: dict[str, Found] = {}
-    unscored: dict[str, Unscored] = {}
     selection, scoring = _encode(store, truth, dictionary, seed)
-    components = PrincipalComponents(selection.vectors)
-    with track(f"evaluate {dictionary.hookpoint}: recovery", len(labels), "labels") as tracker:
-        resampled = Resampled(rows.documents, seed)
-        for contrast, members in _by_contrast(truth).items():
-            finder = Finder(selection, scoring, components, contrast, resampled, seed)
-            for label in members:
-                match finder.find(label, settings.min_positives):
-                    case Unscored() as missing:
-                        unscored[label] = missing
-                    case result:
-                        found[label] = result
-                tracker.advance()
-    if not found:
-        raise StageError(
-            f"recovery: none of {len(labels)} labels has {settings.min_positives} tokens on both sides; "
-            "give more documents, or lower evaluate.min_positives"
-        )
+    found, unscored = _find(truth, selection, scoring, settings.min_positives, dictionary.hookpoint, seed)
     ordered = [found[label] for label in labels if label in found]
     words, families = summarise(truth, ordered)
     results = [item.result for item in ordered]
@@ -113,6 +95,36 @@ def measure_recovery(
         unscored=tuple(unscored[label] for label in labels if label in unscored),
         warnings=tuple(_warnings(words)),
     )
+
+
+def _find(
+    truth: Truth, selection: Side, scoring: Side, min_positives: int, hookpoint: str, seed: int
+) -> tuple[dict[str, Found], dict[str, Unscored]]:
+    """Each label's detectors, or why it has none.
+
+    Raises:
+        StageError: no label has any.
+    """
+    found: dict[str, Found] = {}
+    unscored: dict[str, Unscored] = {}
+    components = PrincipalComponents(selection.vectors)
+    resampled = Resampled(truth.scoring.rows.documents, seed)
+    with track(f"evaluate {hookpoint}: recovery", len(truth.labels), "labels") as tracker:
+        for contrast, members in _by_contrast(truth).items():
+            finder = Finder(selection, scoring, components, contrast, resampled, seed)
+            for label in members:
+                match finder.find(label, min_positives):
+                    case Unscored() as missing:
+                        unscored[label] = missing
+                    case result:
+                        found[label] = result
+                tracker.advance()
+    if not found:
+        raise StageError(
+            f"recovery: none of {len(truth.labels)} labels has {min_positives} tokens on both sides; "
+            "give more documents, or lower evaluate.min_positives"
+        )
+    return found, unscored
 
 
 def _encode(store: Store, truth: Truth, dictionary: Autoencoder, seed: int) -> tuple[Side, Side]:

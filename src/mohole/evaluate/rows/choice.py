@@ -20,6 +20,8 @@ Float64 = NDArray[np.float64]
 
 COUNTED = "rows of held-out documents: every token of the text that is no special token; no BOS, no padding"
 """Whatever is counted here and in the other rooms."""
+CENTRE = "the mean row over all counted rows"
+"""What variance is measured from."""
 
 _READ_ROWS = 1 << 14  # rows read at once where nothing is encoded
 _CHUNK_ELEMENTS = 1 << 22  # rows x latents of pre-activations held at once: 16 MB, which stays in most caches' reach

@@ -18,7 +18,7 @@ from mohole.evaluate.results import DarkMatter, DenseLatent, ErrorClass
 from mohole.evaluate.rows.choice import COUNTED, Rows, chunks, take
 from mohole.evaluate.rows.linear_error import LinearError
 from mohole.evaluate.rows.token_classes import CLASSES, classes_of
-from mohole.evaluate.standin import StandIn
+from mohole.evaluate.standin import StandIn, joined
 from mohole.keys import Use
 from mohole.metrics import DocumentSums, Firing, Masks, Measure, measured
 from mohole.metrics.measure import Statistic, ratio
@@ -82,12 +82,7 @@ def _rebuilt(store: Store, rows: Rows, part: slice, spliced: StandIn) -> tuple[T
     stored = take(
         store, (*spliced.reads, *spliced.writes), rows.tokens[part], f"from row {part.start} of the chosen ones"
     )
-    outputs, _ = spliced.rebuild(stored)
-    return (
-        torch.cat([stored[name] for name in spliced.reads], 1),
-        torch.cat([stored[name] for name in spliced.writes], 1),
-        torch.cat([outputs[name].cpu() for name in spliced.writes], 1),
-    )
+    return (joined(stored, spliced.reads), *spliced.compared(stored))
 
 
 @dataclass(frozen=True)
@@ -123,7 +118,7 @@ def _norms(store: Store, rows: Rows, spliced: StandIn) -> _Norms:
 
 def _targets(store: Store, tokens: Int64, spliced: StandIn) -> Float[Tensor, "row d"]:
     stored = take(store, spliced.writes, tokens, "of the chosen ones")
-    return torch.cat([stored[name] for name in spliced.writes], 1).double()
+    return joined(stored, spliced.writes).double()
 
 
 def _by_class(classes: Int64, target: Tensor, output: Tensor, mean: Tensor) -> Float64:

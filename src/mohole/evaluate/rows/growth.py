@@ -1,23 +1,20 @@
 """Several dictionaries of one stream and different sizes: what more latents would still explain, and what none would."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mohole.dictionary import AnyDictionary
 from mohole.errors import StageError
-from mohole.evaluate.rows.choice import COUNTED, Rows, chunks, take
+from mohole.evaluate.rows.choice import CENTRE, COUNTED, Rows, chunks, take
 from mohole.evaluate.standin import StandIn, stand_in
-from mohole.metrics import Masks, Measure, Reconstruction, measured
-from mohole.metrics.growth import fitted_floor
-from mohole.metrics.measure import Statistic, ratio
+from mohole.metrics import Masks, Measure, Reconstruction
+from mohole.metrics.growth import fitted_law
+from mohole.metrics.measure import Reading
 from mohole.store import Store
 
 Float64 = NDArray[np.float64]
-
-_FITTED = "FVU = floor + factor x latents^-exponent, fitted to dictionaries of {sizes} latents"
 
 
 def measure_growth(
@@ -36,48 +33,17 @@ def measure_growth(
         raise StageError("growth: needs dictionaries that all write one place, of different numbers of latents")
     sums = _sums(store, rows, ready)
     sizes = np.array([each.n_latents for each in ready], dtype=np.float64)
-    listed = ", ".join(f"{size:.0f}" for size in sizes)
-
-    def about(statistic: Statistic, name: str, unit: str, definition: str) -> Measure:
-        return measured(
-            statistic,
-            sums[0].documents,
-            seed=seed,
-            name=name,
-            unit=unit,
-            n=len(rows),
-            n_of="rows",
-            masks=Masks(counted=COUNTED),
-            baseline="the mean row over all counted rows",
-            definition=definition,
-            undefined=f"{len(np.unique(sizes))} numbers of latents, where four are needed, or rows without variance",
-        )
-
-    def fvus(weights: Float64) -> Float64:
-        return np.stack([own.fvu(weights) for own in sums], axis=1)
-
-    def fitted(pick: Callable[[tuple[Float64, Float64, Float64], Float64], Float64]) -> Statistic:
-        def statistic(weights: Float64) -> Float64:
-            found = fvus(weights)
-            return pick(fitted_floor(sizes, found), found)
-
-        return statistic
-
+    documents, masks = sums[0].documents, Masks(counted=COUNTED)
     each_fvu = tuple(
-        about(own.fvu, "fvu", "share of variance", f"sum |x - x^|^2 / sum |x - mean(x)|^2 with {size:.0f} latents")
+        _reading(own, size).of(documents, seed=seed, n=len(rows), n_of="rows", masks=masks)
         for own, size in zip(sums, sizes, strict=True)
     )
-    law = _FITTED.format(sizes=listed)
-    return each_fvu, (
-        about(fitted(lambda law, _: law[0]), "fvu_floor", "share of variance", f"floor of {law}"),
-        about(fitted(lambda law, _: law[2]), "fvu_exponent", "exponent", f"exponent of {law}"),
-        about(
-            fitted(lambda law, found: ratio(law[0], found.min(1))),
-            "dark_share",
-            "share of what the best leaves unexplained",
-            f"floor over the lowest FVU, of {law}",
-        ),
-    )
+    return each_fvu, fitted_law(sizes, each_fvu)
+
+
+def _reading(sums: Reconstruction, n_latents: float) -> Reading:
+    definition = f"sum |x - x^|^2 / sum |x - mean(x)|^2 with {n_latents:.0f} latents"
+    return Reading("fvu", sums.fvu, "share of variance", CENTRE, definition, "rows without variance")
 
 
 def _sums(store: Store, rows: Rows, ready: Sequence[StandIn]) -> list[Reconstruction]:
@@ -87,8 +53,5 @@ def _sums(store: Store, rows: Rows, ready: Sequence[StandIn]) -> list[Reconstruc
     for part in chunks(len(rows), max(each.n_latents for each in ready)):
         stored = take(store, names, rows.tokens[part], f"from row {part.start} of the held-out ones")
         for each, own in zip(ready, sums, strict=True):
-            outputs, _ = each.rebuild(stored)
-            target = torch.cat([stored[name] for name in each.writes], 1)
-            output = torch.cat([outputs[name].cpu() for name in each.writes], 1)
-            own.add(target, output, rows.documents[part], place=", ".join(each.writes))
+            own.add(*each.compared(stored), rows.documents[part], place=", ".join(each.writes))
     return sums

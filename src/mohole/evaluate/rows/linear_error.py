@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mohole.evaluate.rows.choice import COUNTED, Rows
+from mohole.evaluate.rows.choice import CENTRE, COUNTED, Rows
 from mohole.evaluate.standin import StandIn
 from mohole.keys import Use, uniform
-from mohole.metrics import DocumentSums, Masks, Measure, measured
+from mohole.metrics import DocumentSums, Masks, Measure
 from mohole.metrics.linear import LinearFit
-from mohole.metrics.measure import Statistic, ratio
+from mohole.metrics.measure import Reading, Statistic, ratio
 
 Float64 = NDArray[np.float64]
 
@@ -88,22 +88,19 @@ class LinearError:
              f"how much of the error's squared length a linear function of the activation predicts; {judged}"),
             ("error_r2", r2("residual", "error_about_mean"), "R^2", "the mean error",
              f"how much of the error vector a linear map of the activation predicts; {judged}"),
-            ("fvu_nonlinear", left, "share of variance", "the mean row over all counted rows",
+            ("fvu_nonlinear", left, "share of variance", CENTRE,
              f"FVU that is left when that linear map is added to the reconstruction; {judged}"),
         ):  # fmt: skip
-            yield measured(
+            reading = Reading(
+                name,
                 nothing if self.undefined else statistic,
-                sums.documents,
-                seed=seed,
-                name=name,
-                unit=unit,
-                n=self.n_judged,
-                n_of="rows",
-                masks=Masks(counted=COUNTED),
-                baseline=baseline,
-                definition=definition,
-                undefined=self.undefined or "there is no error to predict",
+                unit,
+                baseline,
+                definition,
+                self.undefined or "there is no error to predict",
             )
+            masks = Masks(counted=COUNTED)
+            yield reading.of(sums.documents, seed=seed, n=self.n_judged, n_of="rows", masks=masks)
 
 
 def _with_square(error: Tensor) -> Tensor:

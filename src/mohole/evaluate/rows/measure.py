@@ -1,16 +1,13 @@
 """The way of held-out rows through a dictionary into sums. What the sums say is in sums.py."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mohole.evaluate.rows.choice import Rows, chunks, mean_row, take
 from mohole.evaluate.rows.sums import RowSums, rebuilt_measures
-from mohole.evaluate.standin import StandIn
+from mohole.evaluate.standin import StandIn, joined
 from mohole.metrics import Firing, Measure, Reconstruction
 from mohole.progress import track
 from mohole.store import Store
@@ -46,17 +43,10 @@ def measure_rows(store: Store, rows: Rows, spliced: StandIn, *, seed: int) -> Ro
             place = f"{', '.join(spliced.writes)}: reconstruction"
             scales = spliced.scales(stored)
             scales = None if scales is None else scales.cpu()
-            sums.add(*_columns(stored, outputs), codes.cpu(), documents, scales=scales, place=place)
+            target, output = (joined(each, spliced.writes) for each in (stored, outputs))
+            sums.add(target, output, codes.cpu(), documents, scales=scales, place=place)
             for name, own in parts.items():
                 own.add(stored[name], outputs[name], documents, place=f"{name}: reconstruction")
             tracker.advance(len(documents))
     named = [measure for name, own in parts.items() for measure in rebuilt_measures(own, seed, f"/{name}")]
     return RowQuality((*sums.measures(seed), *named), sums.firing, mean)
-
-
-def _columns(stored: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """What is rebuilt and what it is rebuilt as, all hookpoints' columns side by side."""
-    if len(outputs) == 1:
-        ((name, output),) = outputs.items()
-        return stored[name], output
-    return torch.cat([stored[name] for name in outputs], 1), torch.cat(list(outputs.values()), 1)

@@ -1,7 +1,8 @@
 """What sums over held-out rows say, each number with its unit, masks, baseline and definition. Filled in measure.py."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mohole.dictionary import SparseCodes
-from mohole.evaluate.rows.choice import COUNTED
+from mohole.evaluate.rows.choice import CENTRE, COUNTED
 from mohole.metrics import (
     CentredRows,
     DocumentFiring,
@@ -21,26 +22,16 @@ from mohole.metrics import (
     Measure,
     Reconstruction,
     l1_by_row,
-    measured,
 )
-from mohole.metrics.measure import Statistic
+from mohole.metrics.measure import Reading
 
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 
 _LONGEST = 1000
 """One row of so many is apart in `fvu_trimmed`."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """How one number is read."""
-
-    name: str
-    statistic: Statistic
-    unit: str
-    baseline: str
-    definition: str
+_NO_VARIANCE = "the counted rows have no variance"
+_of_rows = partial(Reading, undefined=_NO_VARIANCE)
 
 
 class RowSums:
@@ -81,14 +72,14 @@ class RowSums:
     def measures(self, seed: int) -> Iterator[Measure]:
         """Every number. Intervals are over documents."""
         whole, rest, places = self.rebuilt.whole, self.rebuilt.rest, self.by_document.by_document()
-        for documents, n, rows in (
+        for documents, n, readings in (
             (whole.documents, whole.n_rows, _rebuilt(whole)),
             (self.centred.documents, whole.n_rows, _centred(self.centred)),
             *([(rest.documents, rest.n_rows, _trimmed(rest, self.rebuilt.n_longest))] if rest.has_rows else []),
             (self.sizes.documents, whole.n_rows, _sizes(self.sizes)),
             (places.documents, whole.n_rows, _places(places)),
         ):
-            yield from (_measured(row, documents, n, seed) for row in rows)
+            yield from (_measured(each, documents, n, seed) for each in readings)
         yield from self._counts()
 
     def _counts(self) -> Iterator[Measure]:
@@ -115,72 +106,56 @@ class RowSums:
 
 def rebuilt_measures(sums: Reconstruction, seed: int, of: str) -> Iterator[Measure]:
     """The numbers of one hookpoint of several; `of` goes behind each name."""
-    return (_measured(row, sums.documents, sums.n_rows, seed, of) for row in _rebuilt(sums))
+    readings = (replace(each, name=each.name + of) for each in _rebuilt(sums))
+    return (_measured(each, sums.documents, sums.n_rows, seed) for each in readings)
 
 
-def _measured(row: Row, documents: Int64, n: int, seed: int, of: str = "") -> Measure:
-    return measured(
-        row.statistic,
-        documents,
-        seed=seed,
-        name=row.name + of,
-        unit=row.unit,
-        n=n,
-        n_of="rows",
-        masks=Masks(counted=COUNTED),
-        baseline=row.baseline,
-        definition=row.definition,
-        undefined="no latent fired" if row.name == "firing_consistency" else "the counted rows have no variance",
-    )
+def _measured(reading: Reading, documents: Int64, n: int, seed: int) -> Measure:
+    return reading.of(documents, seed=seed, n=n, n_of="rows", masks=Masks(counted=COUNTED))
 
 
-def _rebuilt(sums: Reconstruction) -> tuple[Row, ...]:
-    centre = "the mean row over all counted rows"
+def _rebuilt(sums: Reconstruction) -> tuple[Reading, ...]:
     return (
-        Row("fvu", sums.fvu, "share of variance", centre, "sum |x - x^|^2 / sum |x - mean(x)|^2; 0 is perfect"),
-        Row("r2_uncentred", sums.r2_uncentred, "share of length^2", "zero",
+        _of_rows("fvu", sums.fvu, "share of variance", CENTRE, "sum |x - x^|^2 / sum |x - mean(x)|^2; 0 is perfect"),
+        _of_rows("r2_uncentred", sums.r2_uncentred, "share of length^2", "zero",
             "1 - sum |x - x^|^2 / sum |x|^2; flattered by the mean"),
-        Row("mse", sums.mse, "squared model units", "", "mean over rows of |x - x^|^2, summed over dimensions"),
-        Row("mse_per_dimension", sums.mse_per_dimension, "squared model units per dimension", "",
+        _of_rows("mse", sums.mse, "squared model units", "", "mean over rows of |x - x^|^2, summed over dimensions"),
+        _of_rows("mse_per_dimension", sums.mse_per_dimension, "squared model units per dimension", "",
             "mse / number of dimensions"),
-        Row("cosine", sums.cosine, "cosine", "", "mean over rows of cos(x, x^), uncentred"),
-        Row("length_ratio", sums.length_ratio, "ratio", "", "mean over rows of |x^| / |x|; below 1 is shrinkage"),
-        Row("relative_bias", sums.relative_bias, "ratio", "",
+        _of_rows("cosine", sums.cosine, "cosine", "", "mean over rows of cos(x, x^), uncentred"),
+        _of_rows("length_ratio", sums.length_ratio, "ratio", "", "mean over rows of |x^| / |x|; below 1 is shrinkage"),
+        _of_rows("relative_bias", sums.relative_bias, "ratio", "",
             "sum |x^|^2 / sum x.x^; 1 is unbiased, below 1 is shrinkage"),
     )  # fmt: skip
 
 
-def _centred(sums: CentredRows) -> tuple[Row, ...]:
-    centre = "the mean row over all counted rows"
+def _centred(sums: CentredRows) -> tuple[Reading, ...]:
     return (
-        Row("cosine_centred", sums.cosine, "cosine", centre, "mean over rows of cos(x - mean(x), x^ - mean(x))"),
-        Row("fvu_by_dimension", sums.fvu_by_dimension, "share of variance", centre,
+        _of_rows("cosine_centred", sums.cosine, "cosine", CENTRE, "mean over rows of cos(x - mean(x), x^ - mean(x))"),
+        _of_rows("fvu_by_dimension", sums.fvu_by_dimension, "share of variance", CENTRE,
             "mean over dimensions d of sum (x_d - x^_d)^2 / sum (x_d - mean(x)_d)^2; depends on the basis"),
-        Row("fvu_by_row_legacy", sums.fvu_by_row_legacy, "share of variance", centre,
+        _of_rows("fvu_by_row_legacy", sums.fvu_by_row_legacy, "share of variance", CENTRE,
             "mean over rows of |x - x^|^2 / |x - mean(x)|^2; only to compare with published 1 - explained variance"),
     )  # fmt: skip
 
 
-def _trimmed(sums: Reconstruction, n_longest: int) -> tuple[Row, ...]:
+def _trimmed(sums: Reconstruction, n_longest: int) -> tuple[Reading, ...]:
     definition = f"fvu without the {n_longest} rows of largest norm, a thousandth of all"
-    return (Row("fvu_trimmed", sums.fvu, "share of variance", "the mean row over the rows left", definition),)
+    return (_of_rows("fvu_trimmed", sums.fvu, "share of variance", "the mean row over the rows left", definition),)
 
 
-def _sizes(sums: DocumentSums) -> tuple[Row, ...]:
+def _sizes(sums: DocumentSums) -> tuple[Reading, ...]:
     return (
-        Row("l0", sums.mean_of("active", "rows"), "latents per row", "",
+        _of_rows("l0", sums.mean_of("active", "rows"), "latents per row", "",
             "mean over rows of the number of latents that are not zero"),
-        Row("l1", sums.mean_of("l1", "rows"), "units of the latents", "",
+        _of_rows("l1", sums.mean_of("l1", "rows"), "units of the latents", "",
             "mean over rows of sum |f_j|; depends on each latent's unit"),
-        Row("l1_by_length", sums.mean_of("l1_by_length", "rows"), "model units", "",
+        _of_rows("l1_by_length", sums.mean_of("l1_by_length", "rows"), "model units", "",
             "mean over rows of sum |f_j| * |d_j|; the same whatever the latents' units are"),
     )  # fmt: skip
 
 
-def _places(sums: DocumentSums) -> tuple[Row, ...]:
+def _places(sums: DocumentSums) -> tuple[Reading, ...]:
+    unit = "firings per document and latent"
     definition = "firings for each pair of a document and a latent that fires in it; 1 is once a document"
-    return (
-        Row(
-            "firing_consistency", sums.mean_of("firings", "latents"), "firings per document and latent", "", definition
-        ),
-    )
+    return (Reading("firing_consistency", sums.mean_of("firings", "latents"), unit, "", definition, "no latent fired"),)

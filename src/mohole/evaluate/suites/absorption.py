@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from mohole.evaluate.results import Rated
 from mohole.evaluate.rows.choice import COUNTED
 from mohole.evaluate.suites.classes import WORD, Classed, Group
-from mohole.evaluate.suites.coders import Coder
+from mohole.evaluate.suites.coders import Coder, scaled
 from mohole.evaluate.suites.material import Material, Unit, constant, over, rated
 from mohole.keys import Use, words
 from mohole.metrics import DocumentSums, Masks
 from mohole.metrics.absorption import absorption
+from mohole.metrics.codes import CodeMatrix
 from mohole.metrics.measure import Statistic, ratio
 from mohole.metrics.sparse_probe import (
-    Codes,
     Items,
     class_gap,
     decision_sums,
@@ -94,7 +94,7 @@ def _carried(
     coder: Coder,
     sides: tuple[Classed, Classed],
     rows: list[Float32],
-    codes: list[Codes],
+    codes: list[CodeMatrix],
     seed: int,
 ) -> _Carried:
     selection, scoring = sides
@@ -102,13 +102,13 @@ def _carried(
     main, n_splits = _main_latents(codes[0], positive, selection.documents, seed)
     probe = fit_probe(rows[0], positive)
     unit = probe.direction / np.linalg.norm(probe.direction)
-    typical = float(((rows[0][positive] - coder.bias) @ unit).mean())
+    typical = float(((rows[0] - coder.silent(rows[0]))[positive] @ unit).mean())
     kept = np.flatnonzero((scoring.classes == c) & (probe.log_odds(rows[1]) > 0))
     found = absorption(
         rows[1][kept],
-        codes[1][kept],
+        scaled(codes[1][kept], coder.scale(rows[1][kept])),
         coder.decoder,
-        coder.bias,
+        coder.silent(rows[1][kept]),
         probe.direction,
         main,
         least_projection=max(_LEAST_PROJECTION * typical, 1e-6),
@@ -120,7 +120,7 @@ def _carried(
     return _Carried(sums, n_splits)
 
 
-def _main_latents(codes: Codes, positive: Bools, documents: Int64, seed: int) -> tuple[Int64, int]:
+def _main_latents(codes: CodeMatrix, positive: Bools, documents: Int64, seed: int) -> tuple[Int64, int]:
     """A label's own latents: added while F1 on a half of the selection documents grows, fitted on the other half."""
     fitted = words(seed, Use.PROBED_ITEMS, documents, 1) % 2 == 0
     fit_on, judge_on = (

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mohole.config import Evaluate
 from mohole.corpus import Corpus, Task
-from mohole.dictionary import SparseAutoencoder
+from mohole.dictionary import Autoencoder
 from mohole.evaluate.recovery.truth import Truth
 from mohole.evaluate.results import Rated
 from mohole.evaluate.suites.classes import Classed, Group, groups, thinned
@@ -33,7 +33,7 @@ class Material:
     """Everything a suite may look at."""
 
     model: LanguageModel
-    dictionary: SparseAutoencoder
+    dictionary: Autoencoder
     corpus: Corpus
     store: Store
     truth: Truth | None

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mohole.evaluate.results import Rated
 from mohole.evaluate.suites.classes import Classed, Group, attributes, both
-from mohole.evaluate.suites.coders import Coder, along, span
+from mohole.evaluate.suites.coders import Coder, along, scaled, span
 from mohole.evaluate.suites.material import Material, Unit, best_on_selection, constant, rated
 from mohole.evaluate.suites.readout import ReadOut
 from mohole.keys import Use, words
@@ -98,16 +98,18 @@ class _Ravel:
             own = along(name, span(directions), mean)
             return own, np.arange(len(own.decoder))
         coder = next(coder for coder in self._material.coders if coder.name == name)
-        codes = coder.encode(self._rows)
+        codes, parts = coder.encode(self._rows), coder.parts(self._rows)
         told = np.zeros(len(coder.decoder))
         for c, direction in enumerate(directions):
-            told += np.abs(attribution(codes, self._items[i].classes == c, coder.decoder, direction))
+            told += np.abs(attribution(parts, self._items[i].classes == c, coder.decoder, direction))
         ranked = np.argsort(-told, kind="stable")
         place = [
             np.searchsorted(self._items[0].tokens, tokens) for tokens in (self._trained.base, self._trained.source)
         ]
-        base, source = (codes[each] for each in place)
         rows = self._rows[place[0]]
+        base, source = (
+            scaled(codes[each], coder.scale(rows)) for each in place
+        )  # the source's strengths, in the base's units
         clean = [_read_as(self._probes[j], rows) for j in (0, 1)]
 
         def score(size: int) -> float:
@@ -130,9 +132,9 @@ class _Ravel:
                 place = np.flatnonzero(np.isin(tokens, pairs.base))
                 of = np.searchsorted(pairs.base, tokens[place])
                 edited = rows.astype(np.float64)
-                edited[place] = interchange(
-                    rows[place], coder.encode(rows[place]), source_codes[of], coder.decoder, latents
-                )
+                base = rows[place]
+                source = scaled(source_codes[of], coder.scale(base))
+                edited[place] = interchange(base, coder.parts(base), source, coder.decoder, latents)
                 return edited
 
         rows = reader.rows(pairs.base, change)

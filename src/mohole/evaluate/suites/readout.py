@@ -9,9 +9,9 @@ from jaxtyping import Bool, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mohole.corpus import Corpus, Windows, batches
+from mohole.corpus import Corpus
 from mohole.evaluate.in_model.edits import replacing
-from mohole.evaluate.in_model.passages import text_mask
+from mohole.evaluate.in_model.passages import text_batches
 from mohole.keys import Use, words
 from mohole.model import LanguageModel
 
@@ -67,14 +67,11 @@ def some_windows(corpus: Corpus, tokens: Int64, n_windows: int, seed: int) -> In
 
 
 def _batches(model: LanguageModel, corpus: Corpus, chosen: Int64, batch_tokens: int) -> list[_Batch]:
-    windows = Windows(corpus.windows.start[chosen], corpus.windows.length[chosen])
     found = []
-    for batch in batches(windows, max(corpus.context, batch_tokens)):
-        tokens = torch.from_numpy(corpus.window_tokens(chosen[batch], model.bos_id if corpus.has_bos else None))
-        first = int(corpus.has_bos)
-        is_text = text_mask(tokens, windows.length[batch], first, model.special_ids)
-        row, position = is_text.nonzero(as_tuple=True)
-        found.append(_Batch(tokens, is_text, windows.start[batch][row.numpy()] + position.numpy() - first))
+    for batch, tokens, is_text in text_batches(model, corpus, chosen, batch_tokens):
+        row, position = (places.numpy() for places in is_text.nonzero(as_tuple=True))
+        of = corpus.windows.start[batch][row] + position - int(corpus.has_bos)
+        found.append(_Batch(tokens, is_text, of))
     return found
 
 

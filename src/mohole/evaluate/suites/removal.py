@@ -16,4 +16,4 @@ MASKS = Masks(replaced=REPLACED, counted="tokens with the classes named in the d
 
 def removing(coder: Coder, latents: Int64) -> RowEdit:
     """Rows less what these latents add to them."""
-    return lambda rows, _tokens: without(rows, coder.encode(rows), coder.decoder, latents)
+    return lambda rows, _tokens: without(rows, coder.parts(rows), coder.decoder, latents)

@@ -90,7 +90,7 @@ class _Case:
         if coder is None:
             own = along("probe", span(direction[None]), self.rows.mean(axis=0, dtype=np.float64))
             return removing(own, np.zeros(1, dtype=np.int64)), 1
-        codes = coder.encode(self.rows)
+        codes = coder.parts(self.rows)
         ranked = np.argsort(-np.abs(attribution(codes, self.labels[1], coder.decoder, direction)), kind="stable")
         agree = self.labels[0] == self.labels[1]
         here = fit_probe(self.rows[agree], self.labels[0][agree])

@@ -10,10 +10,10 @@ from mohole.evaluate.rows.choice import COUNTED
 from mohole.evaluate.suites.classes import Classed, Group
 from mohole.evaluate.suites.material import Material, Unit, mean_over, over, rated
 from mohole.metrics import Masks
+from mohole.metrics.codes import CodeMatrix
 from mohole.metrics.measure import Statistic
 from mohole.metrics.sparse_probe import (
     Bools,
-    Codes,
     Items,
     balanced_accuracy,
     control_labels,
@@ -46,7 +46,7 @@ class _Sides:
         self._group, self._material, self._selection, self._scoring = group, material, selection, scoring
         rows = [material.vectors(side.tokens) for side in (selection, scoring)]
         self._rows = rows
-        self._codes: dict[str, list[Codes]] = {
+        self._codes: dict[str, list[CodeMatrix]] = {
             coder.name: [coder.encode(side) for side in rows] for coder in material.coders
         }
         self._documents = np.unique(scoring.documents)

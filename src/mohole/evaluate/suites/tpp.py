@@ -46,7 +46,8 @@ class _Tpp:
         self._probes = [fit_probe(self._rows, self._selection.classes == c) for c in range(self._n)]
         fitting, self._reader = material.read_out(chosen.tokens), material.read_out(judged.tokens)
         train, self._judged = chosen.among(fitting.tokens), judged.among(self._reader.tokens)
-        self._readers = [fit_probe(fitting.rows(train.tokens), train.classes == c) for c in range(self._n)]
+        read = fitting.rows(train.tokens)  # runs the model: once, and not for each class
+        self._readers = [fit_probe(read, train.classes == c) for c in range(self._n)]
         self._documents = np.unique(self._judged.documents)
 
     def ratings(self) -> Iterator[Rated]:
@@ -78,7 +79,7 @@ class _Tpp:
 
     def _ranked(self, coder: Coder) -> list[Int64]:
         """For each class, its latents, those that speak most for it first."""
-        codes = coder.encode(self._rows)
+        codes = coder.parts(self._rows)
         score = [
             attribution(codes, self._selection.classes == c, coder.decoder, probe.direction)
             for c, probe in enumerate(self._probes)
@@ -87,7 +88,7 @@ class _Tpp:
 
     def _score_here(self, coder: Coder, ranked: list[Int64], size: int) -> float:
         """TPP on the selection's own rows, by probes of the dictionary's place."""
-        codes = coder.encode(self._rows)
+        codes = coder.parts(self._rows)
         judge = partial(_plain_accuracies, self._probes, classes=self._selection.classes)
         after = [judge(without(self._rows, codes, coder.decoder, latents[:size])) for latents in ranked]
         return float(tpp(judge(self._rows), np.stack(after), chance=0.5))

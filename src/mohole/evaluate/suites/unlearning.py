@@ -15,7 +15,7 @@ from mohole.evaluate.in_model.edits import replacing
 from mohole.evaluate.in_model.tasks import Prompted, all_likeliest, batched, padded, prompted
 from mohole.evaluate.results import Rated
 from mohole.evaluate.suites.coders import SIZES, Coder, along, span
-from mohole.evaluate.suites.material import Material, Unit, rated
+from mohole.evaluate.suites.material import Material, Unit, constant, rated
 from mohole.evaluate.suites.readout import RowEdit, on_tensors
 from mohole.evaluate.suites.removal import removing
 from mohole.keys import Use, words
@@ -101,7 +101,7 @@ class _Unlearning:
             edited = self._halves[1].clean if chosen is None else right[chosen][1]
             forgotten[name] = partial(self._forgotten, edited)
             kept[name] = partial(self._kept, edited)
-            sizes[name] = partial(_same, 0.0 if chosen is None else float(options[chosen]))
+            sizes[name] = constant(0.0 if chosen is None else float(options[chosen]))
             for size, (_, second) in zip(options, right, strict=True):
                 prices[size][0][name] = partial(self._accuracy, second)
                 prices[size][1][name] = partial(self._kept, second)
@@ -219,7 +219,3 @@ def _as_given(prompts: list[Prompted], values: NDArray[Any]) -> NDArray[Any]:
     """Values of `batched` prompts, longest first, in the order in which the prompts were given."""
     order = np.argsort([-len(prompt.tokens) for prompt in prompts], kind="stable")
     return np.asarray(values[np.argsort(order)])
-
-
-def _same(value: float, weights: Float64) -> Float64:
-    return np.full(len(weights), value)

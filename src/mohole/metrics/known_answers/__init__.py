@@ -11,23 +11,27 @@ from mohole.metrics.known_answers import (
     diffed,
     directed,
     fired,
+    fitted,
     forgotten,
     interchanged,
     judged,
     matched,
+    owned,
     predicted,
     probed,
     rebuilt,
     removed,
     split,
+    spoken,
     summed,
 )
 from mohole.metrics.known_answers.answer import Answer, Asked, Check, ask, refuses
 
 CHECKS: tuple[Check, ...] = (
-    *rebuilt.CHECKS, *fired.CHECKS, *predicted.CHECKS, *detected.CHECKS, *centred.CHECKS, *summed.CHECKS, *directed.CHECKS,
-    *matched.CHECKS, *split.CHECKS, *correlated.CHECKS, *diffed.CHECKS,
-    *probed.CHECKS, *removed.CHECKS, *absorbed.CHECKS, *interchanged.CHECKS, *forgotten.CHECKS, *judged.CHECKS,
+    *rebuilt.CHECKS, *fired.CHECKS, *predicted.CHECKS, *detected.CHECKS, *centred.CHECKS, *summed.CHECKS,
+    *directed.CHECKS, *matched.CHECKS, *split.CHECKS, *correlated.CHECKS, *diffed.CHECKS, *fitted.CHECKS,
+    *spoken.CHECKS, *owned.CHECKS, *probed.CHECKS, *removed.CHECKS, *absorbed.CHECKS, *interchanged.CHECKS,
+    *forgotten.CHECKS, *judged.CHECKS,
 )  # fmt: skip
 """Within a file the slow ones come last: a mutant is caught by the first that is wrong."""
 

@@ -69,6 +69,20 @@ def kl_is_zero_of_itself_and_has_a_direction(d: Definitions) -> Iterator[Answer]
     yield Answer("KL(p || q), logits shifted", shifted, forward, 1e-5)
 
 
+def kl_recovered_is_the_share_of_the_ablations_kl_undone(d: Definitions) -> Iterator[Answer]:
+    """1 where nothing changes, 0 where as much as by the ablation, below 0 where more; undefined where it changes nothing."""
+    ablated = np.array([4.0])
+    yield Answer("KL recovered, nothing changed", d.kl_recovered(np.array([0.0]), ablated)[0], 1.0)
+    yield Answer("KL recovered, as bad as the ablation", d.kl_recovered(ablated, ablated)[0], 0.0)
+    yield Answer("KL recovered, a quarter of its KL left", d.kl_recovered(np.array([1.0]), ablated)[0], 0.75)
+    yield Answer("KL recovered, twice its KL", d.kl_recovered(np.array([8.0]), ablated)[0], -1.0)
+    nothing, little = np.array([0.0]), np.array([1e-6])
+    yield Answer("KL recovered, ablation that changes nothing", d.kl_recovered(nothing, nothing)[0], float("nan"))
+    yield Answer(
+        "KL recovered, ablation that changes next to nothing", d.kl_recovered(nothing, little)[0], float("nan")
+    )
+
+
 def kl_of_the_unlikely_is_exact(d: Definitions) -> Iterator[Answer]:
     """Small probabilities count in full: an epsilon inside the logarithms would swallow them."""
     p, q = torch.tensor([[1 - 1e-5, 1e-5]], dtype=torch.float64), torch.tensor([[1 - 1e-7, 1e-7]], dtype=torch.float64)
@@ -88,5 +102,5 @@ def extreme_logits_stay_finite(d: Definitions) -> Iterator[Answer]:
 CHECKS: tuple[Check, ...] = (
     a_bigram_model_has_its_entropy, targets_are_the_next_tokens, pairs_are_text_on_both_sides,
     recovered_is_one_for_no_damage_and_zero_for_the_ablation, kl_is_zero_of_itself_and_has_a_direction,
-    kl_of_the_unlikely_is_exact, extreme_logits_stay_finite,
+    kl_recovered_is_the_share_of_the_ablations_kl_undone, kl_of_the_unlikely_is_exact, extreme_logits_stay_finite,
 )  # fmt: skip

@@ -11,23 +11,27 @@ from mohole.metrics.mutants import (
     diffed,
     directed,
     fired,
+    fitted,
     forgotten,
     interchanged,
     judged,
     matched,
+    owned,
     predicted,
     probed,
     rebuilt,
     removed,
     split,
+    spoken,
     summed,
 )
 from mohole.metrics.mutants.mutant import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
     *rebuilt.MUTANTS, *fired.MUTANTS, *predicted.MUTANTS, *detected.MUTANTS, *centred.MUTANTS, *summed.MUTANTS,
-    *directed.MUTANTS, *matched.MUTANTS, *split.MUTANTS, *correlated.MUTANTS, *diffed.MUTANTS,
-    *probed.MUTANTS, *removed.MUTANTS, *absorbed.MUTANTS, *interchanged.MUTANTS, *forgotten.MUTANTS, *judged.MUTANTS,
+    *directed.MUTANTS, *matched.MUTANTS, *split.MUTANTS, *correlated.MUTANTS, *diffed.MUTANTS, *fitted.MUTANTS,
+    *spoken.MUTANTS, *owned.MUTANTS, *probed.MUTANTS, *removed.MUTANTS, *absorbed.MUTANTS, *interchanged.MUTANTS,
+    *forgotten.MUTANTS, *judged.MUTANTS,
 )  # fmt: skip
 
 __all__ = ["MUTANTS", "Mutant"]

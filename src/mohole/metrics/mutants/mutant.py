@@ -1,4 +1,4 @@
-"""A bug that a library shipped, kept alive in a copy of our own definition, so that the checks prove that they would see it."""
+"""A bug that a library shipped, or one as easily made, alive in a copy of our definition: the checks prove that they see it."""
 
 from dataclasses import dataclass, replace
 from typing import Any

@@ -108,6 +108,30 @@ def _clamped(clean: Array, replaced: Array, ablated: Array) -> Array:
     return OURS.ce_recovered(clean, replaced, ablated).clip(0, 1)
 
 
+def _kl_zero_if_harmless(replaced: Array, ablated: Array) -> Array:
+    """Undefined becomes 0.
+
+    Seen in: ratios passed through nan_to_num.
+    """
+    return np.nan_to_num(OURS.kl_recovered(replaced, ablated))
+
+
+def _kl_left(replaced: Array, ablated: Array) -> Array:
+    """The share that is left is called the share recovered.
+
+    Seen in: the order of a ratio's two sides.
+    """
+    return 1 - OURS.kl_recovered(replaced, ablated)
+
+
+def _kl_clamped(replaced: Array, ablated: Array) -> Array:
+    """Cut off at 0: change beyond the ablation's is hidden.
+
+    Seen in: scores cut to [0, 1].
+    """
+    return OURS.kl_recovered(replaced, ablated).clip(0, None)
+
+
 MUTANTS: tuple[Mutant, ...] = (
     mutant("scored_pairs", _masked_by_source),
     mutant("scored_pairs", _every_pair),
@@ -121,4 +145,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant("ce_recovered", _never_undefined),
     mutant("ce_recovered", _of_the_ablation),
     mutant("ce_recovered", _clamped),
+    mutant("kl_recovered", _kl_zero_if_harmless),
+    mutant("kl_recovered", _kl_left),
+    mutant("kl_recovered", _kl_clamped),
 )

@@ -110,7 +110,9 @@ function taskPlot(place) {
   if (!rows.length) return null;
   const [W, L, R] = [460, 150, 118], H = 34 + rows.length * 22;
   const x = (v) => L + (W - L - R) * v;
-  return plot("What it can still do", "Accuracy on each task; ring: the model itself, dot: with the dictionary.", W, H, (g) => {
+  const ns = rows.map((row) => row.n), [least, most] = [Math.min(...ns), Math.max(...ns)];
+  const n = least === most ? count(most) : `${count(least)} to ${count(most)}`;
+  return plot("What it can still do", `Accuracy on each task, of ${n} prompts each; ring: the model itself, dot: with the dictionary.`, W, H, (g) => {
     for (const v of [0, 0.5, 1]) g.append(line(x(v), 4, x(v), H - 24, "grid"), words(x(v), H - 8, percent(v), "tick", "middle"));
     rows.forEach((row, i) => {
       const y = 16 + i * 22, [a, b] = [row.clean, row.replaced];

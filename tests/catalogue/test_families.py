@@ -119,6 +119,12 @@ def test_nothing_and_no_neighbours() -> None:
     assert found([[0], [1]], 2) == [-1, -1]
 
 
+def test_the_nearest_are_joined_first() -> None:
+    """The one between is nearer to one side: that side has it, and the other is too far from the two."""
+    angle = torch.tensor([0.0, 0.451, 0.0 + 0.451 + 0.318])  # cosines 0.90, 0.95, and 0.72 of the ends
+    assert of(torch.stack([angle.cos(), angle.sin()], 1), 0.85).tolist() == [-1, 0, 0]
+
+
 def test_copies_are_a_family_at_a_cosine_of_one() -> None:
     assert of(torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 1.0], [3.0, 6.0, 9.0], [0.0] * 3]), 1.0).tolist() == [
         0,

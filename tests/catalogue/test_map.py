@@ -108,6 +108,8 @@ def test_the_order_of_a_list_names_of_nobody_and_names_twice_do_not_matter() -> 
     padded = (np.pad(latents, ((0, 0), (2, 1)), constant_values=-1), np.pad(cosines, ((0, 0), (2, 1))))
     order = [4, 0, 7, 3, 8, 2, 1, 5, 6]
     expected = place(latents, cosines, directions, seed=0, epochs=20)
+    twice = (np.concatenate([latents, latents[:, :3]], 1), np.concatenate([cosines, cosines[:, :3]], 1))
+    assert place(*twice, directions, seed=0, epochs=20).tobytes() == expected.tobytes()
     assert (
         place(padded[0][:, order], padded[1][:, order], directions, seed=0, epochs=20).tobytes() == expected.tobytes()
     )

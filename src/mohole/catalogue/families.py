@@ -56,7 +56,7 @@ def _links(neighbours: Int32, cosines: Float32, at_least: float) -> tuple[Int64,
     """Pairs with a cosine of `at_least`, each once, smaller latent first: from the nearest pair on, then by latents."""
     n_latents, n = neighbours.shape
     one, other = np.repeat(np.arange(n_latents), n), neighbours.astype(np.int64).ravel()
-    near = (other >= 0) & (other < n_latents) & (other != one) & (cosines.ravel() >= at_least)
+    near = (other >= 0) & (other < n_latents) & (cosines.ravel() >= at_least)
     low, high = np.minimum(one, other)[near], np.maximum(one, other)[near]
     order = np.lexsort((-cosines.ravel()[near], low * n_latents + high))
     pairs, first = np.unique((low * n_latents + high)[order], return_index=True)

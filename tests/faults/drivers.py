@@ -1,6 +1,6 @@
 """Drivers to be killed: one process imports once and forks a driver for each attempt, so that an attempt costs milliseconds.
 
-    python drivers.py shuffle|harvest
+    python drivers.py shuffle|harvest|catalogue
 
 reads one JSON object a line, a driver's arguments, and answers with its process id and, at its end, with its exit status.
 """
@@ -134,6 +134,25 @@ def _harvest() -> Callable[..., None]:
     return run
 
 
+def _catalogue() -> Callable[..., None]:
+    import torch
+
+    from mohole import job
+    from mohole.catalogue import builder
+    from mohole.config import Model, parse
+    from mohole.model.shared import shared_model
+
+    torch.set_num_threads(1)
+    shared_model(Model())
+
+    def run(recipe: dict[str, Any]) -> None:
+        """`mohole catalogue`, in many parts and ranges."""
+        builder.TOKENS_PER_PART, builder.LATENTS_PER_RANGE = 500, 32
+        job.run_verb(parse(recipe), "catalogue", say=lambda _: None)
+
+    return run
+
+
 def _serve(run: Callable[..., None]) -> None:
     os.fsync = lambda descriptor: None  # what a kill leaves behind does not depend on it, and nobody waits for the disk
     for line in sys.stdin:
@@ -164,4 +183,4 @@ def _drive(run: Callable[..., None], arguments: dict[str, Any], errors: int) -> 
 
 
 if __name__ == "__main__":
-    _serve({"shuffle": _shuffle, "harvest": _harvest}[sys.argv[1]]())
+    _serve({"shuffle": _shuffle, "harvest": _harvest, "catalogue": _catalogue}[sys.argv[1]]())

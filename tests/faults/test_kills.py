@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.catalogue.conftest import contents
 from tests.execute.tasks import happens, is_alive
 from tests.faults.conftest import MEMORY, digests, leftovers
 from tests.faults.drivers import Driver, Drivers
 from tests.faults.tiny import tables
 
-from mohole import artifact
+from mohole import artifact, job
+from mohole.catalogue.verify import verify_bytes
+from mohole.config import parse
 from mohole.store import Store
 from mohole.store.verify import verify
 
@@ -185,6 +188,38 @@ def test_a_killed_harvest_gives_the_same_store(harvests: Drivers, tmp_path: Path
     machine = {"executor": "process"}
     pool = Command(run / "activations", lambda: harvests.start(recipe=tables(run, harvest=slices, machine=machine)))
     assert pool.with_workers_killed(dice, expected, most=1) == Kills(1, 1)
+
+
+def test_a_killed_catalogue_gives_the_same_bytes(tmp_path: Path, dice: random.Random) -> None:
+    """Killed ever later; and worker processes make what one process makes."""
+    run = tmp_path / "run"
+    recipe = tables(run, train={"n_latents": 128})
+    job.run_verb(parse(recipe), "harvest", say=lambda _: None)
+    job.run_verb(parse(recipe), "train", say=lambda _: None)
+    out = run / "resid_post.0" / "catalogue"
+    drivers = Drivers("catalogue", tmp_path / "log")
+    assert drivers.start(recipe=recipe).join() == (0, "")
+    expected = contents(out)
+    assert {"codes/000003.safetensors", "features/000003.bin"} < set(expected)
+    kills, patience = 0, 0.0
+    while kills < 5:
+        shutil.rmtree(out, ignore_errors=True)
+        while not (out / artifact.MANIFEST).exists():
+            driver = drivers.start(recipe=recipe)
+            time.sleep(patience * dice.random())
+            patience += 0.3
+            if driver.is_alive():
+                kills += 1
+                driver.kill()
+            status, error = driver.join()
+            assert status in (0, -signal.SIGKILL), error
+        assert contents(out) == expected
+        verify_bytes(out)
+    shutil.rmtree(out)
+    machine = {"executor": "process", "processes": 2}
+    assert drivers.start(recipe=tables(run, train={"n_latents": 128}, machine=machine)).join() == (0, "")
+    assert contents(out) == expected
+    drivers.close()
 
 
 def test_killed_processes_of_ray_give_the_same_store(

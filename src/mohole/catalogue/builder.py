@@ -5,6 +5,7 @@ by the data and the settings alone, so any workers make the same bytes.
 """
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ from mohole.storage import Storage, open_storage
 from mohole.store.latent_index import EntryIds, cell_bits_of, sort_runs
 from mohole.store.plan import Limits
 from mohole.store.shard import ShardFacts
+from mohole.store.shuffle import LISTINGS
 from mohole.tensors import open_tensors, write_tensors
 
 Int64 = NDArray[np.int64]
@@ -52,7 +54,7 @@ _ENTRIES_PER_TOKEN = 64
 """Reckoned with when runs are cut into cells, all alike."""
 _LEAST_COSINE = 0.5
 """From here on two directions are so near that they may be of one family."""
-_INDEXED = "indexed"
+_INDEXED, COUNTS_FILE = "indexed", "counts.safetensors"
 
 
 def build(
@@ -79,7 +81,7 @@ def build(
     storage.sweep()
     if not storage.exists(FACTS_FILE):  # else it was killed when all was made
         _make(out, storage, sources, settings, seed, executor, limits)
-    _tidy(out, storage)
+    _tidy(out)
 
 
 def _make(
@@ -150,7 +152,7 @@ def _index(
 ) -> Int64:
     """Sort the runs by latent, and count how often each latent fires."""
     assert storage.local is not None
-    counts_file = storage.local / "counts.safetensors"
+    counts_file = storage.local / COUNTS_FILE
     if not is_committed(storage, INDEX, _INDEXED):
         counts = np.zeros(ids.n_latents, dtype=np.int64)
         for number in range(len(parts)):
@@ -234,12 +236,13 @@ def _finish(out: Path, ranges: Sequence[str], directions: torch.Tensor, seed: in
     write_header(out, entries)
 
 
-def _tidy(out: Path, storage: Storage) -> None:
+def _tidy(out: Path) -> None:
     """Take away what only the steps needed; their commits last."""
-    for folder in (COLUMNS, f"{INDEX}/{TASKS}", TASKS):
-        storage.delete(storage.names(f"{folder}/"))
-    for name in (SAMPLE_FILE, DRIVER_FILE, "counts.safetensors"):
+    for name in (SAMPLE_FILE, DRIVER_FILE, COUNTS_FILE):
         (out / name).unlink(missing_ok=True)
+    for folder in (RUNS, COLUMNS, f"{INDEX}/{LISTINGS}", f"{INDEX}/{TASKS}", TASKS):
+        if (out / folder).exists():
+            shutil.rmtree(out / folder)
 
 
 def _write_pieces(out: Path, pieces: tuple[str, ...]) -> None:

@@ -38,7 +38,7 @@ Shards = Mapping[str, tuple[ShardFacts, ...]]
 
 _ATTEMPTS = 3
 """Beginnings, before the disk is given up."""
-_LISTINGS = "listings"
+LISTINGS = "listings"
 _PLAN_FILE = f"{TASKS}/plan.json"
 """What the commits are about: of another plan, a task of the same name makes another shard."""
 
@@ -134,12 +134,12 @@ class _Work:
                 raise ArtifactError(f"{self.out.url}: {twice.name} overlaps the shard before it; please report this")
         kept = {shard.name for part in shards.values() for shard in part}
         left = [name for name in self.out.names(f"{SHARDS}/") if name not in kept]  # of workers that outlived a driver
-        self.out.delete([*left, *self.out.names(f"{_LISTINGS}/")])
+        self.out.delete([*left, *self.out.names(f"{LISTINGS}/")])
         return shards
 
     def begin_again(self) -> None:
         """Take away what was made so far, and nothing else."""
-        for folder in (TASKS, _LISTINGS, SHARDS):  # commits first: none may stand for a shard that is gone
+        for folder in (TASKS, LISTINGS, SHARDS):  # commits first: none may stand for a shard that is gone
             self.out.delete(self.out.names(f"{folder}/"))
 
     def _keep_to_one_plan(self) -> None:
@@ -154,7 +154,7 @@ class _Work:
 
     def _pass(self, level: str, before: str, shards: Shards, number: int | None, tracker: Tracker) -> Shards:
         """Run a pass, prove that its rows are those of the source, and only then let the pass before go."""
-        name = f"{_LISTINGS}/{level}.json"
+        name = f"{LISTINGS}/{level}.json"
         digest = write_layout(self.out, Layout(shards), name)
         listing = Listing(self.out.url, name, digest, self.out.url if before else self.source.storage.url)
         target = Target(self.out.url, level, self.limits)
@@ -198,7 +198,7 @@ class _Work:
         if (self.order or self.source.facts.order).kind == "random":
             return even_ranges(shards, step.n_piles)
         grid = min((shard.cells.bits for shard in shards), default=0)
-        name = f"{_LISTINGS}/{level}-{hookpoint}-ranges.json"
+        name = f"{LISTINGS}/{level}-{hookpoint}-ranges.json"
         if self.out.exists(name):
             found = unsealed(self.out.read(name), f"{self.out.url}/{name}", "delete it, and run again")
             return [Cells(**cells) for cells in found["ranges"]]

@@ -1,5 +1,6 @@
 """The verbs about stores of rows: plan, shuffle, verify, export. Each reads its arguments and calls one function."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -169,27 +170,64 @@ def verify(
 
 
 def export(
-    store: Place,
-    to: Annotated[Literal["parquet", "safetensors"], typer.Option(help="The format.")],
+    what: Annotated[str, typer.Argument(metavar="STORE|RUN", help="A store, as a folder or URL, or a run's folder.")],
+    to: Annotated[
+        Literal["parquet", "safetensors", "neuronpedia", "html"],
+        typer.Option(help="The format. Of a store: parquet, safetensors. Of a run: neuronpedia, parquet, html."),
+    ],
     out: Annotated[
         Path | None,
-        typer.Argument(
-            metavar="[FOLDER]", help="Where the files go: one for each shard; STORE-FORMAT beside a folder."
-        ),
+        typer.Argument(metavar="[FOLDER]", help="Where the files go; STORE-FORMAT or RUN-FORMAT beside it."),
     ] = None,
+    model: Annotated[str | None, typer.Option(help="For neuronpedia: the model's id there; its own name.")] = None,
+    hookpoint: Annotated[str | None, typer.Option(help="Of a run: this one only.")] = None,
 ) -> None:
-    """Write a store's rows as plain tables for other tools: token, document, position, held_out and the row."""
+    """Write a store's rows, or a run's features with their labels and examples, for other tools."""
+    is_run = "://" not in what and not (Path(what) / "manifest.json").exists() and Path(what).is_dir()
+    allowed = ("neuronpedia", "parquet", "html") if is_run else ("parquet", "safetensors")
+    if to not in allowed:
+        raise ConfigError(f"--to {to}: a {'run' if is_run else 'store'} is exported to {', '.join(allowed)}")
+    if is_run:
+        for line in _export_run(Path(what), to, out or Path(f"{what.rstrip('/')}-{to}"), model, hookpoint):
+            typer.echo(line)
+        return
     from mohole.storage import open_storage
     from mohole.store.export import export
     from mohole.store.store import Store
 
     if out is None:
-        folder = open_storage(store).local
+        folder = open_storage(what).local
         if folder is None:
-            raise ConfigError(f"{store}: a URL, so a folder for the {to} files must be named behind it")
+            raise ConfigError(f"{what}: a URL, so a folder for the {to} files must be named behind it")
         out = folder.with_name(f"{folder.name}-{to}")
-    n_files = export(Store.open(store), out, to)
+    assert to in ("parquet", "safetensors")
+    n_files = export(Store.open(what), out, to)
     typer.echo(f"{out}: {n_files} {to} files")
+
+
+def _export_run(run: Path, to: str, out: Path, model: str | None, hookpoint: str | None) -> Iterator[str]:
+    """Raises: ConfigError: a hookpoint that the run has not."""
+    from mohole.export.features import Exported, hookpoints_of
+    from mohole.export.neuronpedia import export_neuronpedia
+    from mohole.export.parquet import export_parquet
+
+    there = hookpoints_of(run)
+    if hookpoint is not None and hookpoint not in there:
+        raise ConfigError(f"--hookpoint {hookpoint}: {run} has catalogues of {', '.join(there)}")
+    if to == "html":
+        from mohole import report
+
+        out.mkdir(parents=True, exist_ok=True)
+        report.write_page(out / "report.html", report.read_findings(run))
+        yield f"{out / 'report.html'}: one page that needs nothing else"
+        return
+    for name in [hookpoint] if hookpoint else there:
+        exported = Exported.open(run, name)
+        if to == "parquet":
+            folder = export_parquet(exported, out)
+        else:
+            folder = export_neuronpedia(exported, out, model=model or exported.model)
+        yield f"{folder}: {exported.catalogue.n_latents:,} features"
 
 
 def _shuffle_recipe(

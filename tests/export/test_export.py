@@ -1,0 +1,120 @@
+"""Exports say what the catalogue says, feature by feature, and nothing twice; the same run is the same bytes."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import exit_status
+from tests.report.run_folder import make_run
+
+from mohole.errors import ArtifactError
+from mohole.export.features import Exported, examples, hookpoints_of
+from mohole.export.neuronpedia import export_neuronpedia
+from mohole.export.parquet import export_parquet
+
+PLACE = "resid_post.0"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("export") / "demo"
+    make_run(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def exported(run: Path) -> Exported:
+    return Exported.open(run, PLACE)
+
+
+def rows(folder: Path, kind: str) -> list[dict[str, Any]]:
+    lines = [line for file in sorted((folder / kind).glob("*.gz")) for line in gzip.open(file, "rt", encoding="utf-8")]
+    return [json.loads(line) for line in lines]
+
+
+def test_neuronpedia_rows_are_the_catalogues(exported: Exported, tmp_path: Path) -> None:
+    folder = export_neuronpedia(exported, tmp_path, model="org/model")
+    n = exported.catalogue.n_latents
+    assert folder == tmp_path / "org-model" / f"0-mohole-resid-post-{n}"
+    features, activations = rows(folder, "features"), rows(folder, "activations")
+    assert [row["index"] for row in features] == [str(latent) for latent in range(n)]
+    by_feature: dict[str, list[dict[str, Any]]] = {row["index"]: [] for row in features}
+    for row in activations:
+        by_feature[row["index"]].append(row)
+    for row in features:
+        feature = exported.catalogue.feature(int(row["index"]))
+        assert (row["maxActApprox"], row["frac_nonzero"]) == (feature.maximum, feature.density)
+        assert list(zip(row["pos_str"], row["pos_values"], strict=True)) == list(feature.promoted)
+        assert sum(row["freq_hist_data_bar_heights"]) == feature.count
+        assert len(row["freq_hist_data_bar_values"]) == len(row["freq_hist_data_bar_heights"])
+        shown = by_feature[row["index"]]
+        assert len(shown) == len(examples(feature))
+        assert not (feature.is_dead and shown)
+        for (number, example), told in zip(examples(feature), shown, strict=True):
+            assert told["tokens"] == exported.pieces(example)
+            assert tuple(told["values"]) == example.activations
+            assert told["values"][told["maxValueTokenIndex"]] == told["maxValue"] == max(example.activations)
+            assert told["values"][told["qualifyingTokenIndex"]] == example.activation
+            assert (told["binMin"] == -1.0) == (number == -1)
+            if number >= 0:
+                assert told["binMin"] < example.activation <= told["binMax"] * (1 + 2**-11)
+    assert len({row["id"] for row in activations}) == len(activations)
+    texts = {(row["index"], row["dataIndex"]) for row in activations}
+    assert len(texts) == len(activations)  # no document twice among a feature's
+
+
+def test_only_labels_that_hold_become_explanations(exported: Exported, tmp_path: Path) -> None:
+    found = rows(export_neuronpedia(exported, tmp_path, model="m"), "explanations")
+    assert exported.labels is not None
+    good = [label for label in exported.labels if label.status in ("good", "partial")]
+    assert [(row["index"], row["description"], row["scoreV1"]) for row in found] == [
+        (str(label.latent), label.text, label.f1) for label in good
+    ]
+    assert 0 < len(found) < exported.catalogue.n_latents
+
+
+def test_two_exports_are_the_same_bytes(exported: Exported, tmp_path: Path) -> None:
+    one, other = (export_neuronpedia(exported, tmp_path / name, model="m") for name in "ab")
+    files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
+    assert len(files) >= 7
+    for file in files:
+        assert (one / file).read_bytes() == (other / file).read_bytes()
+
+
+def test_parquet_tables_are_the_catalogues(exported: Exported, tmp_path: Path) -> None:
+    pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed; pip install 'mohole[parquet]'")
+    folder = export_parquet(exported, tmp_path)
+    features = pq.read_table(folder / "features.parquet").to_pylist()
+    shown = pq.read_table(folder / "examples.parquet").to_pylist()
+    assert [row["latent"] for row in features] == list(range(exported.catalogue.n_latents))
+    for row in features[:50]:
+        feature = exported.catalogue.feature(row["latent"])
+        assert (row["count"], row["maximum"], row["family"]) == (feature.count, feature.maximum, feature.family)
+        assert [each["latent"] for each in row["neighbours"]] == [latent for latent, _ in feature.neighbours]
+        mine = [line for line in shown if line["latent"] == row["latent"]]
+        assert [line["token"] for line in mine] == [example.token for _, example in examples(feature)]
+        for line, (number, example) in zip(mine, examples(feature), strict=True):
+            assert line["tokens"] == exported.pieces(example)
+            assert line["interval"] == (None if number == -1 else number)
+
+
+def test_hostile_text_is_exported_as_it_is(exported: Exported, tmp_path: Path) -> None:
+    told = json.dumps(rows(export_neuronpedia(exported, tmp_path, model="m"), "activations"), ensure_ascii=False)
+    assert "<script>" in told or "</script>" in told
+
+
+def test_what_cannot_be_exported_is_refused_by_name(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ArtifactError, match="no run with a catalogue"):
+        hookpoints_of(tmp_path)
+    for arguments, said in (
+        (["--to", "safetensors"], "--to safetensors: a run is exported to neuronpedia, parquet, html"),
+        (["--to", "parquet", "--hookpoint", "resid_post.9"], "--hookpoint resid_post.9"),
+    ):
+        assert exit_status(monkeypatch, "export", run, *arguments) == 1
+        assert said in " ".join("".join(capfd.readouterr()).split())
+    assert exit_status(monkeypatch, "export", run, "--to", "neuronpedia", tmp_path / "out", "--hookpoint", PLACE) == 0
+    assert (tmp_path / "out" / "demo").is_dir()

@@ -171,6 +171,16 @@ class Catalogue:
         return np.stack([self._header.column("x"), self._header.column("y")], axis=1)
 
     @property
+    def top_tokens(self) -> Int64:
+        """[latent, example] Global index of the token that each top example is about, strongest first; -1: no such example."""
+        return self._arrays["top_token"]
+
+    @property
+    def promoted_ids(self) -> Int32:
+        """[latent, entry] Vocabulary entries that each latent's direction raises most, strongest first; -1: none."""
+        return self._arrays["vocabulary_ids"][:, : self._n_promoted]
+
+    @property
     def tokens(self) -> Int64:
         """Global indices of the tokens looked at, ascending: whole documents."""
         return self.firings.tokens

@@ -251,6 +251,13 @@ def snippet_line(snippet: Snippet, maximum: float, width: int, *, marks: bool) -
     return text
 
 
+def passage(pieces: Sequence[str], shares: Sequence[float], *, marks: bool) -> Text:
+    """A whole text, over as many lines as it takes; each piece by its share of the feature's maximum."""
+    text = (_marked if marks else _coloured)([visible(piece) for piece in pieces], shares)
+    text.no_wrap = False
+    return text
+
+
 def _window(pieces: Sequence[str], focus: int, width: int) -> tuple[int, int]:
     """Grow around the token, twice as fast to the left, where the reason for firing is."""
     first, last = focus, focus + 1

@@ -1,0 +1,68 @@
+"""Features by a text: run it, and see which features it makes fire, each against the strongest that it is known to fire."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mohole.dictionary import AnyDictionary
+from mohole.errors import ConfigError
+from mohole.model import LanguageModel
+from mohole.search.hits import Hit, check_limit
+from mohole.search.passes import read
+
+
+def by_text(
+    model: LanguageModel,
+    dictionary: AnyDictionary,
+    text: str,
+    *,
+    hookpoint: str,
+    limit: int,
+    maximum: NDArray[np.float32] | None = None,
+    context: int | None = None,
+) -> list[Hit]:
+    """The features that fire on a text, by the largest share of their own maximum that they reach in it; ties by latent.
+
+    A share above 1 is more than the catalogue has seen. Those that never fired there come last, with score 0.
+
+    Args:
+        maximum: each latent's largest activation, from its catalogue; None: the score is the activation itself, which
+            compares latents of one scale only.
+        context: tokens of a window, as the run's corpus has them; None: what the model was made for.
+
+    Raises:
+        ConfigError: as `read`, or `limit` below 1, or `maximum` of another dictionary. HookpointError: as `read`.
+    """
+    check_limit(limit)
+    reading = read(model, dictionary, text, hookpoint=hookpoint, context=context)
+    n_latents = reading.standin.n_latents
+    if maximum is not None and len(maximum) != n_latents:
+        raise ConfigError(
+            f"maximum: of {len(maximum)} latents, the dictionary has {n_latents}; give that of its own catalogue"
+        )
+    largest = np.zeros(n_latents, dtype=np.float32)
+    where = np.full(n_latents, -1, dtype=np.int64)
+    for places, codes in reading.codes():
+        latents, values = codes.latents.numpy(), codes.values.numpy()
+        tokens = places[codes.rows.numpy()]
+        order = np.lexsort((tokens, -values, latents))
+        latents, values, tokens = latents[order], values[order], tokens[order]
+        first = np.ones(len(latents), dtype=np.bool_)
+        first[1:] = latents[1:] != latents[:-1]
+        latents, values, tokens = latents[first], values[first], tokens[first]
+        is_more = (values > largest[latents]) | ((values == largest[latents]) & (tokens < where[latents]))
+        largest[latents[is_more]], where[latents[is_more]] = values[is_more], tokens[is_more]
+    fired = np.flatnonzero(where >= 0)
+    known = np.ones(n_latents, dtype=np.float32) if maximum is None else maximum
+    scores = np.where(known[fired] > 0, largest[fired] / np.where(known[fired] > 0, known[fired], 1.0), 0.0)
+    order = np.lexsort((fired, -scores))[:limit]
+    hits = []
+    for latent, score in zip(fired[order].tolist(), scores[order].tolist(), strict=True):
+        piece, value = reading.pieces[where[latent]], largest[latent]
+        if maximum is None:
+            why = f"{value:.3g} at “{piece}”"
+        elif score == 0:
+            why = f"{value:.3g} at “{piece}”; never fired in the catalogue"
+        else:
+            why = f"{score:.0%} of its maximum at “{piece}”"
+        hits.append(Hit(latent, score, why))
+    return hits

@@ -183,11 +183,12 @@ def _print_answers(answers: "dict[By, list[Found]]", opened: "SearchedRun", quer
             table.add_row(f"{hit.score:.2f}", f"{place.name}/{hit.latent}", Text(name), Text(visible(hit.why)))
         console.print(table, width=width)
     if first is None:
-        kinds = " or ".join(answers) or "anything"
-        console.print(Text(visible(f"nothing found by {kinds} for “{_short(query)}”; try another word, or --by all")))
+        wider = "try another word" if len(answers) != 1 else "try another word, or --by all"
+        console.print(Text(f"nothing found by {' or '.join(answers) or 'anything'} for “{_short(query)}”; {wider}"))
         return
     folder = first.place.folder / "catalogue"
-    console.print(Text(visible(f"one of them: mohole show {folder} {first.hit.latent}"), "dim"))
+    hint = visible(f"one of them: mohole show {folder} {first.hit.latent}")
+    console.print(Text(hint, "dim"), soft_wrap=True)  # on one line, to be copied
 
 
 def _short(text: str, width: int = _LABEL_WIDTH) -> str:

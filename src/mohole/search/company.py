@@ -1,10 +1,12 @@
-"""The embedder that needs nothing but the labels: words are near that keep the same company. Latent semantic analysis.
+"""The embedder that needs nothing but the labels: words are near that keep the same company.
 
-    X[label, word] = idf(word) where the word stands in the label        X ~ U S V^T        word vector = V[word]
+    X[label, word] = idf(word) where the word stands in the label
+    company = X^T X without its diagonal: how often two words stand together       word vector = company[word] Q
 
-A label's vector is the sum of its words' vectors, each by its idf, made length 1 (Deerwester et al. 1990). It knows what the
-labels themselves show: that ferry and boat stand beside the same words, that the labeller wrote Brücke beside bridge. It knows
-nothing of a word that no label has, and in a few hundred labels little of any.
+Q are the leading right singular vectors of X, as in latent semantic analysis (Deerwester et al. 1990). A word's vector has length
+1; a label's is the sum of its words' by their idf, made length 1. It knows what the labels themselves show: that ferry and boat
+stand beside the same words, that the labeller wrote Brücke beside bridge. It knows nothing of a word that no label has, and in a
+few hundred labels little of any. V itself in place of company V finds nothing in few labels: at full rank every word is alone.
 """
 
 from collections.abc import Sequence
@@ -40,7 +42,10 @@ class Company:
         self._idf[(counts < 2) | (counts > max(_TOO_COMMON * table.n_texts, 2))] = 0.0
         self._idf_of_unknown = float(np.log1p(table.n_texts))
         rows = _weighted(table, self._idf)
-        self._word_vectors = _right_vectors(rows[:: max(1, -(-table.n_texts // _LEARNS_FROM))])
+        learnt = rows[:: max(1, -(-table.n_texts // _LEARNS_FROM))]
+        basis = _right_vectors(learnt)
+        alone = np.asarray(learnt.multiply(learnt).sum(axis=0)).ravel()
+        self._word_vectors = unit(learnt.T @ (learnt @ basis) - alone[:, None] * basis)
         blocks = (
             rows[start : start + _BLOCK] @ self._word_vectors for start in range(0, max(table.n_texts, 1), _BLOCK)
         )

@@ -12,7 +12,7 @@ _BLOCK_NUMBERS = 1 << 24
 
 
 @torch.no_grad()
-def by_vector(decoder: Float[Tensor, "latent d"], vector: Float[Tensor, " d"], limit: int) -> list[Hit]:
+def by_vector(decoder: Float[Tensor, "latent d"], vector: Float[Tensor, " own"], limit: int) -> list[Hit]:
     """The latents whose decoder rows have the largest cosine with `vector`, negative ones too; ties by latent.
 
     A row of length 0 has cosine 0. Every row is looked at: nothing is approximate but float32.

@@ -82,7 +82,7 @@ class LabelIndex:
             found, which = self._table.texts_with_any(numbers)
             best_here = np.zeros(n, dtype=np.float32)
             np.maximum.at(best_here, found, likeness[which])
-            weight = float(np.log1p(n / max(np.count_nonzero(best_here), 1)))
+            weight = float(np.log1p(n / max(int(np.count_nonzero(best_here)), 1)))
             shares += weight * best_here
             matched += best_here
             total += weight

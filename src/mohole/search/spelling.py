@@ -18,10 +18,9 @@ _MOST = 4096
 _LEAST_BEGINNING, _LEAST_INSIDE, _LEAST_MISSPELT = 2, 3, 4
 _LONG = 8
 """Letters from which on two may be wrong."""
-_LIKE = 0.3
-"""Share of common trigrams (Dice) below which two words are not compared letter by letter. Two wrong letters of eight, apart,
-leave a share of .33."""
-_COMPARED = 400
+_COMPARED = 2000
+"""Words compared letter by letter, those with most trigrams in common first. One at least is in common: two letters that
+changed places in a word of four leave one."""
 _LONGEST = 64
 """Letters of a word that are compared."""
 
@@ -70,16 +69,15 @@ class Spelling:
         if len(word) < _LEAST_MISSPELT:
             return
         own = _trigrams(word)
-        likeness = 2 * self._shared(own) / (len(own) + self._n_trigrams)
-        near = np.flatnonzero(likeness >= _LIKE)
-        near = near[np.lexsort((near, -likeness[near]))][:_COMPARED]
         most = 1 if len(word) < _LONG else 2
-        for number in near.tolist():
+        n_shared, lengths = self._shared(own), self._lengths
+        near = np.flatnonzero((n_shared > 0) & (abs(lengths - len(word)) <= most) & (lengths >= _LEAST_MISSPELT))
+        order = np.lexsort((near, abs(lengths[near] - len(word)), -n_shared[near]))
+        for number in near[order][:_COMPARED].tolist():
             other = self._table.vocabulary[number]
-            if abs(len(other) - len(word)) <= most and len(other) >= _LEAST_MISSPELT:
-                wrong = edits(word, other)
-                if wrong <= most:
-                    yield number, 1 - wrong / max(len(word), len(other))
+            wrong = edits(word, other)
+            if wrong <= most:
+                yield number, 1 - wrong / max(len(word), len(other))
 
     def _shared(self, trigrams: set[str]) -> Int64:
         """How many of these trigrams each word of the vocabulary has."""
@@ -91,10 +89,11 @@ class Spelling:
 
     @cached_property
     def _index(self) -> tuple[dict[str, int], NDArray[np.int32], Int64, Int64]:
-        """Of each trigram its number and the words that have it; of each word how many it has. Made when first needed."""
+        """Of each trigram its number and the words that have it; of each word its letters. Made when first needed."""
         numbers: dict[str, int] = {}
         flat: list[int] = []
         counts = np.zeros(len(self._table.vocabulary), dtype=np.int64)
+        lengths = np.asarray([len(word) for word in self._table.vocabulary], dtype=np.int64)
         for i, word in enumerate(self._table.vocabulary):
             own = [numbers.setdefault(trigram, len(numbers)) for trigram in _trigrams(word[:_LONGEST])]
             flat += own
@@ -102,7 +101,7 @@ class Spelling:
         trigrams = np.asarray(flat, dtype=np.int32)
         order = np.argsort(trigrams, kind="stable")
         words = np.repeat(np.arange(len(counts), dtype=np.int32), counts)[order]
-        return numbers, words, np.searchsorted(trigrams[order], np.arange(len(numbers) + 1)), counts
+        return numbers, words, np.searchsorted(trigrams[order], np.arange(len(numbers) + 1)), lengths
 
     @property
     def _trigram_numbers(self) -> dict[str, int]:
@@ -117,7 +116,7 @@ class Spelling:
         return self._index[2]
 
     @property
-    def _n_trigrams(self) -> Int64:
+    def _lengths(self) -> Int64:
         return self._index[3]
 
 

@@ -1,0 +1,224 @@
+"""`mohole search` and `mohole xray` on a run that was made by the job, as a user meets them."""
+
+import io
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tests.conftest import exit_status
+from tests.report.run_folder import make_run
+
+from mohole import job
+from mohole.config import from_tables
+from mohole.corpus import Corpus
+from mohole.dictionary.files import open_autoencoder
+from mohole.errors import ArtifactError, ConfigError, ModelError
+from mohole.model import load_model, save_model
+from mohole.search.run import SearchedRun
+from mohole.search.xray import xray
+
+Mohole = Callable[..., tuple[int, str, str]]
+PLACES = ("resid_post.0", "resid_post.1")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("job") / "run"
+    tables = {
+        "run": str(folder),
+        "machine": {"processes": 1, "threads": 1},
+        "corpus": {"kind": "planted", "n_documents": 150},
+        "windows": {"context": 64},
+        "harvest": {"hookpoints": list(PLACES)},
+        "train": {"n_latents": 64, "nonlinearity": {"kind": "topk", "k": 4}, "steps": 30, "batch_rows": 256},
+        "evaluate": {"max_documents": 8},
+    }
+    for verb in ("harvest", "train", "catalogue", "label"):
+        job.run_verb(from_tables(tables), verb, say=lambda line: None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def word(run: Path) -> str:
+    """A word that some latent fires most on."""
+    corpus = Corpus.open(run / "corpus")
+    ids = corpus.tokens[SearchedRun.open(run).places[0].catalogue.top_tokens[:, 0]]
+    return next(piece for piece in (corpus.pieces[i].strip() for i in ids) if piece.isalpha() and len(piece) > 2)
+
+
+@pytest.fixture
+def mohole(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Mohole:
+    """Run the command line in this process; returns exit status, standard output, standard error."""
+
+    def call(*arguments: object, given: bytes = b"") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(given)))
+        status = exit_status(monkeypatch, *arguments)
+        out, err = capfd.readouterr()
+        return status, out, err
+
+    return call
+
+
+def test_all_three_ways_answer_together_and_say_why(mohole: Mohole, run: Path, word: str) -> None:
+    status, out, err = mohole("search", run, word, "--json", "--limit", 5)
+    assert (status, err) == (0, "")
+    answer = json.loads(out)
+    assert answer["query"] == word
+    assert {hit["by"] for hit in answer["hits"]} >= {"token", "text"}
+    for kind in ("label", "token", "text"):
+        mine = [hit for hit in answer["hits"] if hit["by"] == kind]
+        assert len(mine) <= 5
+        assert [hit["score"] for hit in mine] == sorted((hit["score"] for hit in mine), reverse=True)
+        assert json.loads(mohole("search", run, word, "--json", "--limit", 5, "--by", kind)[1])["hits"] == mine
+    assert {hit["hookpoint"] for hit in answer["hits"]} <= set(PLACES)
+    alone = json.loads(mohole("search", run, word, "--json", "--hookpoint", "blocks.1.hook_resid_post")[1])
+    assert {hit["hookpoint"] for hit in alone["hits"]} == {"resid_post.1"}
+
+
+def test_a_label_of_the_run_finds_its_latent(mohole: Mohole, run: Path) -> None:
+    opened = SearchedRun.open(run)
+    named = [
+        (place.name, label)
+        for place in opened.places
+        for label in place.labels or ()
+        if label.status in ("good", "partial")
+    ]
+    assert named
+    for name, label in named[:3]:
+        hits = json.loads(mohole("search", run, label.text, "--by", "label", "--json", "--limit", 100)[1])["hits"]
+        best = [(hit["hookpoint"], hit["latent"]) for hit in hits if hit["score"] == 1.0]
+        assert (name, label.latent) in best
+        assert {label.text} == {hit["label"] for hit in hits if hit["score"] == 1.0}
+    unnamed = next(
+        label for place in opened.places for label in place.labels or () if label.status in ("few", "dead", "none")
+    )
+    assert all(hit["label"] != unnamed.text for hit in json.loads(
+        mohole("search", run, unnamed.text, "--by", "label", "--json", "--limit", 200)[1])["hits"])  # fmt: skip
+
+
+def test_tables_have_no_colour_when_nobody_looks_and_say_where_to_go_on(mohole: Mohole, run: Path, word: str) -> None:
+    status, out, _ = mohole("search", run, word, "--by", "token", "--limit", 3)
+    assert status == 0
+    assert "\x1b" not in out
+    assert "by the words they fire on or raise" in out
+    hint = next(line for line in out.splitlines() if line.startswith("one of them: mohole show "))
+    assert "resid_post." in hint
+    status, out, _ = mohole("search", run, "zzyzx", "--by", "token")
+    assert (status, out) == (0, "nothing found by token for “zzyzx”; try another word, or --by all\n")
+
+
+def test_xray_of_a_run_is_the_xray_of_its_dictionary(mohole: Mohole, run: Path) -> None:
+    text = "The owl sees the fox. " * 20
+    status, out, err = mohole(
+        "xray", run, "-", "--hookpoint", PLACES[1], "--top", 4, "--follow", 3, "--json", given=text.encode()
+    )
+    assert (status, err) == (0, "")
+    shown = json.loads(out)
+    dictionary = open_autoencoder(run / PLACES[1] / "dictionary")
+    rows = xray(load_model("planted"), dictionary, text, hookpoint=PLACES[1], top=4, follow=3, context=64)
+    assert [token["token"] for token in shown["tokens"]] == list(rows.tokens)
+    assert [tuple(f["latent"] for f in token["features"]) for token in shown["tokens"]] == list(rows.latents)
+    assert shown["along"] == list(rows.along or ())
+    opened = SearchedRun.open(run, PLACES[1])
+    maximum = opened.places[0].catalogue.maximum
+    for token in shown["tokens"]:
+        for feature in token["features"]:
+            most = float(maximum[feature["latent"]])
+            assert feature["of_maximum"] == (pytest.approx(feature["activation"] / most) if most else None)
+
+
+def test_xray_shows_control_characters_and_marks_the_followed_latent(mohole: Mohole, run: Path) -> None:
+    rows = SearchedRun.open(run, PLACES[0]).xray("the owl", load_model("planted"), top=1, follow=None)
+    follow = rows.latents[-1][0]
+    status, out, _ = mohole("xray", run, "\x1b[31m\u202e the owl", "--hookpoint", PLACES[0], "--follow", follow)
+    assert status == 0
+    assert "\x1b" not in out
+    assert "\u202e" not in out
+    assert "«" in out.splitlines()[-1]
+    assert f"{PLACES[0]}/{follow}" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["xray", "{run}", "the owl"], "has dictionaries at resid_post.0, resid_post.1; say which with --hookpoint"),
+        (["xray", "{run}", "", "--hookpoint", "resid_post.0"], "TEXT: empty"),
+        (
+            ["xray", "{run}", "owl", "--hookpoint", "resid_post.3"],
+            "has no dictionary there, only at resid_post.0, resid_post.1",
+        ),
+        (["xray", "{run}", "owl", "--hookpoint", "resid_post.0", "--follow", "64"], "latents 0 to 63"),
+        (["xray", "{run}", "owl", "--hookpoint", "resid_post.0", "--model", "no/where"], "no/where: no such folder"),
+        (["search", "{run}", ""], "QUERY: empty"),
+        (["search", "{run}/nothing", "owl"], "no such folder; name a run folder"),
+        (["search", "{run}/job.jsonl", "owl"], "a file, not a folder"),
+        (["search", "{run}/corpus", "owl"], "no dictionary in it"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(mohole: Mohole, run: Path, arguments: list[str], message: str) -> None:
+    status, out, err = mohole(*(argument.format(run=run) for argument in arguments))
+    assert (status, out) == (1, "")
+    assert len(err.splitlines()) == 1
+    assert err.startswith("error: ")
+    assert message in err
+
+
+def test_standard_input_that_is_no_text_is_refused(mohole: Mohole, run: Path) -> None:
+    assert "not UTF-8 text (byte 2)" in mohole("search", run, "-", given=b"ow\xffl")[2]
+    assert "more than 1 MiB" in mohole("search", run, "-", given=b"x" * ((1 << 20) + 1))[2]
+
+
+def test_the_model_must_be_the_runs_own(run: Path, tmp_path: Path) -> None:
+    other = load_model("planted")
+    with torch.no_grad():
+        next(other.hf.parameters()).add_(1.0)
+    save_model(other, tmp_path / "other")
+    opened = SearchedRun.open(run)
+    with pytest.raises(ModelError, match="another model than that of"):
+        opened.load_model(str(tmp_path / "other"))
+    assert opened.load_model().name == "planted"
+
+
+def test_what_is_missing_is_named_and_the_rest_still_answers(mohole: Mohole, tmp_path: Path) -> None:
+    """A run without labels, whose model nobody recorded."""
+    run = make_run(tmp_path / "run")
+    shutil.rmtree(run / "resid_post.0" / "labels")
+    shutil.rmtree(run / "resid_post.1" / "labels")
+    status, out, err = mohole("search", run, "Bridge")
+    assert status == 0
+    assert "not by label: " in err
+    assert "mohole label RECIPE" in err
+    assert "name it with --model FOLDER" in err
+    assert "resid_post.0/3" in out
+    assert mohole("search", run, "Bridge", "--by", "label")[0] == 1
+    for place in PLACES:
+        shutil.rmtree(run / place / "catalogue")
+    assert "`mohole catalogue RECIPE` makes it" in mohole("search", run, "Bridge", "--by", "token")[2]
+
+
+def test_hostile_labels_are_shown_as_text(mohole: Mohole, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    status, out, _ = mohole("search", run, "<script> onerror", "--by", "label")
+    assert status == 0
+    assert "\x1b" not in out
+    assert "\u202e" not in out
+    assert "<img" in "".join(out.split())
+
+
+def test_places_are_in_order_of_execution_and_drafts_are_none(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (run / "resid_post.1").rename(run / "resid_post.10")
+    shutil.copytree(run / "resid_post.0", run / "resid_post.2")
+    shutil.copytree(run / "resid_post.0", run / "transcoder")
+    shutil.copytree(run / "resid_post.0", run / ".resid_post.3.partial")
+    names = [place.name for place in SearchedRun.open(run).places]
+    assert names == ["resid_post.0", "resid_post.2", "resid_post.10", "transcoder"]
+    with pytest.raises(ConfigError, match="only at"):
+        SearchedRun.open(run, "mlp_out.0")
+    with pytest.raises(ArtifactError, match="no such folder"):
+        SearchedRun.open(tmp_path / "nothing")

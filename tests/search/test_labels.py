@@ -83,6 +83,13 @@ class Nothing:
         return np.zeros((len(texts), 1), dtype=np.float32)
 
 
+@pytest.mark.parametrize("label", ["bridge bridges", "bridges bridge"])
+def test_of_several_words_that_are_meant_the_nearest_counts(label: str) -> None:
+    hits = LabelIndex(["gate", label], embedder=Nothing()).search("bridge", 2)
+    assert hits[0].score == pytest.approx(0.8 + 0.1 + 0.1 / 2)
+    assert hits[0].why == "label: “bridge”"
+
+
 def test_equal_labels_come_in_order_of_their_latents() -> None:
     hits = LabelIndex(LABELS).search("Golden Gate Bridge", 2)
     assert found(hits) == [0, 9]
@@ -159,8 +166,18 @@ def test_words_that_keep_the_same_company_are_near() -> None:
     own = company.embed(labels)
     np.testing.assert_allclose(np.linalg.norm(own, axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(company.of_table.cosines(own[3]), own @ own[3], atol=2e-3)
+    boat, ferry, tractor = company.embed(["boat", "ferry", "tractor"])
+    assert boat @ ferry > 0.99, "they stand beside the same words; how often a word stands beside itself is no company"
+    assert abs(boat @ tractor) < 0.1
     half = company.embed(["boat zeppelin"])[0]
     assert 0 < np.linalg.norm(half) < 0.6, "a text half unknown is not wholly near to anything"
+
+
+def test_a_word_said_twice_is_one_word_to_its_company() -> None:
+    once = ["red wine", "red cheese", "old wine", "old cheese", "blue sky"]
+    twice = ["red wine wine", *once[1:]]
+    mine, other = (Company(WordTable(labels)).embed(["wine", "cheese"]) for labels in (once, twice))
+    assert mine[0] @ mine[1] == pytest.approx(other[0] @ other[1], abs=1e-4)
 
 
 def test_an_embedder_of_ones_own_is_asked() -> None:

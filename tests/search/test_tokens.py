@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from tests.report.run_folder import BRIDGE, DEAD, HOSTILE, make_run
 from mohole.catalogue import Catalogue
 from mohole.corpus import Corpus
 from mohole.errors import ArtifactError, ConfigError
-from mohole.search.tokens import by_token
+from mohole.search.tokens import _Asked, _covers, _strongest, by_token
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,36 @@ def test_the_bridge_is_found_by_its_name_in_any_language(catalogue: Catalogue) -
 def test_a_phrase_must_stand_there_whole(catalogue: Catalogue) -> None:
     for wrong in ("ridge", "Gate Brid", "Bridge Golden", "fox,", "xfox"):
         assert [hit for hit in by_token(catalogue, wrong, 40) if "strongest" in hit.why] == [], wrong
+
+
+@pytest.mark.parametrize(
+    ("pieces", "at", "word", "is_in"),
+    [
+        (["the", " gol", "den", " gate"], 2, "golden", True),
+        (["the", " gol", "den", " gate"], 2, "golden gate", True),
+        (["the", " gol", "den", " gate"], 0, "golden", False),
+        (["the", " gol", "den", " gate"], 3, "golden", False),
+        (["the", " gol", "den", "s"], 2, "golden", False),
+        (["fox", ","], 1, "fox", False),
+        (["a", "fox"], 1, "fox", False),
+        (["a", " fox"], 0, "fox", False),
+        (["大", "桥", "大"], 2, "大桥", False),
+        (["金", "大", "桥"], 1, "大桥", True),
+        (["fox", " fox"], 1, "fox", True),
+        ([" ", "fox"], 0, "fox", False),
+    ],
+)
+def test_a_token_is_in_a_word_only_if_it_is(pieces: list[str], at: int, word: str, is_in: bool) -> None:
+    assert _covers(pieces, at, word) == is_in
+
+
+def test_a_word_does_not_begin_in_one_document_and_end_in_the_next() -> None:
+    pieces = ["gol", "den", " x", " gol"]
+    tokens, starts = np.asarray([0, 1, 3, 1, 2], dtype=np.int32), np.asarray([0, 1, 5])
+    corpus = SimpleNamespace(pieces=pieces, tokens=tokens, document_starts=starts)
+    top = np.asarray([[0, -1], [1, -1], [2, 3], [4, -1]])
+    here, there = _strongest(top, corpus, _Asked("golden", False))
+    assert (here.tolist(), there.tolist()) == ([0, 0, 2, 0], [1, 1, 2, 1])
 
 
 def test_answers_are_sorted_and_cut_and_need_a_corpus(catalogue: Catalogue, run: Path, tmp_path: Path) -> None:

@@ -46,6 +46,18 @@ def test_a_table_says_which_texts_have_a_phrase(texts: list[str], phrase: str) -
     assert table.with_phrase([table.numbers[word] for word in asked]).tolist() == brute
 
 
+def test_a_phrase_ends_where_its_text_ends() -> None:
+    table = WordTable(["golden", "gate", "x golden", "gate golden gate"])
+    assert table.with_phrase([table.numbers["golden"], table.numbers["gate"]]).tolist() == [3]
+
+
+def test_a_part_of_a_word_stands_in_it_whole() -> None:
+    """cabcxbcab has every three letters of bcabc, and not the word."""
+    table = WordTable(["cabcxbcab", "zbcabcz"])
+    found = Spelling(table).candidates("bcabc")
+    assert [table.vocabulary[number] for number, (_, how) in found.items() if how == INSIDE] == ["zbcabcz"]
+
+
 @given(short, short)
 def test_edits_are_a_distance(a: str, b: str) -> None:
     assert edits(a, b) == edits(b, a)

@@ -24,6 +24,7 @@ from mohole.harvest.slice import activations
 from mohole.model import LanguageModel, load_model
 from mohole.planted.bridge import mean_difference
 from mohole.planted.stream import documents
+from mohole.search import passes
 from mohole.search.text import by_text
 from mohole.search.xray import XrayRows, xray
 
@@ -74,6 +75,17 @@ def test_each_token_has_the_dictionarys_codes_of_its_row(model: LanguageModel) -
     assert xray(model, dictionary, TEXT, hookpoint=PLACE, top=3).along is None
 
 
+def test_the_begin_of_text_token_is_the_models(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = model.tokenizer.encode("the owl")
+    monkeypatch.setattr(model, "bos_id", ids[-1])
+    rows = xray(model, sae(model), "the owl", hookpoint=PLACE, top=5)
+    read = model.read(torch.tensor([[ids[-1], *ids]]), [PLACE])[PLACE][0, 1:]
+    check(rows, sae(model).encode(read), 5)
+    monkeypatch.setattr(model, "bos_id", None)
+    rows = xray(model, sae(model), "the owl", hookpoint=PLACE, top=5)
+    check(rows, sae(model).encode(model.read(torch.tensor([ids]), [PLACE])[PLACE][0]), 5)
+
+
 def kinds(model: LanguageModel) -> dict[str, AnyDictionary]:
     own = sae(model)
     return {
@@ -118,8 +130,11 @@ def test_a_document_is_seen_as_harvest_saw_it(model: LanguageModel, tmp_path: Pa
     for _, tokens, read in activations(model, corpus, mine, [PLACE], 700):
         stored[tokens] = read.numpy()
     dictionary = sae(model)
-    rows = xray(model, dictionary, long, hookpoint=PLACE, top=4, context=corpus.context)
-    check(rows, dictionary.encode(torch.from_numpy(stored)), 4)
+    codes = dictionary.encode(torch.from_numpy(stored))
+    follow = int(codes.latents.mode().values)
+    rows = xray(model, dictionary, long, hookpoint=PLACE, top=4, follow=follow, context=corpus.context)
+    check(rows, codes, 4)
+    assert rows.along == pytest.approx(codes.column(follow).tolist(), rel=1e-4)
     assert "".join(rows.tokens) == corpus.text(0, int(corpus.document_starts[1]))
     assert rows.latents != xray(model, dictionary, long, hookpoint=PLACE, top=4).latents, "the context is not asked for"
 
@@ -193,8 +208,9 @@ def test_by_text_ranks_by_the_share_of_each_ones_maximum(model: LanguageModel) -
         by_text(model, dictionary, TEXT, hookpoint=PLACE, limit=4, maximum=maximum[:3])
 
 
-def test_by_text_over_several_windows_takes_the_largest_and_the_first_of_equals(model: LanguageModel) -> None:
-    dictionary, text = sae(model), "the fox sees the owl. " * 30
+def test_by_text_over_several_windows_takes_the_largest(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passes, "_BATCH_TOKENS", 40)
+    dictionary, text = sae(model), "the fox sees the owl and the baker sells bread. " * 20
     rows = xray(model, dictionary, text, hookpoint=PLACE, top=5, context=16)
     hits = by_text(model, dictionary, text, hookpoint=PLACE, limit=100, context=16)
     largest: dict[int, float] = {}

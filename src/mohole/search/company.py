@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 from scipy import sparse  # type: ignore[import-untyped]
 
 from mohole.search.meaning import Vectors, unit
@@ -37,11 +36,18 @@ class Company:
 
     def __init__(self, table: WordTable) -> None:
         self._numbers = table.numbers
-        counts = table.counts(np.arange(len(table.vocabulary)))
+        n_words = len(table.vocabulary)
+        pairs = np.unique(
+            table.text_of_place.astype(np.int64) * max(n_words, 1) + table.flat
+        )  # said twice is said once
+        texts, said = pairs // max(n_words, 1), pairs % max(n_words, 1)
+        counts = np.bincount(said, minlength=n_words)
         self._idf = np.log1p(table.n_texts / np.maximum(counts, 1)).astype(np.float32)
         self._idf[(counts < 2) | (counts > max(_TOO_COMMON * table.n_texts, 2))] = 0.0
         self._idf_of_unknown = float(np.log1p(table.n_texts))
-        rows = _weighted(table, self._idf)
+        kept = self._idf[said] > 0
+        entries = (self._idf[said[kept]], (texts[kept], said[kept]))
+        rows = sparse.csr_matrix(entries, shape=(table.n_texts, n_words), dtype=np.float32)
         learnt = rows[:: max(1, -(-table.n_texts // _LEARNS_FROM))]
         basis = _right_vectors(learnt)
         alone = np.asarray(learnt.multiply(learnt).sum(axis=0)).ravel()
@@ -64,16 +70,6 @@ class Company:
             n_unknown = len(said) - len(known)
             shares[i] = weights.sum() / max(weights.sum() + n_unknown * self._idf_of_unknown, 1e-9)
         return unit(rows) * shares
-
-
-def _weighted(table: WordTable, idf: NDArray[np.float32]) -> sparse.csr_matrix:
-    """X: one row for each text, a word that stands in it twice counted once."""
-    pairs = np.unique(table.text_of_place.astype(np.int64) * max(len(idf), 1) + table.flat)
-    texts, numbers = pairs // max(len(idf), 1), pairs % max(len(idf), 1)
-    weights = idf[numbers]
-    kept = weights > 0
-    shape = (table.n_texts, len(idf))
-    return sparse.csr_matrix((weights[kept], (texts[kept], numbers[kept])), shape=shape, dtype=np.float32)
 
 
 def _right_vectors(rows: sparse.csr_matrix) -> Float[np.ndarray, "word d"]:

@@ -18,9 +18,10 @@ _MOST = 4096
 _LEAST_BEGINNING, _LEAST_INSIDE, _LEAST_MISSPELT = 2, 3, 4
 _LONG = 8
 """Letters from which on two may be wrong."""
+_LOST = 4
+"""Trigrams that one wrong letter can take from a word: four, where two changed places."""
 _COMPARED = 2000
-"""Words compared letter by letter, those with most trigrams in common first. One at least is in common: two letters that
-changed places in a word of four leave one."""
+"""Words compared letter by letter at most, those with most trigrams in common first."""
 _LONGEST = 64
 """Letters of a word that are compared."""
 
@@ -54,8 +55,7 @@ class Spelling:
         for other in listed[first : first + _MOST]:
             if not other.startswith(word):
                 return
-            if other != word:
-                yield self._table.numbers[other], len(other)
+            yield self._table.numbers[other], len(other)
 
     def _around(self, word: str) -> Iterator[tuple[int, int]]:
         needed = {word[i : i + 3] for i in range(len(word) - 2)}
@@ -71,7 +71,8 @@ class Spelling:
         own = _trigrams(word)
         most = 1 if len(word) < _LONG else 2
         n_shared, lengths = self._shared(own), self._lengths
-        near = np.flatnonzero((n_shared > 0) & (abs(lengths - len(word)) <= most) & (lengths >= _LEAST_MISSPELT))
+        least = max(1, len(own) - _LOST * most)
+        near = np.flatnonzero((n_shared >= least) & (abs(lengths - len(word)) <= most) & (lengths >= _LEAST_MISSPELT))
         order = np.lexsort((near, abs(lengths[near] - len(word)), -n_shared[near]))
         for number in near[order][:_COMPARED].tolist():
             other = self._table.vocabulary[number]

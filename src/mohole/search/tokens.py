@@ -109,7 +109,7 @@ def _strongest(top_tokens: Int64, corpus: Tokens, asked: _Asked) -> tuple[Int64,
         for token, begin, end in zip(tokens.tolist(), first.tolist(), last.tolist(), strict=True)
     ]
     inside = tokens[np.asarray(is_in, dtype=np.bool_)]
-    return np.asarray((np.isin(top_tokens, inside) & there).sum(axis=1)), np.asarray(there.sum(axis=1))
+    return np.asarray(np.isin(top_tokens, inside).sum(axis=1)), np.asarray(there.sum(axis=1))
 
 
 def _covers(pieces: Sequence[str], at: int, word: str) -> bool:

@@ -38,7 +38,7 @@ _BATCH_PIECES = 4096
 
 
 class MiniLM:
-    """Satisfies `Embedder`. Costs about a CPU-second for 200 labels; see benchmarks/search."""
+    """Satisfies `Embedder`. Costs a CPU-second for some 250 labels; see benchmarks/search."""
 
     least = 0.35
 

@@ -23,7 +23,7 @@ from mohole.catalogue.layout import (
     PIECES_FILE,
     features_file,
 )
-from mohole.catalogue.statistics import interval_edges
+from mohole.catalogue.statistics import interval_edges, rank_in_group
 from mohole.dictionary import SparseCodes
 from mohole.errors import ArtifactError
 from mohole.record import read_json
@@ -173,12 +173,30 @@ class Catalogue:
     @property
     def top_tokens(self) -> Int64:
         """[latent, example] Global index of the token that each top example is about, strongest first; -1: no such example."""
-        return self._arrays["top_token"]
+        return self._columns[0]
 
     @property
     def promoted_ids(self) -> Int32:
         """[latent, entry] Vocabulary entries that each latent's direction raises most, strongest first; -1: none."""
-        return self._arrays["vocabulary_ids"][:, : self._n_promoted]
+        return self._columns[1]
+
+    @cached_property
+    def _columns(self) -> tuple[Int64, Int32]:
+        """`top_tokens` and `promoted_ids`: every block is read once, for searches over all latents."""
+        tops: list[tuple[Int64, Int64, Int64]] = []
+        ids = np.full((self.n_latents, self._n_promoted), -1, dtype=np.int32)
+        for first in range(0, self.n_latents, FEATURES_PER_BLOCK):
+            block = self._block(first)
+            latents = first + np.repeat(np.arange(len(block["n_examples"])), block["n_examples"])
+            is_top = block["example_interval"] == TOP
+            tops.append(
+                (latents[is_top], block["example_token"][is_top].astype(np.int64), rank_in_group(latents[is_top]))
+            )
+            ids[first : first + FEATURES_PER_BLOCK] = block["vocabulary_id"][:, : self._n_promoted]
+        latents, tokens, ranks = (np.concatenate(column) for column in zip(*tops, strict=True))
+        top_tokens = np.full((self.n_latents, int(ranks.max(initial=-1)) + 1), -1, dtype=np.int64)
+        top_tokens[latents, ranks] = tokens
+        return top_tokens, ids
 
     @property
     def tokens(self) -> Int64:

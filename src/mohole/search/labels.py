@@ -7,8 +7,8 @@ For each word of the query the most like word of a label counts, by its rarity:
 
 A label that is the query scores 1. A label near in meaning scores .7 of its cosine, if that is more.
 
-Why no SQLite FTS5, which answers exact words in a hundredth of the time and holds them in less memory (benchmarks/search): it cuts
-Chinese nowhere, and its trigrams need three letters where 大桥 has two; a label need not find itself first; and it does not say
+Why no SQLite FTS5, which answers exact words in a hundredth of the time, in less memory (benchmarks/search): it cuts Chinese
+nowhere, and its trigrams need three letters where 大桥 has two; a label need not find itself first; and it does not say
 which word stood for which. Most of what a query costs here are the cosines, which it would need too.
 """
 

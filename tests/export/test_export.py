@@ -30,8 +30,8 @@ def exported(run: Path) -> Exported:
 
 
 def rows(folder: Path, kind: str) -> list[dict[str, Any]]:
-    lines = [line for file in sorted((folder / kind).glob("*.gz")) for line in gzip.open(file, "rt", encoding="utf-8")]
-    return [json.loads(line) for line in lines]
+    texts = [gzip.decompress(file.read_bytes()).decode() for file in sorted((folder / kind).glob("*.gz"))]
+    return [json.loads(line) for text in texts for line in text.split("\n") if line]
 
 
 def test_neuronpedia_rows_are_the_catalogues(exported: Exported, tmp_path: Path) -> None:

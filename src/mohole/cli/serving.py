@@ -1,0 +1,112 @@
+"""`mohole serve`: the web app and its HTTP API over finished runs."""
+
+import ipaddress
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mohole.errors import ConfigError
+
+TOKEN_VARIABLE = "MOHOLE_TOKEN"
+
+
+def serve(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")],
+    port: Annotated[int, typer.Option(help="Where to listen; 0: any free port.", min=0, max=65535)] = 8765,
+    host: Annotated[
+        str, typer.Option(help="Whose requests to take: those of this machine alone, unless told.")
+    ] = "127.0.0.1",
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help=f"Holds the token that lets its bearer write; or the variable {TOKEN_VARIABLE}."
+        ),
+    ] = None,
+    model: Annotated[
+        list[str],
+        typer.Option(
+            metavar="MODEL", help="A folder or hub id of a run's model, where it is not found by name; repeatable."
+        ),
+    ] = [],  # noqa: B006
+) -> None:
+    """Show runs in the browser: their features, searches, x-rays of texts. Also an HTTP API, at /api/v1."""
+    from mohole.cli.options import tell
+
+    token = _token(token_file)
+    is_local = _is_loopback(host)
+    listening = _listen(host, port)  # first: it is quick, and the runs may be large
+    try:
+        import uvicorn
+
+        from mohole.serve.app import make_app
+        from mohole.serve.guards import LOOPBACK
+
+        app = make_app(runs, token, models=model, hosts={*LOOPBACK, host} if is_local else None)
+        address = f"[{host}]" if ":" in host else host
+        tell(f"http://{address}:{listening.getsockname()[1]} serves {', '.join(app.state.served.runs)}; Ctrl-C ends it")
+        if not is_local:
+            tell(
+                "anyone who can reach this machine can read what is served"
+                + ("" if token is None else "; writing takes the token")
+            )
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5)
+        )
+        for number in (
+            signal.SIGINT,
+            signal.SIGTERM,
+        ):  # the way to end it, so no failure: it raises them again afterwards
+            signal.signal(number, _ended)
+        server.run(sockets=[listening])
+    finally:
+        listening.close()
+
+
+def _ended(signum: int, frame: object) -> None:
+    """The server has stopped already."""
+
+
+def _token(file: Path | None) -> str | None:
+    """Of the file, or of the environment.
+
+    Raises:
+        ConfigError: an empty one, or one that no header can hold.
+    """
+    if file is None:
+        token, where = os.environ.get(TOKEN_VARIABLE), TOKEN_VARIABLE
+    else:
+        token, where = file.read_bytes().decode("utf-8", "replace").strip(), f"--token-file {file}"
+    if token is None:
+        return None
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigError(
+            f"{where}: no token in it; one word of plain letters and digits, as `openssl rand -hex 16` gives"
+        )
+    return token
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Raises: ConfigError: the place is taken, or no place of this machine."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigError(f"--host {host}: {error.strerror}; 127.0.0.1 is this machine alone") from None
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except OSError as error:
+        listening.close()
+        raise ConfigError(f"--host {host} --port {port}: {error.strerror}; --port 0 takes a free one") from None
+    return listening

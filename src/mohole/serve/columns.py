@@ -1,0 +1,218 @@
+"""Sorting and filtering all latents of a dictionary: numpy columns and orders, made once, so that a page costs what it shows."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mohole.catalogue import Catalogue
+from mohole.interpret import Labels
+from mohole.serve.queries import FeaturesAsk
+from mohole.serve.relations import families_of
+from mohole.serve.shapes import Sort
+
+Bool = NDArray[np.bool_]
+Int32 = NDArray[np.int32]
+Int64 = NDArray[np.int64]
+Float32 = NDArray[np.float32]
+
+STATUSES = ("good", "partial", "none", "few", "dead", "person")
+SCORED = ("good", "partial", "none")
+"""Statuses of labels whose F1 means something."""
+_UNLABELLED = "(no label yet)"
+_KEPT_SELECTIONS = 8  # each 4 bytes a latent
+_BETWEEN = b"\xff"  # in no UTF-8 text
+
+
+class Columns:
+    """What a list of features is sorted and filtered by. `people` are labels by hand: they stand before the others."""
+
+    def __init__(self, catalogue: Catalogue, labels: Labels | None) -> None:
+        self.catalogue = catalogue
+        self.n = catalogue.n_latents
+        self._labels = labels
+        self._orders: dict[tuple[str, bool], Int32] = {}
+        self._selections: OrderedDict[object, Int32] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """Each latent's automatic label."""
+        return [_UNLABELLED] * self.n if self._labels is None else [label.text for label in self._labels]
+
+    @cached_property
+    def status(self) -> NDArray[np.uint8]:
+        """Each latent's automatic status, as its place in STATUSES."""
+        if self._labels is None:
+            return np.where(self.catalogue.counts == 0, STATUSES.index("dead"), STATUSES.index("few")).astype(np.uint8)
+        codes = {name: code for code, name in enumerate(STATUSES)}
+        return np.fromiter((codes[label.status] for label in self._labels), np.uint8, self.n)
+
+    @cached_property
+    def f1(self) -> Float32:
+        """Of each latent's automatic label; NaN where it was not scored."""
+        if self._labels is None:
+            return np.full(self.n, np.nan, dtype=np.float32)
+        f1 = np.fromiter((label.f1 for label in self._labels), np.float32, self.n)
+        f1[~np.isin(self.status, [STATUSES.index(name) for name in SCORED])] = np.nan
+        return f1
+
+    @cached_property
+    def families(self) -> Int32 | None:
+        """Each latent's family, -1 for none."""
+        return families_of(self.catalogue)
+
+    def f1_with(self, people: Mapping[int, str]) -> Float32:
+        """As `f1`; a label by hand has none."""
+        if not people:
+            return self.f1
+        f1 = self.f1.copy()
+        f1[list(people)] = np.nan
+        return f1
+
+    def select(self, ask: FeaturesAsk, people: Mapping[int, str], edition: int) -> Int32:
+        """The latents that pass, in the order asked for. Kept for the next page."""
+        key = (ask.model_dump_json(exclude={"offset", "limit"}), edition)
+        with self._lock:
+            if key in self._selections:
+                self._selections.move_to_end(key)
+                return self._selections[key]
+        order = self._order(ask.sort, ask.descending, people)
+        if (mask := self._mask(ask, people)) is not None:
+            order = order[mask[order]]
+        with self._lock:
+            self._selections[key] = order
+            while len(self._selections) > _KEPT_SELECTIONS:
+                self._selections.popitem(last=False)
+        return order
+
+    def members(self, family: int, n: int) -> tuple[int, Int32]:
+        """How many latents a family has, and its n most frequent."""
+        if self.families is None:
+            return 0, np.zeros(0, dtype=np.int32)
+        first, last = np.searchsorted(self._by_family[1], (family, family + 1))
+        return int(last - first), self._by_family[0][first : min(last, first + n)]
+
+    @cached_property
+    def _by_family(self) -> tuple[Int32, Int32]:
+        """Latents by family, the frequent ones first; and the family of each."""
+        assert self.families is not None
+        order = np.lexsort((-self.catalogue.counts, self.families)).astype(np.int32)
+        return order, self.families[order]
+
+    def _mask(self, ask: FeaturesAsk, people: Mapping[int, str]) -> Bool | None:
+        """Which latents pass. None: all."""
+        masks: list[Bool] = []
+        if ask.which != "all":
+            masks.append((self.catalogue.counts == 0) == (ask.which == "dead"))
+        if ask.status is not None:
+            status = self.status.copy()
+            status[list(people)] = STATUSES.index("person")
+            masks.append(status == STATUSES.index(ask.status))
+        if ask.least_density is not None:
+            masks.append(self.catalogue.density >= ask.least_density)
+        if ask.most_density is not None:
+            masks.append(self.catalogue.density <= ask.most_density)
+        if ask.least_f1 is not None:
+            masks.append(self.f1_with(people) >= ask.least_f1)
+        if ask.family is not None:
+            masks.append(np.zeros(self.n, np.bool_) if self.families is None else self.families == ask.family)
+        if ask.q:
+            masks.append(self._said(ask.q, people))
+        return np.logical_and.reduce(masks) if masks else None
+
+    def _said(self, query: str, people: Mapping[int, str]) -> Bool:
+        """Whose label has the query in it, in any case; and the latent whose number it is."""
+        wanted = _folded(query)
+        mask = self._haystack.containing(wanted)
+        for latent, text in people.items():
+            mask[latent] = wanted in _folded(text)
+        if query.isascii() and query.isdecimal() and len(query) < 19 and int(query) < self.n:
+            mask[int(query)] = True
+        return mask
+
+    @cached_property
+    def _haystack(self) -> "Haystack":
+        return Haystack([_folded(text) for text in self.texts])
+
+    def _order(self, sort: Sort, descending: bool, people: Mapping[int, str]) -> Int32:
+        """All latents by one column, ties by number; those without a value last, either way."""
+        match sort:
+            case "latent":
+                order = np.arange(self.n, dtype=np.int32)
+                return order[::-1] if descending else order
+            case "label":
+                order = self._kept("label", False, self._by_label)
+                order = self._with_people(order, people) if people else order
+                return order[::-1] if descending else order
+            case "f1":
+                order = self._kept("f1", descending, lambda: _ranked(self.f1, descending))
+                if not people:
+                    return order
+                by_hand = np.zeros(self.n, np.bool_)
+                by_hand[list(people)] = True
+                return np.concatenate([order[~by_hand[order]], np.flatnonzero(by_hand).astype(np.int32)])
+            case "density" | "maximum":
+                column = self.catalogue.counts if sort == "density" else self.catalogue.maximum
+                return self._kept(sort, descending, lambda: _ranked(column, descending))
+
+    def _kept(self, name: str, descending: bool, make: Callable[[], Int32]) -> Int32:
+        key = (name, descending)
+        if key not in self._orders:
+            self._orders[key] = make()
+        return self._orders[key]
+
+    def _by_label(self) -> Int32:
+        texts = self.texts
+        return np.array(sorted(range(self.n), key=[text.casefold() for text in texts].__getitem__), dtype=np.int32)
+
+    def _with_people(self, order: Int32, people: Mapping[int, str]) -> Int32:
+        """The order by automatic labels, with the few that are labelled by hand taken out and put where they belong."""
+        by_hand = np.zeros(self.n, np.bool_)
+        by_hand[list(people)] = True
+        rest = order[~by_hand[order]]
+        added = sorted(people, key=lambda latent: (people[latent].casefold(), latent))
+        places = [_place(rest, self.texts, people[latent].casefold()) for latent in added]
+        return np.insert(rest, places, np.array(added, dtype=np.int32))
+
+
+class Haystack:
+    """Many short texts, searched for a part at once: no loop over texts or hits in Python."""
+
+    def __init__(self, texts: Sequence[bytes]) -> None:
+        self._bytes = np.frombuffer(_BETWEEN.join(texts) + _BETWEEN, dtype=np.uint8)
+        self._starts = np.cumsum([0, *(len(text) + 1 for text in texts)], dtype=np.int64)[:-1]
+        self._often = np.bincount(self._bytes, minlength=256)
+
+    def containing(self, part: bytes) -> Bool:
+        """Which texts have this part in them: places of its rarest byte, then of those the ones with the next rarest..."""
+        mask = np.zeros(len(self._starts), dtype=np.bool_)
+        wanted = np.frombuffer(part, dtype=np.uint8)
+        rarest_first = np.argsort(self._often[wanted], kind="stable")
+        places: Int64 = np.flatnonzero(self._bytes == wanted[rarest_first[0]]) - rarest_first[0]
+        places = places[(places >= 0) & (places + len(wanted) <= len(self._bytes))]
+        for i in rarest_first[1:]:
+            places = places[self._bytes[places + i] == wanted[i]]
+        mask[np.searchsorted(self._starts, places, side="right") - 1] = True
+        return mask
+
+
+def _folded(text: str) -> bytes:
+    return text.casefold().encode("utf-8", "replace")
+
+
+def _ranked(column: NDArray[Any], descending: bool) -> Int32:
+    return np.argsort(-column if descending else column, kind="stable").astype(np.int32)
+
+
+def _place(order: Int32, texts: Sequence[str], text: str) -> int:
+    """Where in an order by label a text would stand, after its equals."""
+    low, high = 0, len(order)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if text < texts[order[middle]].casefold() else (middle + 1, high)
+    return low

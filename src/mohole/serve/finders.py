@@ -1,0 +1,64 @@
+"""The door to mohole.search: what the server asks of it, and when it is first loaded. It brings torch-heavy code, so late."""
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Protocol, cast
+
+from mohole.serve.errors import Refusal
+
+
+class Hit(Protocol):
+    """A latent that was found."""
+
+    @property
+    def latent(self) -> int: ...
+
+    @property
+    def score(self) -> float: ...
+
+
+class LabelIndex(Protocol):
+    """Searches labels by words and by meaning."""
+
+    def search(self, query: str, limit: int) -> Sequence[Hit]: ...
+
+
+class XrayRows(Protocol):
+    """A text with each token's strongest latents."""
+
+    @property
+    def tokens(self) -> tuple[str, ...]: ...
+
+    @property
+    def latents(self) -> tuple[tuple[int, ...], ...]: ...
+
+    @property
+    def activations(self) -> tuple[tuple[float, ...], ...]: ...
+
+    @property
+    def along(self) -> tuple[float, ...] | None: ...
+
+
+def label_index(labels: Sequence[str]) -> LabelIndex:
+    """An index of these labels; place i is latent i."""
+    return cast(LabelIndex, _module("labels").LabelIndex(labels))
+
+
+def by_token(catalogue: Any, query: str, limit: int) -> Sequence[Hit]:
+    """Latents that fire on a token."""
+    return cast("Sequence[Hit]", _module("tokens").by_token(catalogue, query, limit))
+
+
+def xray(model: Any, dictionary: Any, text: str, *, hookpoint: str, top: int, follow: int | None) -> XrayRows:
+    """Run a text through the model and read the dictionary at every token."""
+    rows = _module("xray").xray(model, dictionary, text, hookpoint=hookpoint, top=top, follow=follow)
+    return cast(XrayRows, rows)
+
+
+def _module(name: str) -> Any:
+    try:
+        return import_module(f"mohole.search.{name}")
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("mohole.search"):
+            raise
+        raise Refusal(501, f"search by {name}: not in this version", "install a later mohole") from None

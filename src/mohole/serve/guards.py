@@ -1,0 +1,78 @@
+"""What stands before every route: the size of bodies, the host asked for, the headers of every answer. Plain ASGI."""
+
+from collections.abc import Iterable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mohole.serve.errors import error_answer
+
+MOST_BODY_BYTES = 256 * 1024
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+_HEADERS = (
+    (b"content-security-policy", b"default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+
+
+class _TooLargeError(Exception):
+    """A body that says it is small, or says nothing, and is not."""
+
+
+class Guards:
+    """Wraps the app. `hosts`: names it answers to; None: any.
+
+    On loopback the name matters: a page of a stranger whose name is made to lead to 127.0.0.1 could read what is served here.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Iterable[str] | None = None) -> None:
+        self.app = app
+        self.hosts = None if hosts is None else frozenset(hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        n_received, has_begun = 0, False
+
+        async def limited() -> Message:
+            nonlocal n_received
+            message = await receive()
+            n_received += len(message.get("body", b""))
+            if n_received > MOST_BODY_BYTES:
+                raise _TooLargeError
+            return message
+
+        async def guarded(message: Message) -> None:
+            nonlocal has_begun
+            if message["type"] == "http.response.start":
+                has_begun = True
+                message = {**message, "headers": [*message.get("headers", []), *_HEADERS]}
+            await send(message)
+
+        headers = dict(scope["headers"])
+        if self.hosts is not None and _host(headers.get(b"host", b"")) not in self.hosts:
+            answer = error_answer(400, "this server does not go by that name", "ask for 127.0.0.1 or localhost")
+            await answer(scope, receive, guarded)
+            return
+        try:
+            length = headers.get(b"content-length", b"0")
+            if length.isdigit() and int(length[:20]) > MOST_BODY_BYTES:
+                raise _TooLargeError
+            await self.app(scope, limited, guarded)
+        except _TooLargeError:
+            if has_begun:
+                raise
+            answer = error_answer(413, f"the body is larger than {MOST_BODY_BYTES} bytes", "send less at once")
+            await answer(scope, receive, guarded)
+
+
+def _host(header: bytes) -> str:
+    """The name without its port, brackets taken from an IPv6 address."""
+    host = header.decode("latin-1").lower()
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.rpartition(":")[0] if ":" in host else host

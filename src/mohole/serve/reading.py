@@ -1,0 +1,145 @@
+"""The routes of /api/v1 that read: runs, features, examples, maps, searches, x-rays."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response, StreamingResponse
+
+from mohole.serve import answers
+from mohole.serve.bodies import answer, is_known
+from mohole.serve.microscope import Microscope
+from mohole.serve.queries import ContextAsk, FeaturesAsk, Hookpoint, Latent, RunName, SearchAsk
+from mohole.serve.run_page import run_page
+from mohole.serve.runs import Served
+from mohole.serve.searching import TEXT_TOP, Searcher, found_in_text
+from mohole.serve.shapes import (
+    ExampleFacts,
+    FeatureFacts,
+    FeaturePage,
+    MapFacts,
+    Neighbour,
+    RunPage,
+    Runs,
+    SearchAnswer,
+    Together,
+    Xray,
+    XrayAsk,
+)
+from mohole.serve.xrays import xray_facts
+
+_AT = "/runs/{run}/{hookpoint}"
+_FEATURE = _AT + "/features/{latent}"
+_BYTES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+}
+
+
+def reading_routes(served: Served, microscope: Microscope, *, can_write: bool) -> APIRouter:
+    """What anyone who can reach the server may ask."""
+    router = APIRouter(tags=["read"])
+    _add_runs(router, served, can_write)
+    _add_features(router, served)
+    _add_map(router, served)
+    _add_searches(router, served, microscope)
+    return router
+
+
+def _add_runs(router: APIRouter, served: Served, can_write: bool) -> None:
+    @router.get("/runs", response_model=Runs)
+    def runs(request: Request) -> Response:
+        """Every run that is served."""
+        etag = f'{served.etag[:-1]}-{int(can_write)}"'
+        return answer(request, etag, lambda: answers.runs(served, can_write))
+
+    @router.get("/runs/{run}", response_model=RunPage)
+    def run_facts(request: Request, run: RunName) -> Response:
+        """How a run's training went, how good its dictionaries are, what it cost, and where everything came from."""
+        found = served.run(run)
+        return answer(request, found.etag, lambda: run_page(found))
+
+
+def _add_features(router: APIRouter, served: Served) -> None:
+    @router.get(_AT + "/features", response_model=FeaturePage)
+    def features(
+        request: Request, run: RunName, hookpoint: Hookpoint, ask: Annotated[FeaturesAsk, Query()]
+    ) -> Response:
+        """A page of features, filtered and sorted."""
+        place = served.hookpoint(run, hookpoint)
+        return answer(request, place.run.etag, lambda: answers.feature_page(place, ask))
+
+    @router.get(_FEATURE, response_model=FeatureFacts)
+    def feature(request: Request, run: RunName, hookpoint: Hookpoint, latent: Latent) -> Response:
+        """Everything known about one feature."""
+        place = served.hookpoint(run, hookpoint)
+        return answer(request, place.run.etag, lambda: answers.feature_facts(place, latent))
+
+    @router.get(_FEATURE + "/context", response_model=ExampleFacts)
+    def context(
+        request: Request,
+        run: RunName,
+        hookpoint: Hookpoint,
+        latent: Latent,
+        ask: Annotated[ContextAsk, Query()],
+    ) -> Response:
+        """A wider stretch of the document around an example."""
+        place = served.hookpoint(run, hookpoint)
+        return answer(request, place.run.etag, lambda: answers.context(place, latent, ask))
+
+    @router.get(_FEATURE + "/neighbours", response_model=tuple[Neighbour, ...])
+    def neighbours(request: Request, run: RunName, hookpoint: Hookpoint, latent: Latent) -> Response:
+        """Features whose decoder directions are nearest."""
+        place = served.hookpoint(run, hookpoint)
+        etag = place.run.etag
+        return answer(request, etag, lambda: answers.neighbours(place, latent), tuple[Neighbour, ...])
+
+    @router.get(_FEATURE + "/together", response_model=tuple[Together, ...])
+    def together(request: Request, run: RunName, hookpoint: Hookpoint, latent: Latent) -> Response:
+        """Features that fire at the same tokens."""
+        place = served.hookpoint(run, hookpoint)
+        return answer(request, place.run.etag, lambda: answers.together(place, latent), tuple[Together, ...])
+
+
+def _add_map(router: APIRouter, served: Served) -> None:
+    @router.get(_AT + "/map", response_model=MapFacts)
+    def map_facts(request: Request, run: RunName, hookpoint: Hookpoint) -> Response:
+        """How to read `map/points`."""
+        place = served.hookpoint(run, hookpoint)
+        return answer(request, place.run.etag, lambda: answers.map_facts(place))
+
+    @router.get(_AT + "/map/points", response_class=Response, responses=_BYTES)
+    def map_points(request: Request, run: RunName, hookpoint: Hookpoint) -> Response:
+        """The columns named by `map`, one after the other, little-endian, one entry for each latent."""
+        place = served.hookpoint(run, hookpoint)
+        headers = {"ETag": place.run.etag, "Cache-Control": "no-cache"}
+        if is_known(request, place.run.etag):
+            return Response(status_code=304, headers=headers)
+        columns = answers.map_points(place)
+        headers["Content-Length"] = str(sum(map(len, columns)))
+        return StreamingResponse(iter(columns), 200, headers, "application/octet-stream")
+
+
+def _add_searches(router: APIRouter, served: Served, microscope: Microscope) -> None:
+    searcher = Searcher()
+
+    @router.post(_AT + "/xray", response_model=Xray)
+    async def xray(run: RunName, hookpoint: Hookpoint, ask: XrayAsk) -> Response:
+        """Run a text through the model: each token's strongest features."""
+        place = served.hookpoint(run, hookpoint)
+        if ask.latent is not None:
+            place.need(ask.latent)
+        rows = await microscope.look(place, ask.text, top=ask.top, follow=ask.latent)
+        return Response(xray_facts(place, rows, ask.top).model_dump_json(), media_type="application/json")
+
+    @router.get(_AT + "/search", response_model=SearchAnswer)
+    async def search(
+        request: Request, run: RunName, hookpoint: Hookpoint, ask: Annotated[SearchAsk, Query()]
+    ) -> Response:
+        """Features by their label, by the token they fire on, or by a text."""
+        place = served.hookpoint(run, hookpoint)
+        if ask.by == "text":
+            if is_known(request, etag := place.run.etag):
+                return answer(request, etag, lambda: None)
+            rows = await microscope.look(place, ask.q, top=TEXT_TOP)
+            return answer(request, etag, lambda: found_in_text(place, ask, rows))
+        return await run_in_threadpool(answer, request, place.run.etag, lambda: searcher.search(place, ask))

@@ -1,0 +1,81 @@
+"""Finding features: by label (people's first), by the token they fire on, by a text. The searching itself is mohole.search's."""
+
+import threading
+from typing import Literal
+
+from mohole.serve import finders
+from mohole.serve.answers import lines
+from mohole.serve.finders import LabelIndex, XrayRows
+from mohole.serve.queries import SearchAsk
+from mohole.serve.runs import OpenHookpoint
+from mohole.serve.shapes import SearchAnswer, SearchHit
+from mohole.serve.xrays import share_of_maximum, strongest
+
+TEXT_TOP = 20  # features looked at for each token of a text that is searched by
+
+_Found = tuple[int, float, str]
+
+
+class Searcher:
+    """Searches of labels and tokens, with an index of labels for each hookpoint, made with the first search."""
+
+    def __init__(self) -> None:
+        self._indices: dict[str, LabelIndex] = {}
+        self._lock = threading.Lock()
+
+    def search(self, place: OpenHookpoint, ask: SearchAsk) -> SearchAnswer:
+        """By label or by token."""
+        if ask.by == "token":
+            hits = finders.by_token(place.catalogue, ask.q, ask.limit)
+            found = [(hit.latent, hit.score, f"fires on “{ask.q}”") for hit in hits]
+        else:
+            found = self._by_label(place, ask)
+        return _answer(place, ask.q, ask.by, found[: ask.limit])
+
+    def _by_label(self, place: OpenHookpoint, ask: SearchAsk) -> list[_Found]:
+        """Labels by hand that hold the query come first; of what they stand before, the automatic label is not searched."""
+        people, wanted = place.run.people.labels(place.dictionary), ask.q.casefold()
+        by_hand = [(latent, text) for latent, text in people.items() if wanted in text.casefold()]
+        hits = self._index(place).search(ask.q, ask.limit + len(people))
+        best = max([hit.score for hit in hits], default=1.0)
+        first = [(latent, best, f"a person's label: {text}") for latent, text in sorted(by_hand)]
+        rest = [
+            (hit.latent, hit.score, f"its label: {place.label(hit.latent).text}")
+            for hit in hits
+            if hit.latent not in people
+        ]
+        return first + rest
+
+    def _index(self, place: OpenHookpoint) -> LabelIndex:
+        with self._lock:
+            if place.dictionary not in self._indices:
+                self._indices[place.dictionary] = finders.label_index(place.columns.texts)
+            return self._indices[place.dictionary]
+
+
+def found_in_text(place: OpenHookpoint, ask: SearchAsk, rows: XrayRows) -> SearchAnswer:
+    """The features that fire on a text, by their share of their maximum."""
+    found = []
+    for latent, value in strongest(place, rows)[: ask.limit]:
+        token = _where(rows, latent, value)
+        share = share_of_maximum(place, latent, value)
+        height = f"{value:.3g}" if share is None else f"{value:.3g}, {share:.0%} of its maximum"
+        found.append((latent, share or 0.0, f"fires on “{token}” ({height})"))
+    return _answer(place, ask.q, "text", found)
+
+
+def _where(rows: XrayRows, latent: int, value: float) -> str:
+    """The token at which it is that strong."""
+    pairs = zip(rows.tokens, rows.latents, rows.activations, strict=True)
+    return next(token for token, latents, values in pairs if (latent, value) in zip(latents, values, strict=True))
+
+
+def _answer(
+    place: OpenHookpoint, query: str, by: Literal["label", "token", "text"], found: list[_Found]
+) -> SearchAnswer:
+    features = lines(place, (latent for latent, _, _ in found))
+    hits = tuple(
+        SearchHit(feature=feature, score=score, why=why)
+        for feature, (_, score, why) in zip(features, found, strict=True)
+    )
+    return SearchAnswer(query=query, by=by, hits=hits)

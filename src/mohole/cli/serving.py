@@ -106,6 +106,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen(512)  # now: whoever reads the address below may ask at once
     except OSError as error:
         listening.close()
         raise ConfigError(f"--host {host} --port {port}: {error.strerror}; --port 0 takes a free one") from None

@@ -162,27 +162,27 @@ def together(place: OpenHookpoint, latent: int) -> tuple[Together, ...]:
 def context(place: OpenHookpoint, latent: int, ask: ContextAsk) -> ExampleFacts:
     """A wider stretch of the document around a token, cut to the document."""
     place.need(latent)
-    corpus, tokens = place.corpus, place.catalogue.tokens
+    tokens = place.catalogue.tokens
     row = int(np.searchsorted(tokens, ask.token))
     if row >= len(tokens) or tokens[row] != ask.token:
         raise Refusal(
             404, f"token {ask.token}: not among those that the catalogue looked at", "name an example's token"
         )
-    document = int(corpus.document_of(np.array([ask.token]))[0])
-    first, last = (int(place) for place in corpus.document_starts[document : document + 2])
+    document = int(place.corpus.document_of(np.array([ask.token]))[0])
+    first, last = place.document_starts[document : document + 2].tolist()
     start, end = max(first, ask.token - ask.before), min(last, ask.token + ask.after + 1)
     activations = place.catalogue.activations(latent, start, end)
     return _example(place, Example(document, ask.token, start, end, activations))
 
 
 def _example(place: OpenHookpoint, example: Example) -> ExampleFacts:
-    corpus = place.corpus
-    first, last = corpus.document_starts[example.document : example.document + 2].tolist()
+    first, last = place.document_starts[example.document : example.document + 2].tolist()
+    pieces = place.corpus.pieces
     return ExampleFacts(
         document=example.document,
         token=example.token,
         at=example.token - example.start,
-        tokens=tuple([corpus.pieces[token] for token in corpus.tokens[example.start : example.end].tolist()]),
+        tokens=tuple([pieces[token] for token in place.tokens[example.start : example.end].tolist()]),
         activations=example.activations,
         begins_document=example.start == first,
         ends_document=example.end == last,

@@ -10,6 +10,8 @@ from starlette.responses import Response
 from mohole.errors import ArtifactError, ConfigError, CorpusError, ModelError, MoholeError, StageError
 from mohole.serve.shapes import Error
 
+MOST_BODY_BYTES = 256 * 1024
+
 _LONGEST = 300  # letters of somebody's value in an error
 _STATUS: tuple[tuple[type[MoholeError], int], ...] = (
     (ConfigError, 422),
@@ -41,6 +43,11 @@ def error_answer(
     )
 
 
+def too_large() -> Response:
+    """Of a body."""
+    return error_answer(413, f"the body is larger than {MOST_BODY_BYTES} bytes", "send less at once")
+
+
 def _holdable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
@@ -69,6 +76,8 @@ def say_errors(app: FastAPI) -> None:
             case 405:
                 error = f"{path}: not an address for {short(request.method)}"
                 step = "GET /api/v1/openapi.json lists what is"
+            case 413:
+                return too_large()
             case _:
                 error = f"{path}: {failure.detail}"
         return error_answer(failure.status_code, error, step, failure.headers)

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from mohole.serve.errors import Refusal
 
 
+@runtime_checkable
 class Hit(Protocol):
     """A latent that was found."""
 
@@ -17,12 +18,14 @@ class Hit(Protocol):
     def score(self) -> float: ...
 
 
+@runtime_checkable
 class LabelIndex(Protocol):
     """Searches labels by words and by meaning."""
 
     def search(self, query: str, limit: int) -> Sequence[Hit]: ...
 
 
+@runtime_checkable
 class XrayRows(Protocol):
     """A text with each token's strongest latents."""
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mohole.serve.errors import error_answer
+from mohole.serve.errors import MOST_BODY_BYTES, error_answer, too_large
 
-MOST_BODY_BYTES = 256 * 1024
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _HEADERS = (
@@ -15,10 +15,6 @@ _HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
-
-
-class _TooLargeError(Exception):
-    """A body that says it is small, or says nothing, and is not."""
 
 
 class Guards:
@@ -36,38 +32,30 @@ class Guards:
             await self.app(scope, receive, send)
             return
 
-        n_received, has_begun = 0, False
+        n_received = 0
 
         async def limited() -> Message:
             nonlocal n_received
             message = await receive()
             n_received += len(message.get("body", b""))
             if n_received > MOST_BODY_BYTES:
-                raise _TooLargeError
+                raise HTTPException(413)  # the framework's own: any other that a body raises is a 400 to it
             return message
 
         async def guarded(message: Message) -> None:
-            nonlocal has_begun
             if message["type"] == "http.response.start":
-                has_begun = True
                 message = {**message, "headers": [*message.get("headers", []), *_HEADERS]}
             await send(message)
 
         headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"0")
         if self.hosts is not None and _host(headers.get(b"host", b"")) not in self.hosts:
             answer = error_answer(400, "this server does not go by that name", "ask for 127.0.0.1 or localhost")
             await answer(scope, receive, guarded)
-            return
-        try:
-            length = headers.get(b"content-length", b"0")
-            if length.isdigit() and int(length[:20]) > MOST_BODY_BYTES:
-                raise _TooLargeError
+        elif length.isdigit() and int(length[:20]) > MOST_BODY_BYTES:
+            await too_large()(scope, receive, guarded)
+        else:
             await self.app(scope, limited, guarded)
-        except _TooLargeError:
-            if has_begun:
-                raise
-            answer = error_answer(413, f"the body is larger than {MOST_BODY_BYTES} bytes", "send less at once")
-            await answer(scope, receive, guarded)
 
 
 def _host(header: bytes) -> str:

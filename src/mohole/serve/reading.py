@@ -69,7 +69,7 @@ def _add_features(router: APIRouter, served: Served) -> None:
         return answer(request, place.run.etag, lambda: answers.feature_page(place, ask))
 
     @router.get(_FEATURE, response_model=FeatureFacts)
-    def feature(request: Request, run: RunName, hookpoint: Hookpoint, latent: Latent) -> Response:
+    async def feature(request: Request, run: RunName, hookpoint: Hookpoint, latent: Latent) -> Response:
         """Everything known about one feature."""
         place = served.hookpoint(run, hookpoint)
         return answer(request, place.run.etag, lambda: answers.feature_facts(place, latent))

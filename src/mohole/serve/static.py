@@ -33,9 +33,9 @@ def static_routes(folder: Path) -> APIRouter:
             raise Refusal(404, f"/{path[:300]}: no such address", "GET /api/v1/openapi.json lists those there are")
         if _INDEX not in files:
             raise Refusal(404, "the app is not built in this installation", "the API is at /api/v1/runs")
-        name = path if path in files else _INDEX
-        if name == _INDEX and PurePosixPath(path).suffix in _TYPES:
+        if path not in files and PurePosixPath(path).suffix in _TYPES:
             raise Refusal(404, f"/{path[:300]}: no such file")
+        name = path if path in files else _INDEX
         return _sent(request, name, files[name].read_bytes())
 
     return router

@@ -1,0 +1,124 @@
+"""A small run behind a real server, with stand-ins for what searches and for the model: what they find is known."""
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from tests.report.run_folder import BRIDGE, HOOKPOINTS, make_run
+
+from mohole.serve import finders
+from mohole.serve.app import make_app
+
+TOKEN = "a-token-of-tests"
+WRITER = {"Authorization": f"Bearer {TOKEN}"}
+HOOKPOINT = HOOKPOINTS[0]
+
+
+@dataclass(frozen=True)
+class Hit:
+    latent: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Rows:
+    tokens: tuple[str, ...]
+    latents: tuple[tuple[int, ...], ...]
+    activations: tuple[tuple[float, ...], ...]
+    along: tuple[float, ...] | None
+
+
+class PlainIndex:
+    """Labels that hold the query; the shorter ones first."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.labels = labels
+
+    def search(self, query: str, limit: int) -> list[Hit]:
+        found = [i for i, label in enumerate(self.labels) if query.casefold() in label.casefold()]
+        return [Hit(i, 1 / len(self.labels[i])) for i in sorted(found, key=lambda i: len(self.labels[i]))][:limit]
+
+
+def plain_xray(model: object, dictionary: object, text: str, *, hookpoint: str, top: int, follow: int | None) -> Rows:
+    """Words are tokens; BRIDGE fires on "Bridge" at 4, latent 1 on every other word at 1. A special token stands in front."""
+    words = text.split() or [text]
+    fires = [(BRIDGE, 1) if word == "Bridge" else (1,) for word in words]
+    values = [(4.0, 1.0) if word == "Bridge" else (1.0,) for word in words]
+    along = None
+    if follow is not None:
+        pairs = (dict(zip(*pair, strict=True)) for pair in zip(fires, values, strict=True))
+        along = (0.0, *(pair.get(follow, 0.0) for pair in pairs))
+    return Rows(("<s>", *words), ((), *(each[:top] for each in fires)), ((), *(each[:top] for each in values)), along)
+
+
+@pytest.fixture(scope="session")
+def pristine_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run. To be copied, not written to."""
+    return make_run(tmp_path_factory.mktemp("served") / "small run", n_documents=24)
+
+
+@pytest.fixture(scope="module")
+def run(pristine_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This module's own copy."""
+    return shutil.copytree(pristine_run, tmp_path_factory.mktemp("run") / "small run")
+
+
+@contextmanager
+def stand_ins() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finders, "label_index", PlainIndex)
+        patch.setattr(finders, "by_token", lambda catalogue, query, limit: [Hit(BRIDGE, 0.5)][:limit])
+        patch.setattr(finders, "xray", plain_xray)
+        patch.setattr("mohole.serve.microscope.Microscope._model", lambda self, run: object())
+        yield
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """A real server in a thread; gives its address."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", access_log=False))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the server did not start"
+            thread.join(0.01)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def serve() -> Iterator[Callable[..., httpx.Client]]:
+    """Serve runs, as `make_app` does; gives a client of the server."""
+    with ExitStack() as stack:
+        stack.enter_context(stand_ins())
+
+        def start(*runs: Path, **options: object) -> httpx.Client:
+            app = make_app(runs, **options)
+            for each in app.state.served.runs.values():
+                each.model_source, each.model_digest = "stand-in", "stand-in"
+            address = stack.enter_context(serving(app))
+            return stack.enter_context(httpx.Client(base_url=address, timeout=30))
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def client(serve: Callable[..., httpx.Client], run: Path) -> httpx.Client:
+    """Of a server with a token."""
+    return serve(run, token=TOKEN)
+
+
+@pytest.fixture(scope="module")
+def at(run: Path) -> str:
+    """The address of the first hookpoint."""
+    return f"/api/v1/runs/small-run/{HOOKPOINT}"

@@ -1,0 +1,328 @@
+"""What the API says of a run is what its artifacts say: pages, features, contexts, maps, searches, x-rays."""
+
+import gzip
+import json
+import math
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from tests.report.run_folder import BRIDGE, DEAD, HOOKPOINTS, HOSTILE
+from tests.serve.conftest import HOOKPOINT
+
+from mohole import __version__
+from mohole.catalogue import Catalogue
+from mohole.corpus import Corpus
+from mohole.interpret import Labels
+from mohole.serve import shapes
+from mohole.serve.columns import Columns
+
+
+@pytest.fixture(scope="module")
+def catalogue(run: Path) -> Catalogue:
+    return Catalogue.open(run / HOOKPOINT / "catalogue")
+
+
+@pytest.fixture(scope="module")
+def labels(run: Path) -> list:
+    return list(Labels.open(run / HOOKPOINT / "labels"))
+
+
+@pytest.fixture(scope="module")
+def corpus(run: Path) -> Corpus:
+    return Corpus.open(run / "corpus")
+
+
+def test_runs_are_listed(client: httpx.Client, catalogue: Catalogue, labels: list) -> None:
+    found = shapes.Runs.model_validate(client.get("/api/v1/runs").json())
+    assert (found.version, found.can_write, len(found.runs)) == (__version__, True, 1)
+    (run,) = found.runs
+    assert (run.run, run.can_xray) == ("small-run", True)
+    assert tuple(each.hookpoint for each in run.hookpoints) == HOOKPOINTS
+    assert run.hookpoints[0] == shapes.HookpointFacts(
+        hookpoint=HOOKPOINT,
+        n_latents=catalogue.n_latents,
+        n_dead=int((catalogue.counts == 0).sum()),
+        n_labelled=sum(label.status in ("good", "partial") for label in labels),
+        n_tokens=catalogue.n_tokens,
+        n_documents=catalogue.n_documents,
+    )
+
+
+def test_the_run_page_has_curves_measures_and_where_everything_came_from(client: httpx.Client, run: Path) -> None:
+    (run / "job.jsonl").write_text('{"stage": "train", "cpu_seconds": 2.5, "wall_seconds": 3}\n{"odd": 1}\n{"half')
+    page = shapes.RunPage.model_validate(client.get("/api/v1/runs/small-run").json())
+    assert page.costs == (("train", 2.5, 3.0),)
+    fvu = next(curve for curve in page.curves[HOOKPOINT] if curve.name == "fvu")
+    assert (fvu.steps[0], fvu.steps[-1]) == (1, 891)
+    assert fvu.values[0] == pytest.approx(0.02 + 0.9 * math.exp(-1 / 60))
+    measure = next(each for each in page.measures[HOOKPOINT] if each.name == "fvu")
+    assert (measure.value, measure.unit, measure.baseline) == (0.021, "share of variance", "the mean row")
+    assert {each.name for each in page.artifacts} >= {"corpus", f"{HOOKPOINT}/catalogue", "steering"}
+    manifest = json.loads((run / HOOKPOINT / "dictionary" / "manifest.json").read_text())
+    facts = next(each for each in page.artifacts if each.name == f"{HOOKPOINT}/dictionary")
+    assert (facts.kind, facts.seed, facts.parents) == ("dictionary", 7, manifest["inputs"]["parents"])
+
+
+def test_a_feature_is_what_the_catalogue_says(
+    client: httpx.Client, at: str, catalogue: Catalogue, labels: list, corpus: Corpus
+) -> None:
+    for latent in (BRIDGE, 0, 7, DEAD):
+        feature, label = catalogue.feature(latent), labels[latent]
+        found = shapes.FeatureFacts.model_validate(client.get(f"{at}/features/{latent}").json())
+        for name in ("latent", "count", "density", "maximum", "mean", "is_dead"):
+            assert getattr(found, name) == getattr(feature, name), name
+        assert (found.hookpoint, found.n_tokens) == (HOOKPOINT, catalogue.n_tokens)
+        assert (found.label.text, found.label.status) == (label.text, label.status)
+        assert found.promoted == tuple(shapes.Piece(token=token, logit=logit) for token, logit in feature.promoted)
+        assert len(found.suppressed) == len(feature.suppressed)
+        assert [(each.low, each.high, each.count) for each in found.intervals] == [
+            (each.low, each.high, each.count) for each in feature.intervals
+        ]
+        shown = [*found.top, *(example for each in found.intervals for example in each.examples)]
+        known = [*feature.top, *(example for each in feature.intervals for example in each.examples)]
+        assert len(shown) == len(known)
+        for example, true in zip(shown, known, strict=True):
+            first, last = corpus.document_starts[true.document : true.document + 2]
+            tokens = corpus.tokens[true.start : true.end]
+            assert example == shapes.ExampleFacts(
+                document=true.document,
+                token=true.token,
+                at=true.token - true.start,
+                tokens=tuple(corpus.pieces[token] for token in tokens),
+                activations=true.activations,
+                begins_document=bool(true.start == first),
+                ends_document=bool(true.end == last),
+            )
+
+
+def test_a_dead_feature_says_so_and_has_no_numbers_that_mean_nothing(client: httpx.Client, at: str) -> None:
+    found = client.get(f"{at}/features/{DEAD}").json()
+    assert found["is_dead"]
+    assert (found["histogram"], found["top"], found["intervals"]) == (None, [], [])
+    assert found["label"] | {"text": ""} == {
+        "text": "", "status": "dead", "kind": found["label"]["kind"], "f1": None, "precision": None, "recall": None,
+        "n_positive": None, "n_scored": None,
+    }  # fmt: skip
+
+
+def test_hostile_text_comes_back_exact(client: httpx.Client, at: str) -> None:
+    answer = client.get(f"{at}/features/0")
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    found = answer.json()
+    assert found["label"]["text"] == HOSTILE
+    assert HOSTILE in "".join(found["top"][0]["tokens"])
+
+
+def test_pages_add_up_to_everything_in_order(client: httpx.Client, at: str, catalogue: Catalogue) -> None:
+    seen, total = [], 1
+    while len(seen) < total:
+        query = {"sort": "density", "descending": True, "which": "all", "limit": 7, "offset": len(seen)}
+        page = shapes.FeaturePage.model_validate(client.get(f"{at}/features", params=query).json())
+        total = page.total
+        seen += page.features
+    assert total == catalogue.n_latents
+    assert sorted(line.latent for line in seen) == list(range(total))
+    assert [(-line.count, line.latent) for line in seen] == sorted((-line.count, line.latent) for line in seen)
+    for line in seen:
+        assert line.density == pytest.approx(line.count / catalogue.n_tokens)
+        assert line.maximum == catalogue.maximum[line.latent]
+    past = client.get(f"{at}/features", params={"offset": 10**6}).json()
+    assert (past["features"], past["total"] > 0) == ([], True)
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("sort", ["latent", "density", "maximum", "f1", "label"])
+def test_every_sort_is_the_obvious_one(
+    client: httpx.Client, at: str, catalogue: Catalogue, labels: list, sort: str, descending: bool
+) -> None:
+    query = {"sort": sort, "descending": descending, "which": "all", "limit": 200}
+    shown = [line["latent"] for line in client.get(f"{at}/features", params=query).json()["features"]]
+    f1 = [label.f1 if label.status in ("good", "partial", "none") else None for label in labels]
+    value = {
+        "latent": lambda latent: latent,
+        "density": lambda latent: catalogue.counts[latent],
+        "maximum": lambda latent: catalogue.maximum[latent],
+        "f1": lambda latent: f1[latent],
+        "label": lambda latent: labels[latent].text.casefold(),
+    }[sort]
+    values = [value(latent) for latent in shown if value(latent) is not None]
+    assert values == sorted(values, reverse=descending)
+    assert all(value(latent) is None for latent in shown[len(values) :]), "those without a value come last"
+    assert len(set(shown)) == catalogue.n_latents
+
+
+def test_filters_keep_what_they_say(client: httpx.Client, at: str, catalogue: Catalogue, labels: list) -> None:
+    def kept(**query: object) -> set[int]:
+        found = client.get(f"{at}/features", params={"limit": 200, "which": "all"} | query).json()
+        assert found["total"] == len(found["features"])
+        return {line["latent"] for line in found["features"]}
+
+    density = catalogue.density
+    everything = range(catalogue.n_latents)
+    assert kept(which="dead") == {i for i in everything if density[i] == 0} >= {DEAD}
+    assert kept(which="alive") == {i for i in everything if density[i] > 0}
+    assert kept(status="few") == {i for i in everything if labels[i].status == "few"}
+    middle = float(np.median(density))
+    assert kept(least_density=middle) == {i for i in everything if density[i] >= middle}
+    assert kept(most_density=middle) == {i for i in everything if density[i] <= middle}
+    assert kept(least_f1=0.8) == {i for i in everything if labels[i].status == "good" and labels[i].f1 >= 0.8}
+    assert kept(q="BRIDGE") == {i for i in everything if "bridge" in labels[i].text.casefold()} != set()
+    assert kept(q="金门") == {i for i in everything if "金门" in labels[i].text} >= {BRIDGE}
+    assert kept(q="7") >= {7}
+    assert kept(q="no label has this") == kept(family=3) == set()
+    assert kept(q="the", least_f1=0.8, most_density=middle) == {
+        i for i in everything if "the" in labels[i].text and labels[i].f1 >= 0.8 and density[i] <= middle
+    }
+
+
+def test_a_wider_context_is_the_document(client: httpx.Client, at: str, corpus: Corpus, catalogue: Catalogue) -> None:
+    example = client.get(f"{at}/features/{BRIDGE}").json()["top"][0]
+    query = {"token": example["token"], "before": 512, "after": 512}
+    wide = client.get(f"{at}/features/{BRIDGE}/context", params=query).json()
+    first, last = corpus.document_starts[example["document"] : example["document"] + 2]
+    assert wide["tokens"] == [corpus.pieces[token] for token in corpus.tokens[first:last]]
+    assert (wide["begins_document"], wide["ends_document"], wide["document"]) == (True, True, example["document"])
+    assert wide["activations"] == list(catalogue.activations(BRIDGE, int(first), int(last)))
+    assert wide["tokens"][wide["at"]] == example["tokens"][example["at"]]
+    assert max(wide["activations"]) == wide["activations"][wide["at"]] == max(example["activations"])
+    narrow = client.get(f"{at}/features/{BRIDGE}/context", params=query | {"before": 1, "after": 0}).json()
+    assert (len(narrow["tokens"]), narrow["at"]) == (2, 1)
+    assert client.get(f"{at}/features/{BRIDGE}/context", params={"token": corpus.n_tokens}).status_code == 404
+
+
+def test_neighbours_families_and_map_come_when_the_catalogue_has_them(
+    client: httpx.Client, at: str, catalogue: Catalogue, labels: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near, together = ((5, 0.75), (6, 0.5)), ((2, 9, 0.25),)
+    families = np.arange(catalogue.n_latents, dtype=np.int32) % 3 - 1
+    xy = np.arange(2 * catalogue.n_latents, dtype=np.float32).reshape(-1, 2)
+    missing = client.get(f"{at}/map", headers={"If-None-Match": "-"})
+    assert missing.status_code in (200, 404)
+    monkeypatch.setattr("mohole.serve.answers.neighbours_of", lambda feature: near)
+    monkeypatch.setattr("mohole.serve.answers.together_of", lambda feature: together)
+    monkeypatch.setattr("mohole.serve.answers.family_of", lambda feature: 1)
+    monkeypatch.setattr("mohole.serve.answers.places_of", lambda catalogue: xy)
+    monkeypatch.setattr("mohole.serve.columns.families_of", lambda catalogue: families)
+    monkeypatch.setattr(Columns, "families", property(lambda self: families))
+    found = client.get(f"{at}/features/{BRIDGE}").json()
+    assert found["neighbours"] == [{"latent": i, "label": labels[i].text, "cosine": cosine} for i, cosine in near]
+    assert found["neighbours"] == client.get(f"{at}/features/{BRIDGE}/neighbours").json()
+    assert found["together"] == [{"latent": 2, "label": labels[2].text, "n_together": 9, "phi": 0.25}]
+    assert found["together"] == client.get(f"{at}/features/{BRIDGE}/together").json()
+    members = [line["latent"] for line in found["family"]["members"]]
+    assert found["family"]["size"] == len(members) == (families == 1).sum()
+    assert members == sorted(np.flatnonzero(families == 1), key=lambda i: (-catalogue.counts[i], i))
+    listed = client.get(f"{at}/features", params={"family": 1, "which": "all", "limit": 200}).json()
+    assert {line["latent"] for line in listed["features"]} == set(members)
+    facts = client.get(f"{at}/map").json()
+    assert (facts["n"], facts["bounds"]) == (len(xy), [0.0, 1.0, len(xy) * 2 - 2.0, len(xy) * 2 - 1.0])
+    body, start, columns = client.get(f"{at}/map/points").content, 0, {}
+    for name, kind in facts["columns"]:
+        columns[name] = np.frombuffer(body, dtype=np.dtype(kind).newbyteorder("<"), count=len(xy), offset=start)
+        start += columns[name].nbytes
+    assert start == len(body)
+    assert columns["y"].tolist() == xy[:, 1].tolist()
+    assert columns["family"].tolist() == families.tolist()
+    alive = catalogue.counts > 0
+    assert 10 ** columns["log10_density"][alive] == pytest.approx(catalogue.density[alive], rel=1e-5)
+    assert np.isnan(columns["log10_density"][~alive]).all()
+    assert np.isnan(columns["f1"][DEAD])
+    assert columns["f1"][BRIDGE] == pytest.approx(labels[BRIDGE].f1)
+
+
+def test_a_catalogue_without_a_map_says_what_to_do(
+    client: httpx.Client, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mohole.serve.answers.places_of", lambda catalogue: None)
+    for place in ("map", "map/points"):
+        answer = client.get(f"{at}/{place}")
+        assert answer.status_code == 404
+        assert shapes.Error.model_validate(answer.json()).next_step
+
+
+def test_searches_find_by_label_token_and_text(client: httpx.Client, at: str) -> None:
+    def search(**query: object) -> shapes.SearchAnswer:
+        return shapes.SearchAnswer.model_validate(client.get(f"{at}/search", params=query).json())
+
+    found = search(q="bridge", limit=3)
+    assert (found.query, found.by) == ("bridge", "label")
+    assert all("bridge" in hit.feature.label.casefold() for hit in found.hits)
+    assert found.hits
+    assert found.hits[0].why.startswith("its label: ")
+    assert [hit.feature.latent for hit in search(q="Bridge", by="token").hits] == [BRIDGE]
+    fired = search(q="the Bridge", by="text")
+    assert {hit.feature.latent for hit in fired.hits} == {BRIDGE, 1}
+    assert [hit.score for hit in fired.hits] == sorted((hit.score for hit in fired.hits), reverse=True)
+    assert "“Bridge”" in next(hit.why for hit in fired.hits if hit.feature.latent == BRIDGE)
+
+
+def test_an_xray_shows_each_token(client: httpx.Client, at: str, catalogue: Catalogue, labels: list) -> None:
+    body = {"text": "the Bridge", "top": 1, "latent": BRIDGE}
+    found = shapes.Xray.model_validate(client.post(f"{at}/xray", json=body).json())
+    assert [token.token for token in found.tokens] == ["<s>", "the", "Bridge"]
+    assert found.tokens[0].features == ()
+    (feature,) = found.tokens[2].features
+    share = 4.0 / float(catalogue.maximum[BRIDGE])
+    known = shapes.XrayFeature(latent=BRIDGE, label=labels[BRIDGE].text, activation=4.0, of_maximum=share)
+    assert feature == known
+    assert found.along == (0.0, 0.0, 4.0)
+    assert len(found.strongest) == 1
+    for wrong in ({"text": ""}, {"text": "x" * 20_001}, {"text": "x", "top": 51}, {"text": "x", "tpo": 3}, {}):
+        assert client.post(f"{at}/xray", json=wrong).status_code == 422
+    assert client.post(f"{at}/xray", json={"text": "x", "latent": 10**6}).status_code == 404
+
+
+def test_what_a_reader_has_is_not_sent_again(client: httpx.Client, at: str) -> None:
+    for path in ("/api/v1/runs", "/api/v1/runs/small-run", f"{at}/features", f"{at}/features/3", f"{at}/search?q=the"):
+        first = client.get(path)
+        again = client.get(path, headers={"If-None-Match": first.headers["etag"]})
+        assert (first.status_code, again.status_code, again.content) == (200, 304, b""), path
+        assert again.headers["etag"] == first.headers["etag"]
+        several = client.get(path, headers={"If-None-Match": f'"other", {first.headers["etag"]}'})
+        assert several.status_code == 304
+        assert client.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+def test_bodies_are_packed_for_those_who_can_read_that(client: httpx.Client, at: str) -> None:
+    plain = client.get(f"{at}/features/3", headers={"Accept-Encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    with client.stream("GET", f"{at}/features/3", headers={"Accept-Encoding": "br, gzip;q=0.5"}) as answer:
+        assert answer.headers["content-encoding"] == "gzip"
+        assert "accept-encoding" in answer.headers["vary"].lower()
+        packed = b"".join(answer.iter_raw())
+    assert len(packed) < len(plain.content) / 2
+    assert gzip.decompress(packed) == plain.content
+    refused = client.get(f"{at}/features/3", headers={"Accept-Encoding": "gzip;q=0"})
+    assert "content-encoding" not in refused.headers
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/api/v1/nothing", 404),
+        ("/api/v1/runs/other", 404),
+        ("/api/v1/runs/small-run/resid_post.9/features", 404),
+        ("{at}/features/999999", 404),
+        ("{at}/features/-1", 422),
+        ("{at}/features/one", 422),
+        ("{at}/features/3/context?token=-1", 422),
+        ("{at}/features/3/context?token=0&before=513", 422),
+        ("{at}/features/3/context", 422),
+        ("{at}/features?limit=201", 422),
+        ("{at}/features?offset=-1", 422),
+        ("{at}/features?sort=colour", 422),
+        ("{at}/features?limt=3", 422),
+        ("{at}/features?least_density=nan", 422),
+        ("{at}/features?q=" + "x" * 201, 422),
+        ("{at}/search?q=", 422),
+        ("{at}/search?q=x&limit=1000", 422),
+    ],
+)
+def test_what_cannot_be_meant_is_said_in_the_one_shape(client: httpx.Client, at: str, path: str, status: int) -> None:
+    answer = client.get(path.format(at=at))
+    assert answer.status_code == status
+    assert shapes.Error.model_validate(answer.json()).error
+    assert client.delete(f"{at}/features").status_code == 405

@@ -1,5 +1,7 @@
 """Clients of Neuronpedia's addresses find their keys, with our numbers in them."""
 
+import re
+
 import httpx
 import pytest
 from tests.report.run_folder import BRIDGE, DEAD
@@ -9,65 +11,23 @@ from mohole.catalogue import Catalogue
 from mohole.serve import shapes
 
 FEATURE_KEYS = set(
-    [
-        "modelId",
-        "layer",
-        "index",
-        "hookName",
-        "maxActApprox",
-        "frac_nonzero",
-        "pos_str",
-        "pos_values",
-        "neg_str",
-        "neg_values",
-        "freq_hist_data_bar_heights",
-        "freq_hist_data_bar_values",
-        "logits_hist_data_bar_heights",
-        "logits_hist_data_bar_values",
-        "topkCosSimIndices",
-        "topkCosSimValues",
-        "neuron_alignment_indices",
-        "neuron_alignment_values",
-        "neuron_alignment_l1",
-        "correlated_neurons_indices",
-        "correlated_neurons_pearson",
-        "correlated_neurons_l1",
-        "correlated_features_indices",
-        "correlated_features_pearson",
-        "correlated_features_l1",
-        "decoder_weights_dist",
-        "umap_x",
-        "umap_y",
-        "umap_cluster",
-        "umap_log_feature_sparsity",
-        "hasVector",
-        "vector",
-        "vectorLabel",
-        "vectorDefaultSteerStrength",
-        "activations",
-        "explanations",
-        "comments",
-        "lists",
-    ]
+    re.findall(
+        r"\w+",
+        """modelId layer index hookName maxActApprox frac_nonzero pos_str pos_values neg_str neg_values
+    freq_hist_data_bar_heights freq_hist_data_bar_values logits_hist_data_bar_heights logits_hist_data_bar_values
+    topkCosSimIndices topkCosSimValues neuron_alignment_indices neuron_alignment_values neuron_alignment_l1
+    correlated_neurons_indices correlated_neurons_pearson correlated_neurons_l1 correlated_features_indices
+    correlated_features_pearson correlated_features_l1 decoder_weights_dist umap_x umap_y umap_cluster
+    umap_log_feature_sparsity hasVector vector vectorLabel vectorDefaultSteerStrength activations explanations comments
+    lists""",
+    )
 )
 ACTIVATION_KEYS = set(
-    [
-        "tokens",
-        "values",
-        "maxValue",
-        "maxValueTokenIndex",
-        "minValue",
-        "binMin",
-        "binMax",
-        "binContains",
-        "qualifyingTokenIndex",
-        "dfaValues",
-        "dfaTargetIndex",
-        "dfaMaxValue",
-        "lossValues",
-        "dataIndex",
-        "dataSource",
-    ]
+    re.findall(
+        r"\w+",
+        """tokens values maxValue maxValueTokenIndex minValue binMin binMax binContains qualifyingTokenIndex dfaValues
+    dfaTargetIndex dfaMaxValue lossValues dataIndex dataSource""",
+    )
 )
 
 

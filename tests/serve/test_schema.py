@@ -4,6 +4,7 @@ A property test over all operations, bounded: some examples of each, always the 
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import hypothesis
@@ -26,7 +27,21 @@ EXCLUDED = CHECKS.get_by_names(["positive_data_acceptance", "missing_required_he
 
 @pytest.fixture(scope="module")
 def described(client: httpx.Client) -> schemathesis.BaseSchema:
-    return schemathesis.openapi.from_url(str(client.base_url.join("/api/v1/openapi.json")))
+    description = client.get("/api/v1/openapi.json").json()
+    for name in ("FeatureList", "MapFacts", "RunPage"):
+        description["components"]["schemas"][name] = any_items(description["components"]["schemas"][name])
+    found = schemathesis.openapi.from_dict(description)
+    found.config.update(base_url=str(client.base_url))
+    return found
+
+
+def any_items(schema: Any) -> Any:
+    """Without what pairs hold: Schemathesis (4.32) takes a list of pairs in an answer for a broken description."""
+    if isinstance(schema, list):
+        return [any_items(each) for each in schema]
+    if isinstance(schema, dict):
+        return {key: any_items(each) for key, each in schema.items() if key != "prefixItems"}
+    return schema
 
 
 def strategies(
@@ -46,7 +61,7 @@ def test_every_answer_is_one_that_is_described(
     for operation, strategy in strategies(described, mode):
 
         @hypothesis.settings(
-            max_examples=6,
+            max_examples=10,
             phases=[hypothesis.Phase.generate],
             suppress_health_check=list(hypothesis.HealthCheck),
         )

@@ -1,0 +1,98 @@
+"""`mohole serve`: a server of its own process, its token, its end, and what it refuses to begin with."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.conftest import exit_status
+
+
+@contextmanager
+def command(*arguments: object, **environment: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The running command and the address it says."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mohole", "serve", *map(str, arguments), "--port", "0"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
+    )
+    assert process.stderr is not None
+    try:
+        said = process.stderr.readline()
+        address = re.match(r"(http://127\.0\.0\.1:\d+) serves ", said)
+        assert address, said
+        yield address[1], process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_it_serves_takes_the_token_and_ends_well(pristine_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("of-a-file\n")
+    label = "/api/v1/runs/small-run/resid_post.0/features/3/label"
+    with command(pristine_run, "--token-file", tmp_path / "token") as (address, process):
+        assert httpx.get(f"{address}/api/v1/runs").json()["can_write"]
+        assert httpx.get(f"{address}/api/v1/runs", headers={"Host": "evil.example"}).status_code == 400
+        headers = {"Authorization": "Bearer of-a-file"}
+        assert httpx.delete(address + label, headers=headers).status_code == 404
+        assert httpx.delete(address + label, headers={"Authorization": "Bearer of-a"}).status_code == 401
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+def test_the_token_may_come_from_the_environment(pristine_run: Path) -> None:
+    with command(pristine_run, MOHOLE_TOKEN="of-the-environment") as (address, process):
+        assert httpx.get(f"{address}/api/v1/runs").json()["can_write"]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+def test_what_cannot_be_served_is_one_line(
+    pristine_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").touch()
+    (tmp_path / "two").write_text("two words")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        cases = (
+            ((pristine_run, "--port", port), rf"--port {port}: .*; --port 0 takes a free one"),
+            ((tmp_path / "no", "--port", 0), "no: no such folder"),
+            ((pristine_run / "corpus", "--port", 0), "an artifact, not a run"),
+            ((pristine_run, "--port", 0, "--token-file", tmp_path / "empty"), "empty: no token in it"),
+            ((pristine_run, "--port", 0, "--token-file", tmp_path / "two"), "two: no token in it"),
+            ((pristine_run, "--port", 0, "--token-file", tmp_path / "none"), "none: no such file"),
+            ((pristine_run, "--port", 0, "--host", "no.such.host.invalid"), "--host no.such.host.invalid"),
+        )
+        for arguments, words in cases:
+            assert exit_status(monkeypatch, "serve", *arguments) == 1
+            said = capsys.readouterr().err
+            assert re.fullmatch(rf"error: .*{words}.*\n", said), said
+
+
+def test_the_command_line_stays_light() -> None:
+    """--help of this verb, too, loads neither the web framework nor torch."""
+    code = """
+import sys
+
+sys.argv = ["mohole", "serve", "--help"]
+from mohole.cli import main
+
+try:
+    main()
+finally:
+    print([name for name in ("torch", "fastapi", "uvicorn") if name in sys.modules])
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "[]"

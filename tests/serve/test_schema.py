@@ -23,6 +23,7 @@ KNOWN = {
 LATENTS = ("latent", "index")
 # Names and numbers that fit the description need not be those of anything, and not every well-formed text is one.
 EXCLUDED = CHECKS.get_by_names(["positive_data_acceptance", "missing_required_header", "ignored_auth"])
+REJECTS = CHECKS.get_by_names(["negative_data_rejection"])
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,9 @@ def described(client: httpx.Client) -> schemathesis.BaseSchema:
     description = client.get("/api/v1/openapi.json").json()
     for name in ("FeatureList", "MapFacts", "RunPage"):
         description["components"]["schemas"][name] = any_items(description["components"]["schemas"][name])
+    del description["components"]["schemas"]["ListAsk"]["properties"]["members"][
+        "maxItems"
+    ]  # to break it takes seconds
     found = schemathesis.openapi.from_dict(description)
     found.config.update(base_url=str(client.base_url))
     return found
@@ -61,7 +65,7 @@ def test_every_answer_is_one_that_is_described(
     for operation, strategy in strategies(described, mode):
 
         @hypothesis.settings(
-            max_examples=10,
+            max_examples=10 if mode is GenerationMode.POSITIVE else 5,
             phases=[hypothesis.Phase.generate],
             suppress_health_check=list(hypothesis.HealthCheck),
         )
@@ -70,7 +74,9 @@ def test_every_answer_is_one_that_is_described(
             if is_known:
                 aim(case)
             asked.add((case.method, case.path))
-            case.validate_response(case.call(headers=WRITER), excluded_checks=EXCLUDED)
+            answer = case.call(headers=WRITER)
+            # To Schemathesis a body that is too large has been taken.
+            case.validate_response(answer, excluded_checks=EXCLUDED + REJECTS * (answer.status_code == 413))
 
         try:
             ask()

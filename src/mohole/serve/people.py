@@ -7,10 +7,12 @@ What is written belongs to the dictionary that was looked at, by its manifest's 
 again is another latent, and has none of its notes. They are kept, and are there again when that dictionary is.
 """
 
+import os
+import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -133,6 +135,8 @@ class People:
 
     def delete_label(self, dictionary: str, latent: int) -> bool:
         """Was there one to take away?"""
+        if not self.path.exists():
+            return False
         with self._change() as file:
             gone = file.execute("DELETE FROM labels WHERE dictionary = ? AND latent = ?", (dictionary, latent))
             return gone.rowcount > 0
@@ -151,6 +155,8 @@ class People:
 
     def delete_note(self, note: int) -> bool:
         """Was there one to take away?"""
+        if not self.path.exists():
+            return False
         with self._change() as file:
             return file.execute("DELETE FROM notes WHERE note = ?", (note,)).rowcount > 0
 
@@ -164,6 +170,8 @@ class People:
 
     def delete_list(self, name: str) -> bool:
         """Was there one to take away?"""
+        if not self.path.exists():
+            return False
         with self._change() as file:
             file.execute("DELETE FROM members WHERE name = ?", (name,))
             return file.execute("DELETE FROM lists WHERE name = ?", (name,)).rowcount > 0
@@ -194,14 +202,11 @@ class People:
             reader = _connect(self.path)
             try:
                 (schema,) = reader.execute("PRAGMA user_version").fetchone()
-                if schema > _SCHEMA:
-                    raise sqlite3.DatabaseError(f"written by a later mohole (schema {schema})")
+                if schema != _SCHEMA:
+                    raise sqlite3.DatabaseError(f"of schema {schema}, where this mohole has {_SCHEMA}")
             except BaseException:
                 reader.close()
                 raise
-            if schema < _SCHEMA:  # another process is just making it, or was killed at that: nothing is in it yet
-                reader.close()
-                return None
             self._reader, self._seen_change = reader, -1
         return self._reader
 
@@ -210,7 +215,9 @@ class People:
         """One transaction; on the disk when the block has ended, not at all when it fails."""
         with self._writing, _said(self.path):
             if self._writer is None:
-                self._writer = _made(self.path)
+                if not self.path.exists():
+                    _make(self.path)
+                self._writer = _connect(self.path)
             writer = self._writer
             writer.execute("BEGIN IMMEDIATE")
             try:
@@ -225,25 +232,36 @@ class People:
 
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA foreign_keys = ON")
-    return connection
-
-
-def _made(path: Path) -> sqlite3.Connection:
-    """A connection to write with, to a file that has its tables."""
-    connection = _connect(path)
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA synchronous = FULL")  # what was acknowledged is there after a power cut, too
-        connection.execute("BEGIN IMMEDIATE")
-        for statement in _TABLES.split(";"):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {_SCHEMA}")
-        connection.execute("COMMIT")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _make(path: Path) -> None:
+    """Put an empty file with its tables there, if there is none; whole from the first moment, whoever else makes it too.
+
+    Made in its place, two servers would be in each other's way: the change to a write-ahead log does not wait for a lock.
+    """
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with closing(_connect(draft)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            for statement in (*_TABLES.split(";"), f"PRAGMA user_version = {_SCHEMA}"):
+                connection.execute(statement)
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return
+        except OSError:  # a file system without links: whoever comes second replaces an empty file, or loses one note
+            if not path.exists():
+                draft.rename(path)
+    finally:
+        for leftover in (draft, *(draft.with_name(draft.name + end) for end in ("-wal", "-shm", "-journal"))):
+            leftover.unlink(missing_ok=True)
 
 
 def _read_edition(reader: sqlite3.Connection) -> _Edition:
@@ -259,6 +277,10 @@ def _said(path: Path) -> Iterator[None]:
     """SQLite's errors as refusals that name the file."""
     try:
         yield
+    except OSError as error:
+        raise Refusal(
+            503, f"{path.name}: {error.strerror}", "see that its folder can be written and has room"
+        ) from error
     except sqlite3.OperationalError as error:
         is_busy = "locked" in str(error) or "busy" in str(error)
         step = "somebody else is writing; ask again" if is_busy else "see that its folder can be written and has room"

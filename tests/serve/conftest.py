@@ -25,6 +25,7 @@ HOOKPOINT = HOOKPOINTS[0]
 class Hit:
     latent: int
     score: float
+    why: str = "it is there"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ class PlainIndex:
         return [Hit(i, 1 / len(self.labels[i])) for i in sorted(found, key=lambda i: len(self.labels[i]))][:limit]
 
 
-def plain_xray(model: object, dictionary: object, text: str, *, hookpoint: str, top: int, follow: int | None) -> Rows:
+def plain_xray(
+    model: object, dictionary: object, text: str, *, hookpoint: str, top: int, follow: int | None, context: int
+) -> Rows:
     """Words are tokens; BRIDGE fires on "Bridge" at 4, latent 1 on every other word at 1. A special token stands in front."""
     words = text.split() or [text]
     fires = [(BRIDGE, 1) if word == "Bridge" else (1,) for word in words]
@@ -74,7 +77,7 @@ def run(pristine_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stand_ins() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finders, "label_index", PlainIndex)
-        patch.setattr(finders, "by_token", lambda catalogue, query, limit: [Hit(BRIDGE, 0.5)][:limit])
+        patch.setattr(finders, "by_token", lambda catalogue, query, limit, corpus: [Hit(BRIDGE, 0.5)][:limit])
         patch.setattr(finders, "xray", plain_xray)
         patch.setattr("mohole.serve.microscope.Microscope._model", lambda self, run: object())
         yield

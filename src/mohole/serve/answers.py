@@ -1,12 +1,12 @@
 """From catalogue objects to the shapes of the API. Reads what is open; opens, filters and routes nothing."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from mohole import __version__
 from mohole.catalogue import Example, Feature
-from mohole.serve.columns import SCORED, STATUSES
+from mohole.serve.columns import SCORED
 from mohole.serve.errors import Refusal
 from mohole.serve.queries import ContextAsk, FeaturesAsk
 from mohole.serve.relations import family_of, neighbours_of, places_of, together_of
@@ -50,22 +50,21 @@ def run_facts(run: OpenRun) -> RunFacts:
 
 def _hookpoint_facts(place: OpenHookpoint) -> HookpointFacts:
     catalogue, columns = place.catalogue, place.columns
-    is_named = columns.status <= STATUSES.index("partial")
-    by_hand = list(place.run.people.labels(place.dictionary))
+    by_hand = place.run.people.labels(place.dictionary)
     return HookpointFacts(
         hookpoint=place.name,
         n_latents=catalogue.n_latents,
-        n_dead=int((catalogue.counts == 0).sum()),
-        n_labelled=int(is_named.sum()) + int((~is_named[by_hand]).sum()),
+        n_dead=columns.n_dead,
+        n_labelled=columns.n_named + sum(not columns.is_named(latent) for latent in by_hand),
         n_tokens=catalogue.n_tokens,
         n_documents=catalogue.n_documents,
     )
 
 
-def text_of(place: OpenHookpoint, latent: int) -> str:
-    """The label that stands for a latent: a person's, if there is one."""
-    by_hand = place.run.people.labels(place.dictionary).get(latent)
-    return place.label(latent).text if by_hand is None else by_hand
+def names_of(place: OpenHookpoint) -> Callable[[int], str]:
+    """The label that stands for a latent: a person's, if there is one. All of one moment."""
+    people = place.run.people.labels(place.dictionary)
+    return lambda latent: people[latent] if latent in people else place.label(latent).text
 
 
 def label_facts(place: OpenHookpoint, latent: int) -> LabelFacts:
@@ -200,16 +199,16 @@ def _pieces(entries: Sequence[tuple[str, float]]) -> tuple[Piece, ...]:
 
 
 def _neighbours(place: OpenHookpoint, feature: Feature) -> tuple[Neighbour, ...]:
+    name = names_of(place)
     return tuple(
-        Neighbour(latent=latent, label=text_of(place, latent), cosine=cosine)
-        for latent, cosine in neighbours_of(feature)
+        Neighbour(latent=latent, label=name(latent), cosine=cosine) for latent, cosine in neighbours_of(feature)
     )
 
 
 def _together(place: OpenHookpoint, feature: Feature) -> tuple[Together, ...]:
+    name = names_of(place)
     return tuple(
-        Together(latent=latent, label=text_of(place, latent), n_together=n, phi=phi)
-        for latent, n, phi in together_of(feature)
+        Together(latent=latent, label=name(latent), n_together=n, phi=phi) for latent, n, phi in together_of(feature)
     )
 
 

@@ -62,6 +62,20 @@ class Columns:
         return f1
 
     @cached_property
+    def n_dead(self) -> int:
+        """Latents that fired nowhere."""
+        return int((self.catalogue.counts == 0).sum())
+
+    @cached_property
+    def n_named(self) -> int:
+        """Latents whose automatic label is good or partial."""
+        return int((self.status <= STATUSES.index("partial")).sum())
+
+    def is_named(self, latent: int) -> bool:
+        """Is its automatic label good or partial?"""
+        return bool(self.status[latent] <= STATUSES.index("partial"))
+
+    @cached_property
     def families(self) -> Int32 | None:
         """Each latent's family, -1 for none."""
         return families_of(self.catalogue)

@@ -17,6 +17,9 @@ class Hit(Protocol):
     @property
     def score(self) -> float: ...
 
+    @property
+    def why(self) -> str: ...
+
 
 @runtime_checkable
 class LabelIndex(Protocol):
@@ -47,14 +50,17 @@ def label_index(labels: Sequence[str]) -> LabelIndex:
     return cast(LabelIndex, _module("labels").LabelIndex(labels))
 
 
-def by_token(catalogue: Any, query: str, limit: int) -> Sequence[Hit]:
+def by_token(catalogue: Any, query: str, limit: int, corpus: Any) -> Sequence[Hit]:
     """Latents that fire on a token."""
-    return cast("Sequence[Hit]", _module("tokens").by_token(catalogue, query, limit))
+    return cast("Sequence[Hit]", _module("tokens").by_token(catalogue, query, limit, corpus=corpus))
 
 
-def xray(model: Any, dictionary: Any, text: str, *, hookpoint: str, top: int, follow: int | None) -> XrayRows:
-    """Run a text through the model and read the dictionary at every token."""
-    rows = _module("xray").xray(model, dictionary, text, hookpoint=hookpoint, top=top, follow=follow)
+def xray(
+    model: Any, dictionary: Any, text: str, *, hookpoint: str, top: int, follow: int | None, context: int
+) -> XrayRows:
+    """Run a text through the model, in windows of `context` tokens, and read the dictionary at every token."""
+    seen = _module("xray").xray
+    rows = seen(model, dictionary, text, hookpoint=hookpoint, top=top, follow=follow, context=context)
     return cast(XrayRows, rows)
 
 

@@ -67,7 +67,8 @@ class Microscope:
 
     def _look(self, place: OpenHookpoint, text: str, top: int, follow: int | None) -> XrayRows:
         model, dictionary = self._model(place.run), self._dictionary(place)
-        return finders.xray(model, dictionary, text, hookpoint=place.name, top=top, follow=follow)
+        context = place.corpus.context
+        return finders.xray(model, dictionary, text, hookpoint=place.name, top=top, follow=follow, context=context)
 
     def _model(self, run: OpenRun) -> "LanguageModel":
         """Loaded once; a model whose bytes are not those that the run was made with is refused.

@@ -129,7 +129,10 @@ def _add_searches(router: APIRouter, served: Served, microscope: Microscope) -> 
         if ask.latent is not None:
             place.need(ask.latent)
         rows = await microscope.look(place, ask.text, top=ask.top, follow=ask.latent)
-        return Response(xray_facts(place, rows, ask.top).model_dump_json(), media_type="application/json")
+        body = await run_in_threadpool(
+            lambda: xray_facts(place, rows, ask.top).model_dump_json()
+        )  # of a long text, long
+        return Response(body, headers={"Cache-Control": "no-store"}, media_type="application/json")
 
     @router.get(_AT + "/search", response_model=SearchAnswer)
     async def search(
@@ -141,5 +144,5 @@ def _add_searches(router: APIRouter, served: Served, microscope: Microscope) -> 
             if is_known(request, etag := place.run.etag):
                 return answer(request, etag, lambda: None)
             rows = await microscope.look(place, ask.q, top=TEXT_TOP)
-            return answer(request, etag, lambda: found_in_text(place, ask, rows))
+            return await run_in_threadpool(answer, request, etag, lambda: found_in_text(place, ask, rows))
         return await run_in_threadpool(answer, request, place.run.etag, lambda: searcher.search(place, ask))

@@ -26,8 +26,8 @@ class Searcher:
     def search(self, place: OpenHookpoint, ask: SearchAsk) -> SearchAnswer:
         """By label or by token."""
         if ask.by == "token":
-            hits = finders.by_token(place.catalogue, ask.q, ask.limit)
-            found = [(hit.latent, hit.score, f"fires on “{ask.q}”") for hit in hits]
+            hits = finders.by_token(place.catalogue, ask.q, ask.limit, place.corpus)
+            found = [(hit.latent, hit.score, hit.why) for hit in hits]
         else:
             found = self._by_label(place, ask)
         return _answer(place, ask.q, ask.by, found[: ask.limit])
@@ -39,11 +39,7 @@ class Searcher:
         hits = self._index(place).search(ask.q, ask.limit + len(people))
         best = max([hit.score for hit in hits], default=1.0)
         first = [(latent, best, f"a person's label: {text}") for latent, text in sorted(by_hand)]
-        rest = [
-            (hit.latent, hit.score, f"its label: {place.label(hit.latent).text}")
-            for hit in hits
-            if hit.latent not in people
-        ]
+        rest = [(hit.latent, hit.score, hit.why) for hit in hits if hit.latent not in people]
         return first + rest
 
     def _index(self, place: OpenHookpoint) -> LabelIndex:

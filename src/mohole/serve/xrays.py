@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from mohole.serve.answers import text_of
+from mohole.serve.answers import names_of
 from mohole.serve.finders import XrayRows
 from mohole.serve.runs import OpenHookpoint
 from mohole.serve.shapes import Xray, XrayFeature, XrayToken
@@ -10,11 +10,17 @@ from mohole.serve.shapes import Xray, XrayFeature, XrayToken
 
 def xray_facts(place: OpenHookpoint, rows: XrayRows, top: int) -> Xray:
     """Each token's features, and the `top` of the whole text."""
+    name, maximum = names_of(place), place.catalogue.maximum
+
+    def feature(latent: int, activation: float) -> XrayFeature:
+        of_maximum = _share(activation, float(maximum[latent]))
+        return XrayFeature(latent=latent, label=name(latent), activation=activation, of_maximum=of_maximum)
+
     tokens = tuple(
-        XrayToken(token=token, features=tuple(_feature(place, *pair) for pair in zip(latents, values, strict=True)))
+        XrayToken(token=token, features=tuple(feature(*pair) for pair in zip(latents, values, strict=True)))
         for token, latents, values in zip(rows.tokens, rows.latents, rows.activations, strict=True)
     )
-    best = (_feature(place, latent, value) for latent, value in strongest(place, rows)[:top])
+    best = (feature(latent, value) for latent, value in strongest(place, rows)[:top])
     return Xray(hookpoint=place.name, tokens=tokens, strongest=tuple(best), along=rows.along)
 
 
@@ -33,17 +39,11 @@ def strongest(place: OpenHookpoint, rows: XrayRows) -> list[tuple[int, float]]:
 
 def share_of_maximum(place: OpenHookpoint, latent: int, activation: float) -> float | None:
     """Of what the latent reached in the catalogue; None where it never fired there."""
-    maximum = float(place.catalogue.maximum[latent])
+    return _share(activation, float(place.catalogue.maximum[latent]))
+
+
+def _share(activation: float, maximum: float) -> float | None:
     return activation / maximum if maximum > 0 else None
-
-
-def _feature(place: OpenHookpoint, latent: int, activation: float) -> XrayFeature:
-    return XrayFeature(
-        latent=latent,
-        label=text_of(place, latent),
-        activation=activation,
-        of_maximum=share_of_maximum(place, latent, activation),
-    )
 
 
 def _pairs(rows: XrayRows) -> Iterable[tuple[int, float]]:

@@ -116,7 +116,7 @@ def test_hostile_text_comes_back_exact(client: httpx.Client, at: str) -> None:
     assert HOSTILE in "".join(found["top"][0]["tokens"])
 
 
-def test_pages_add_up_to_everything_in_order(client: httpx.Client, at: str, catalogue: Catalogue) -> None:
+def test_pages_add_up_to_everything_in_order(client: httpx.Client, at: str, catalogue: Catalogue, labels: list) -> None:
     seen, total = [], 1
     while len(seen) < total:
         query = {"sort": "density", "descending": True, "which": "all", "limit": 7, "offset": len(seen)}
@@ -127,6 +127,9 @@ def test_pages_add_up_to_everything_in_order(client: httpx.Client, at: str, cata
     assert sorted(line.latent for line in seen) == list(range(total))
     assert [(-line.count, line.latent) for line in seen] == sorted((-line.count, line.latent) for line in seen)
     for line in seen:
+        label = labels[line.latent]
+        assert (line.label, line.status) == (label.text, label.status)
+        assert line.f1 == (label.f1 if label.status in ("good", "partial", "none") else None)
         assert line.density == pytest.approx(line.count / catalogue.n_tokens)
         assert line.maximum == catalogue.maximum[line.latent]
     past = client.get(f"{at}/features", params={"offset": 10**6}).json()
@@ -173,6 +176,10 @@ def test_filters_keep_what_they_say(client: httpx.Client, at: str, catalogue: Ca
     assert kept(q="金门") == {i for i in everything if "金门" in labels[i].text} >= {BRIDGE}
     assert kept(q="7") >= {7}
     assert kept(q="no label has this") == kept(family=3) == set()
+    rare = {"most_density": middle, "sort": "maximum", "descending": True, "limit": 200}
+    shown = client.get(f"{at}/features", params=rare).json()["features"]
+    assert [line["maximum"] for line in shown] == sorted((line["maximum"] for line in shown), reverse=True)
+    assert all(line["count"] > 0 for line in shown), "only those that fire, unless asked otherwise"
     assert kept(q="the", least_f1=0.8, most_density=middle) == {
         i for i in everything if "the" in labels[i].text and labels[i].f1 >= 0.8 and density[i] <= middle
     }

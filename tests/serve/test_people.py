@@ -12,7 +12,7 @@ import pytest
 
 from mohole.errors import ArtifactError
 from mohole.serve.errors import Refusal
-from mohole.serve.people import PEOPLE_FILE, People
+from mohole.serve.people import PEOPLE_FILE, Member, People
 
 WRITER = textwrap.dedent(
     """
@@ -100,18 +100,14 @@ def test_nothing_appears_until_something_is_written(tmp_path: Path) -> None:
     people.close()
 
 
-def test_a_change_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    people = People(tmp_path)
-    people.put_list("mine", [])
-
-    class BadMembers(list):
-        def __iter__(self):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        people.put_list("mine", BadMembers())
+def test_a_change_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
+    people, member = People(tmp_path), Member("d", "resid_post.0", 1)
+    people.put_list("mine", [member])
+    with pytest.raises(OverflowError):
+        people.put_list("mine", [member, Member("d", "resid_post.0", 2**70)])
+    assert people.members_of("mine") == [member]
     people.put_list("other", [])
-    assert people.edition == 2
+    assert (people.edition, people.members_of("mine")) == (2, [member])
     people.close()
 
 

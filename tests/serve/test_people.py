@@ -86,6 +86,7 @@ def test_a_killed_writer_loses_nothing_it_has_acknowledged(tmp_path: Path) -> No
         people.close()
         with sqlite3.connect(tmp_path / PEOPLE_FILE) as file:
             assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            assert file.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         file.close()
         acknowledged = len(notes)
 

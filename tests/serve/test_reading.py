@@ -214,6 +214,7 @@ def test_neighbours_families_and_map_come_when_the_catalogue_has_them(
     monkeypatch.setattr("mohole.serve.answers.places_of", lambda catalogue: xy)
     monkeypatch.setattr("mohole.serve.columns.families_of", lambda catalogue: families)
     monkeypatch.setattr(Columns, "families", property(lambda self: families))
+    monkeypatch.setattr(Columns, "_by_family", property(vars(Columns)["_by_family"].func))
     found = client.get(f"{at}/features/{BRIDGE}").json()
     assert found["neighbours"] == [{"latent": i, "label": labels[i].text, "cosine": cosine} for i, cosine in near]
     assert found["neighbours"] == client.get(f"{at}/features/{BRIDGE}/neighbours").json()

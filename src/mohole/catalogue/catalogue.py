@@ -280,14 +280,15 @@ class Catalogue:
     def _block(self, latent: int) -> Columns:
         """The block that holds a latent; the last few that were asked for are kept."""
         number = latent // FEATURES_PER_BLOCK
-        if number not in self._blocks:
+        block = self._blocks.get(number)
+        if block is None:  # looked up once: another thread may drop it at any moment
             entry, file = self._header.entry(latent), features_file(latent // self._latents_per_file)
             data = bytearray(int(entry["n_bytes"]))
             open_storage(self.path).read_into(file, int(entry["offset"]), data)
-            self._blocks[number] = unpack(bytes(data), f"{self.path / file}: block of latent {latent}")
+            block = self._blocks[number] = unpack(bytes(data), f"{self.path / file}: block of latent {latent}")
             if len(self._blocks) > _BLOCKS_KEPT:
                 self._blocks.popitem(last=False)
-        return self._blocks[number]
+        return block
 
     def _examples(self, block: Columns, row: int, maximum: float) -> list[tuple[int, Example]]:
         """A latent's examples, each with the number of its interval."""

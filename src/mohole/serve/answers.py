@@ -161,17 +161,18 @@ def together(place: OpenHookpoint, latent: int) -> tuple[Together, ...]:
 def context(place: OpenHookpoint, latent: int, ask: ContextAsk) -> ExampleFacts:
     """A wider stretch of the document around a token, cut to the document."""
     place.need(latent)
-    tokens = place.catalogue.tokens
-    row = int(np.searchsorted(tokens, ask.token))
-    if row >= len(tokens) or tokens[row] != ask.token:
+    fires = place.catalogue.entries(latent)
+    if ask.token not in fires.token:
         raise Refusal(
-            404, f"token {ask.token}: not among those that the catalogue looked at", "name an example's token"
+            404, f"{place.name}: latent {latent} does not fire at token {ask.token}", "name an example's token"
         )
     document = int(place.corpus.document_of(np.array([ask.token]))[0])
     first, last = place.document_starts[document : document + 2].tolist()
     start, end = max(first, ask.token - ask.before), min(last, ask.token + ask.after + 1)
-    activations = place.catalogue.activations(latent, start, end)
-    return _example(place, Example(document, ask.token, start, end, activations))
+    here = slice(*np.searchsorted(fires.token, (start, end)).tolist())
+    activations = np.zeros(end - start, dtype=np.float32)
+    activations[fires.token[here] - start] = fires.value[here]
+    return _example(place, Example(document, ask.token, start, end, tuple(activations.tolist())))
 
 
 def _example(place: OpenHookpoint, example: Example) -> ExampleFacts:

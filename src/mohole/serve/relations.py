@@ -25,12 +25,12 @@ def together_of(feature: Any) -> tuple[tuple[int, int, float], ...]:
 def family_of(feature: Any) -> int | None:
     """The feature's family."""
     family: int | None = getattr(feature, "family", None)
-    return family
+    return None if family is None or family < 0 else family
 
 
 def families_of(catalogue: Any) -> Int32 | None:
     """Each latent's family, -1 for none; None: the catalogue has no families."""
-    found = getattr(catalogue, "families", None)
+    found = getattr(catalogue, "family", None)
     return None if found is None else np.asarray(found, dtype=np.int32)
 
 

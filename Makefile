@@ -4,9 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup check test tests docs demo bench clean
+.PHONY: setup web check test tests docs demo bench clean
 
-setup: $(STAMP)
+setup: $(STAMP) web
+
+# Built once for each state of its sources. Without Node one line says so, and everything else works.
+web: $(STAMP)
+	@$(BIN)/python web/build.py --if-possible
 
 # torch first and alone, in the version of constraints.txt: a CPU build that is in .venv already is kept. pip compiles file by file on one
 # core, a quarter of the whole time; compileall uses all. What is no Python (templates) it leaves alone, and complains, as pip does.
@@ -20,6 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 check: setup
+	@$(BIN)/python web/build.py --if-possible --check
 	$(BIN)/ruff format --check src tests benchmarks examples
 	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/lint-imports --no-cache
@@ -44,4 +49,4 @@ bench: setup
 	$(BIN)/python benchmarks/main_job/run.py
 
 clean:
-	rm -rf $(VENV) runs dist build
+	rm -rf $(VENV) runs dist build src/mohole/serve/static web/node_modules

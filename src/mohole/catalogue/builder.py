@@ -40,6 +40,7 @@ from mohole.catalogue.sources import Sources
 from mohole.corpus import Corpus, first_twins
 from mohole.execute import Cores, Executor, Task
 from mohole.execute.inline import Inline
+from mohole.metrics.matching import expected_max_cosine
 from mohole.progress import track
 from mohole.storage import Storage, open_storage
 from mohole.store.latent_index import EntryIds, cell_bits_of, sort_runs
@@ -52,8 +53,8 @@ Int64 = NDArray[np.int64]
 
 _ENTRIES_PER_TOKEN = 64
 """Reckoned with when runs are cut into cells, all alike."""
-_LEAST_COSINE = 0.5
-"""From here on two directions are so near that they may be of one family."""
+_FAMILY_COSINE, _BEYOND_CHANCE = 0.35, 1.25
+"""From the first on two directions may be of one family, if that is so many times what the nearest of as many random ones has."""
 _INDEXED, COUNTS_FILE = "indexed", "counts.safetensors"
 
 
@@ -230,7 +231,10 @@ def _finish(out: Path, ranges: Sequence[str], directions: torch.Tensor, seed: in
     entries = np.zeros(len(columns["count"]), dtype=HEADER)
     for name in ("count", "sum", "maximum", "offset", "n_bytes"):
         entries[name] = columns[name]
-    entries["family"] = families(columns["neighbour"], columns["cosine"], directions, at_least=_LEAST_COSINE)
+    n_latents, d = directions.shape
+    chance = expected_max_cosine(d, n_latents - 1) if n_latents > 1 and d > 1 else 0.0
+    at_least = max(_FAMILY_COSINE, min(_BEYOND_CHANCE * chance, 1.0))
+    entries["family"] = families(columns["neighbour"], columns["cosine"], directions, at_least=at_least)
     xy = place(columns["neighbour"], columns["cosine"], directions, seed=seed)
     entries["x"], entries["y"] = xy[:, 0], xy[:, 1]
     write_header(out, entries)

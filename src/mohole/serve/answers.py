@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from mohole import __version__
 from mohole.catalogue import Example, Feature
 from mohole.serve.columns import SCORED
 from mohole.serve.errors import Refusal
@@ -28,6 +27,7 @@ from mohole.serve.shapes import (
     Runs,
     Together,
 )
+from mohole.version import __version__
 
 _SHOWN_MEMBERS = 50
 MAP_COLUMNS = (

@@ -7,7 +7,6 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from mohole import __version__
 from mohole.serve.errors import say_errors
 from mohole.serve.guards import Guards
 from mohole.serve.microscope import Microscope
@@ -17,6 +16,7 @@ from mohole.serve.runs import open_runs
 from mohole.serve.shapes import Error
 from mohole.serve.static import FOLDER, static_routes
 from mohole.serve.writing import writing_routes
+from mohole.version import __version__
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {status: {"model": Error} for status in (400, 404, 413, 422, 501, 503)}
 

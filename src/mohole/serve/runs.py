@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mohole import __version__, artifact
+from mohole import artifact
 from mohole.artifact import MANIFEST, Manifest, digest_of
 from mohole.catalogue import Catalogue
 from mohole.corpus import Corpus
@@ -20,6 +20,7 @@ from mohole.record import read_json
 from mohole.serve.columns import Columns
 from mohole.serve.errors import Refusal, short
 from mohole.serve.people import People
+from mohole.version import __version__
 from mohole.visible import visible
 
 

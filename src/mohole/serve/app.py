@@ -18,7 +18,7 @@ from mohole.serve.static import FOLDER, static_routes
 from mohole.serve.writing import writing_routes
 from mohole.version import __version__
 
-_REFUSALS: dict[int | str, dict[str, Any]] = {status: {"model": Error} for status in (400, 404, 413, 422, 501, 503)}
+_REFUSALS: dict[int | str, dict[str, Any]] = {status: {"model": Error} for status in (400, 404, 413, 422, 503)}
 
 
 def make_app(

@@ -1,10 +1,11 @@
-"""The door to mohole.search: what the server asks of it, and when it is first loaded. It brings torch-heavy code, so late."""
+"""The door to mohole.search: what the server asks of it."""
 
 from collections.abc import Sequence
-from importlib import import_module
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from mohole.serve.errors import Refusal
+from mohole.search import labels as search_labels
+from mohole.search import tokens as search_tokens
+from mohole.search import xray as search_xray
 
 
 @runtime_checkable
@@ -47,27 +48,16 @@ class XrayRows(Protocol):
 
 def label_index(labels: Sequence[str]) -> LabelIndex:
     """An index of these labels; place i is latent i."""
-    return cast(LabelIndex, _module("labels").LabelIndex(labels))
+    return search_labels.LabelIndex(labels)
 
 
 def by_token(catalogue: Any, query: str, limit: int, corpus: Any) -> Sequence[Hit]:
     """Latents that fire on a token."""
-    return cast("Sequence[Hit]", _module("tokens").by_token(catalogue, query, limit, corpus=corpus))
+    return search_tokens.by_token(catalogue, query, limit, corpus=corpus)
 
 
 def xray(
     model: Any, dictionary: Any, text: str, *, hookpoint: str, top: int, follow: int | None, context: int
 ) -> XrayRows:
     """Run a text through the model, in windows of `context` tokens, and read the dictionary at every token."""
-    seen = _module("xray").xray
-    rows = seen(model, dictionary, text, hookpoint=hookpoint, top=top, follow=follow, context=context)
-    return cast(XrayRows, rows)
-
-
-def _module(name: str) -> Any:
-    try:
-        return import_module(f"mohole.search.{name}")
-    except ModuleNotFoundError as error:
-        if not str(error.name).startswith("mohole.search"):
-            raise
-        raise Refusal(501, f"search by {name}: not in this version", "install a later mohole") from None
+    return search_xray.xray(model, dictionary, text, hookpoint=hookpoint, top=top, follow=follow, context=context)

@@ -23,7 +23,9 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 torch.set_num_threads(1)
-hypothesis.settings.register_profile("mohole", max_examples=50, deadline=None, derandomize=True, database=None)
+EXAMPLES = int(os.environ.get("MOHOLE_TEST_EXAMPLES", "25"))
+"""Of each property; the same ones every time. More are for a night, not for every change."""
+hypothesis.settings.register_profile("mohole", max_examples=EXAMPLES, deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("mohole")
 
 REPOSITORY = Path(__file__).resolve().parent.parent

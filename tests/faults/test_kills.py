@@ -181,10 +181,10 @@ def test_a_killed_harvest_gives_the_same_store(harvests: Drivers, tmp_path: Path
     kills = Kills()
     for _ in range(30):  # most of the time is the model's, before the first commit: how many kills meet one is chance
         kills += inline.killed_until_it_ends(dice, expected, longest=0.9)
-        if kills.landed >= 6 and kills.midway >= 3:
+        if kills.landed >= 4 and kills.midway >= 2:
             break
-    assert kills.landed >= 6
-    assert kills.midway >= 3
+    assert kills.landed >= 4
+    assert kills.midway >= 2
     machine = {"executor": "process"}
     pool = Command(run / "activations", lambda: harvests.start(recipe=tables(run, harvest=slices, machine=machine)))
     assert pool.with_workers_killed(dice, expected, most=1) == Kills(1, 1)
@@ -202,7 +202,7 @@ def test_a_killed_catalogue_gives_the_same_bytes(tmp_path: Path, dice: random.Ra
     expected = contents(out)
     assert {"codes/000003.safetensors", "features/000003.bin"} < set(expected)
     kills, patience = 0, 0.0
-    while kills < 5:
+    while kills < 3:
         shutil.rmtree(out, ignore_errors=True)
         while not (out / artifact.MANIFEST).exists():
             driver = drivers.start(recipe=recipe)
@@ -225,12 +225,12 @@ def test_a_killed_catalogue_gives_the_same_bytes(tmp_path: Path, dice: random.Ra
 def test_killed_processes_of_ray_give_the_same_store(
     source: Store, shuffles: Drivers, tmp_path: Path, dice: random.Random
 ) -> None:
-    """A worker and then the node process; the node process again; each after some more was committed."""
+    """A worker and then the node process, each after some more was committed."""
     pytest.importorskip("ray", reason="ray is not installed; pip install 'mohole[ray]'")
     expected = shuffle_command(shuffles, source, tmp_path / "out", **THREE_PASSES).run_undisturbed()
     command = shuffle_command(shuffles, source, tmp_path / "out", executor="ray", **THREE_PASSES)
     kills = Kills()
-    for marks in (("ray::_work", RAY_NODE), (RAY_NODE,), ()):
+    for marks in (("ray::_work", RAY_NODE), ()):
         driver, everyone = command.start(), list[int]()
         for mark in marks:
             seen = command.n_committed()
@@ -247,7 +247,7 @@ def test_killed_processes_of_ray_give_the_same_store(
         if status == 0:  # the workers it had have ended the rest without it
             break
     command.check(expected)
-    assert kills.midway >= 2
+    assert kills.midway >= 1
 
 
 def has_more(command: Command, driver: Driver, n_commits: int) -> bool:

@@ -69,6 +69,17 @@ def test_a_number_depends_on_its_id_and_not_on_its_company(seed: int, ids: list[
     assert together.tolist() == backwards.tolist() == alone
 
 
+@pytest.mark.parametrize("sub_ids", [3, np.arange(40_000)[::-1]])
+def test_many_words_are_the_words_of_each_part(sub_ids: int | np.ndarray) -> None:
+    """They are drawn in pieces of 2^14: the last one is shorter, and a lone sub id goes for all."""
+    ids = np.arange(40_000)
+    drawn = keys.words(4, Use.ROW_ORDER, ids, sub_ids)
+    for part in (slice(0, 7), slice(16_380, 16_390), slice(32_760, 32_770), slice(39_995, 40_000)):
+        alone = keys.words(4, Use.ROW_ORDER, ids[part], sub_ids if isinstance(sub_ids, int) else sub_ids[part])
+        assert np.array_equal(drawn[part], alone)
+    assert len(np.unique(drawn)) == len(drawn)
+
+
 def test_uses_do_not_share_numbers() -> None:
     drawn = [set(keys.words(0, use, np.arange(1000)).tolist()) for use in Use]
     assert len(set().union(*drawn)) == 1000 * len(Use)

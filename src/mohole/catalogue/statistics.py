@@ -182,8 +182,7 @@ class IntervalSample:
         groups = np.concatenate([self._group, groups[keep]])
         firings = self._firings.and_also(firings.at(keep))
         document_keys = np.concatenate([self._document_keys, document_keys[keep]])
-        token_keys = self._keys(keys.Use.EXAMPLE_TOKEN, firings.latents, firings.tokens)
-        order = np.lexsort((token_keys, document_keys, groups))  # equal 64-bit keys of one group: never, in practice
+        order = self._order(groups, document_keys, firings)  # equal 64-bit keys of one group: never, in practice
         groups, firings, document_keys = groups[order], firings.at(order), document_keys[order]
         first = starts_group(groups) | starts_group(firings.documents)
         groups, firings, document_keys = groups[first], firings.at(first), document_keys[first]
@@ -192,6 +191,20 @@ class IntervalSample:
         self._threshold[groups[last]] = document_keys[last]
         kept = ranks < self.n
         self._group, self._firings, self._document_keys = groups[kept], firings.at(kept), document_keys[kept]
+
+    def _order(self, groups: Int64, document_keys: NDArray[np.uint64], firings: Firings) -> Int64:
+        """By group, document key, token key. One number with as much of the first two as it holds is sorted, and only what that
+        leaves equal, mostly firings of one document, by all three: half the time of sorting everything by three.
+        """
+        bits = np.uint64(max(len(self._threshold) - 1, 1).bit_length())
+        coarse = (groups.astype(np.uint64) << (np.uint64(64) - bits)) | (document_keys >> bits)
+        order = np.argsort(coarse)
+        first = starts_group(coarse[order])
+        places = np.flatnonzero(~(first & np.append(first[1:], True)))
+        equal = order[places]
+        token_keys = self._keys(keys.Use.EXAMPLE_TOKEN, firings.latents[equal], firings.tokens[equal])
+        order[places] = equal[np.lexsort((token_keys, document_keys[equal], groups[equal]))]
+        return order
 
     def _keys(self, use: keys.Use, latents: Int64, ids: Int64) -> NDArray[np.uint64]:
         """One for each (latent, id); where the same stand together, they are drawn once."""

@@ -145,24 +145,23 @@ def shuffle_command(shuffles: Drivers, source: Store, out: Path, **options: Any)
     return Command(out, lambda: shuffles.start(source=source.url, out=str(out), memory=MEMORY, **options))
 
 
-def test_a_shuffle_killed_fifty_times_gives_the_same_store(
+def test_a_shuffle_killed_many_times_gives_the_same_store(
     source: Store, shuffles: Drivers, tmp_path: Path, dice: random.Random
 ) -> None:
     drivers, workers = Kills(), Kills()
     for options in (ONE_PASS, TWO_PASSES, THREE_PASSES, BY_TEXT):
         inline = shuffle_command(shuffles, source, tmp_path / "out", **options)
         expected = inline.run_undisturbed()
-        for _ in range(2):
-            drivers += inline.killed_until_it_ends(dice, expected)
+        drivers += inline.killed_until_it_ends(dice, expected)
         if options is not ONE_PASS:
             pool = shuffle_command(shuffles, source, tmp_path / "out", executor="process", **options)
             slower = pool.run_undisturbed()
             assert slower.digests == expected.digests
             drivers += pool.killed_until_it_ends(dice, slower)
-            workers += pool.with_workers_killed(dice, expected, most=6)
-    assert drivers.landed + workers.landed >= 50
-    assert drivers.midway + workers.midway >= 25
-    assert workers.landed >= 5
+            workers += pool.with_workers_killed(dice, expected, most=3)
+    assert drivers.landed + workers.landed >= 20
+    assert drivers.midway + workers.midway >= 10
+    assert workers.landed >= 3
 
 
 @pytest.fixture(scope="module")

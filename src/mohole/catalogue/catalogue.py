@@ -291,21 +291,27 @@ class Catalogue:
         return block
 
     def _examples(self, block: Columns, row: int, maximum: float) -> list[tuple[int, Example]]:
-        """A latent's examples, each with the number of its interval."""
+        """A latent's examples, each with the number of its interval. Whole columns at once: one by one takes far longer."""
         first = int(block["n_examples"][:row].sum())
+        mine = slice(first, first + int(block["n_examples"][row]))
+        n_firings, lengths = block["n_firings"][mine].astype(np.int64), block["example_length"][mine].astype(np.int64)
         firing = int(block["n_firings"][:first].sum())
-        found = []
-        for i in range(first, first + int(block["n_examples"][row])):
-            token = int(block["example_token"][i])
-            start, length = token - int(block["example_before"][i]), int(block["example_length"][i])
-            inside = slice(firing, firing + int(block["n_firings"][i]))
-            firing = inside.stop
-            shown = np.zeros(length)
-            shown[block["firing_place"][inside]] = block["firing_share"][inside] * np.float64(maximum)
-            document = int(np.searchsorted(self._document_starts, token, side="right")) - 1
-            example = Example(document, token, start, start + length, tuple(shown.tolist()))
-            found.append((int(block["example_interval"][i]), example))
-        return found
+        inside = slice(firing, firing + int(n_firings.sum()))
+        ends = np.cumsum(lengths)
+        shown = np.zeros(int(lengths.sum()))
+        at = np.repeat(ends - lengths, n_firings) + block["firing_place"][inside]
+        shown[at] = block["firing_share"][inside] * np.float64(maximum)
+        activations = tuple(shown.tolist())
+        tokens = block["example_token"][mine].astype(np.int64)
+        starts = tokens - block["example_before"][mine]
+        documents = np.searchsorted(self._document_starts, tokens, side="right") - 1
+        columns = (documents, tokens, starts, starts + lengths, ends - lengths, ends, block["example_interval"][mine])
+        return [
+            (interval, Example(document, token, start, end, activations[low:high]))
+            for document, token, start, end, low, high, interval in zip(
+                *(each.tolist() for each in columns), strict=True
+            )
+        ]
 
     def _entries(self, block: Columns, row: int, first: int, last: int) -> tuple[tuple[str, float], ...]:
         ids = block["vocabulary_id"][row, first:last].tolist()

@@ -34,10 +34,10 @@ check: setup
 test: setup
 	@$(MAKE) --no-print-directory -j2 check tests
 
-# Workers with one thread each: two threads on a busy core are slower than one. Three of them on two cores, because many tests wait: for
-# processes that were killed, servers, browsers. loadfile: what a file's tests share is made once.
+# Two workers with one thread each: two threads on a busy core are slower than one, and a third worker gains nothing. loadfile: what a
+# file's tests share is made once.
 tests: setup
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $${PYTEST_WORKERS:-3} --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $${PYTEST_WORKERS:-2} --dist loadfile --no-loadscope-reorder
 
 docs: setup
 	$(BIN)/python -m pytest -q tests/test_docs.py

@@ -116,5 +116,7 @@ def test_what_cannot_be_exported_is_refused_by_name(
     ):
         assert exit_status(monkeypatch, "export", run, *arguments) == 1
         assert said in " ".join("".join(capfd.readouterr()).split())
+    assert exit_status(monkeypatch, "export", tmp_path / "nowhere", "--to", "html") == 1
+    assert "nowhere: no such folder" in "".join(capfd.readouterr())
     assert exit_status(monkeypatch, "export", run, "--to", "neuronpedia", tmp_path / "out", "--hookpoint", PLACE) == 0
     assert (tmp_path / "out" / "demo").is_dir()

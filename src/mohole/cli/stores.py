@@ -183,7 +183,9 @@ def export(
     hookpoint: Annotated[str | None, typer.Option(help="Of a run: this one only.")] = None,
 ) -> None:
     """Write a store's rows, or a run's features with their labels and examples, for other tools."""
-    is_run = "://" not in what and not (Path(what) / "manifest.json").exists() and Path(what).is_dir()
+    if "://" not in what and not Path(what).is_dir():
+        raise ConfigError(f"{what}: no such folder; name a store or a run's folder")
+    is_run = "://" not in what and not (Path(what) / "manifest.json").exists()
     allowed = ("neuronpedia", "parquet", "html") if is_run else ("parquet", "safetensors")
     if to not in allowed:
         raise ConfigError(f"--to {to}: a {'run' if is_run else 'store'} is exported to {', '.join(allowed)}")

@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mohole.catalogue import Catalogue, Example, Feature
+from mohole.catalogue.evidence import TOP
 from mohole.corpus import Corpus
 from mohole.errors import ArtifactError
 from mohole.interpret import Label, Labels, unlabelled
 from mohole.record import read_json
-
-TOP = -1
-"""Stands for the number of an interval where an example is one of the strongest."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from mohole.catalogue import Example, Feature
-from mohole.export.features import TOP, Exported, examples
+from mohole.catalogue.evidence import TOP
+from mohole.export.features import Exported, examples
 from mohole.interpret import Label
 from mohole.model.hookpoints import parse_hookpoint
 from mohole.progress import track

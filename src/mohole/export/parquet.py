@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from mohole.catalogue import Feature
+from mohole.catalogue.evidence import TOP
 from mohole.errors import ConfigError
-from mohole.export.features import TOP, Exported, examples
+from mohole.export.features import Exported, examples
 from mohole.interpret import Label
 from mohole.progress import track
 

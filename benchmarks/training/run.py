@@ -49,6 +49,8 @@ PEERS = [
     ("topk", 8192, "sparsify"),
     ("topk", 8192, "sae_lens_coo"),
     ("topk", 8192, "sae_lens"),
+    ("topk", 16384, "sparsify"),
+    ("topk", 16384, "sae_lens"),
     ("topk", 32768, "sparsify"),
     ("topk", 32768, "sae_lens"),
     ("jumprelu", 8192, "sae_lens"),
@@ -59,17 +61,24 @@ PEERS = [
 def main() -> None:
     arguments = _arguments()
     found: dict[str, list[dict[str, Any]]] = {}
+    failed: dict[str, str] = {}
     for turn in range(arguments.rounds):
         for arch, n_latents, options in OURS:
             row = _run(
                 [sys.executable, str(HERE / "one.py"), "--nonlinearity", arch, "--n-latents", str(n_latents), *options]
             )
             found.setdefault(f"{arch}, {n_latents}: {row['peer']}", []).append(row)
+            print(f"{row['ge']:6.2f} GE  {arch}, {n_latents}: {row['peer']}", file=sys.stderr)
         for arch, n_latents, peer in PEERS if arguments.peers else []:
             script = Path(arguments.peers) / "one.py"
             options = ["--peer", peer, "--arch", arch, "--d-sae", str(n_latents), "--threads", "1"]
             before = _product(n_latents)
-            row = _run([arguments.peers_python, str(script), *options])
+            try:
+                row = _run([arguments.peers_python, str(script), *options])
+            except RuntimeError as error:  # of another library, in its own process: what is measured is not lost for it
+                failed[f"{arch}, {n_latents}: {peer}"] = str(error).splitlines()[-1]
+                print(f"{peer}: {error}", file=sys.stderr)
+                continue
             product = (before + _product(n_latents)) / 2
             row |= {
                 "ge": row["cpu_s_med"] / product,
@@ -87,6 +96,7 @@ def main() -> None:
             name: round(statistics.median(row["peak_times_weights"] for row in rows), 1) for name, rows in found.items()
         },
         "peers": "measured" if arguments.peers else "not measured",
+        "failed": failed,
         "rounds": found,
     }
     out = HERE / "results" / f"{datetime.date.today()}.json"

@@ -1,7 +1,7 @@
 """Screened codes are the codes: by the same laws as the kernels', with doubt planted, and with the doubt ignored."""
 
 from types import ModuleType, SimpleNamespace
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import pytest
@@ -11,44 +11,56 @@ from hypothesis import strategies as st
 from tests.kernels import laws
 from tests.kernels.laws import SIZES, dense, draw
 
-from mohole.kernels import cpu, screen
-from mohole.kernels.screen import Screen, can_screen
+from mohole.kernels import cpu, screen_bfloat16, screen_whole
+from mohole.kernels.screen import Near, Rounding, Screen, best_rounding
 
-pytestmark = pytest.mark.skipif(not can_screen(), reason="screening needs numba and a processor with AVX2")
+pytestmark = [
+    pytest.mark.skipif(best_rounding() is None, reason="screening needs numba and a processor with AVX2"),
+    pytest.mark.parametrize(
+        "rounding", get_args(Rounding)
+    ),  # bfloat16 is right everywhere, fast where there are matrix units
+]
+NEAR: dict[Rounding, Any] = {"bfloat16": screen_bfloat16.NearBfloat16, "whole": screen_whole.NearWhole}
 
-SCREENED = cast(ModuleType, SimpleNamespace(**(vars(cpu) | {"top_k": lambda *given: Screen().top_k(*given)})))
+
+def screened(rounding: Rounding) -> ModuleType:
+    """The kernels of a CPU, with codes that are screened."""
+    return cast(ModuleType, SimpleNamespace(**(vars(cpu) | {"top_k": lambda *given: Screen(rounding).top_k(*given)})))
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(k=st.integers(1, 50), levels=st.sampled_from([1, 2, 5, 40]), **SIZES)
-def test_screening_keeps_what_a_stable_sort_keeps(**drawn: Any) -> None:
+def test_screening_keeps_what_a_stable_sort_keeps(rounding: Rounding, **drawn: Any) -> None:
     """Whole numbers: ties everywhere, and sums are exact."""
     laws.top_k_keeps_what_a_stable_sort_keeps(
-        SCREENED, dtype=torch.float32, bias_dtype=torch.float32, **(drawn | {"d": 4 * drawn["d"]})
+        screened(rounding), dtype=torch.float32, bias_dtype=torch.float32, **(drawn | {"d": 4 * drawn["d"]})
     )
 
 
 @pytest.mark.parametrize(
     ("n_rows", "n_latents", "d", "k"), [(33, 5003, 20, 1), (300, 2050, 45, 32), (515, 700, 70, 100)]
 )
-def test_screening_over_many_tiles_in_real_numbers(n_rows: int, n_latents: int, d: int, k: int) -> None:
-    laws.top_k_of_real_numbers(SCREENED, n_rows, n_latents, d, k, late=600)
+def test_screening_over_many_tiles_in_real_numbers(
+    rounding: Rounding, n_rows: int, n_latents: int, d: int, k: int
+) -> None:
+    laws.top_k_of_real_numbers(screened(rounding), n_rows, n_latents, d, k, late=600)
 
 
 @pytest.mark.parametrize("n_latents", [5, 64, 1100])
-def test_among_equals_the_lowest_latents_are_kept(n_latents: int) -> None:
-    laws.among_equals_the_lowest_latents_are_kept(SCREENED, n_latents)
+def test_among_equals_the_lowest_latents_are_kept(rounding: Rounding, n_latents: int) -> None:
+    laws.among_equals_the_lowest_latents_are_kept(screened(rounding), n_latents)
 
 
-def test_screening_keeps_the_other_laws() -> None:
-    laws.what_is_not_positive_is_never_kept(SCREENED)
-    laws.no_pre_activation_is_positive_and_no_code_is_kept(SCREENED)
-    laws.a_bad_number_is_never_a_good_code(SCREENED)
+def test_screening_keeps_the_other_laws(rounding: Rounding) -> None:
+    kernels = screened(rounding)
+    laws.what_is_not_positive_is_never_kept(kernels)
+    laws.no_pre_activation_is_positive_and_no_code_is_kept(kernels)
+    laws.a_bad_number_is_never_a_good_code(kernels)
 
 
-def same(rows: torch.Tensor, W_enc: torch.Tensor, b_enc: torch.Tensor, k: int) -> Screen:
+def same(rounding: Rounding, rows: torch.Tensor, W_enc: torch.Tensor, b_enc: torch.Tensor, k: int) -> Screen:
     """Assert that both ways give the same codes."""
-    own = Screen()
+    own = Screen(rounding)
     found, expected = own.top_k(rows, W_enc, b_enc, k), cpu.top_k(rows, W_enc, b_enc, k)
     assert torch.equal(found.row_starts, expected.row_starts)
     assert torch.equal(found.latents, expected.latents)
@@ -61,8 +73,8 @@ def some(n_rows: int = 40, n_latents: int = 1500, d: int = 50) -> tuple[torch.Te
     return draw(n_rows, d, seed=0), draw(n_latents, d, seed=1) / d**0.5, draw(n_latents, seed=2) * 0.1
 
 
-def test_no_row_of_ordinary_numbers_is_encoded_twice() -> None:
-    own = same(*some(), 16)
+def test_no_row_of_ordinary_numbers_is_encoded_twice(rounding: Rounding) -> None:
+    own = same(rounding, *some(), 16)
     assert (own.n_rows, own.n_again) == (40, 0)
 
 
@@ -80,10 +92,10 @@ def test_no_row_of_ordinary_numbers_is_encoded_twice() -> None:
         lambda rows, W_enc, b_enc: W_enc[::3].zero_(),
     ],
 )
-def test_numbers_of_any_size_are_screened(change: Any) -> None:
+def test_numbers_of_any_size_are_screened(rounding: Rounding, change: Any) -> None:
     rows, W_enc, b_enc = some()
     change(rows, W_enc, b_enc)
-    same(rows, W_enc, b_enc, 16)
+    same(rounding, rows, W_enc, b_enc, 16)
 
 
 def near_ties() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -96,8 +108,8 @@ def near_ties() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return rows, W_enc, b_enc
 
 
-def test_rows_in_doubt_are_encoded_again() -> None:
-    own = Screen()
+def test_rows_in_doubt_are_encoded_again(rounding: Rounding) -> None:
+    own = Screen(rounding)
     rows, W_enc, b_enc = near_ties()
     found = own.top_k(rows, W_enc, b_enc, 16)
     assert own.n_again == 40
@@ -106,55 +118,59 @@ def test_rows_in_doubt_are_encoded_again() -> None:
     assert torch.equal(found.values, expected.values)
 
 
-def test_with_the_doubt_ignored_codes_would_be_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_the_doubt_ignored_codes_would_be_wrong(rounding: Rounding, monkeypatch: pytest.MonkeyPatch) -> None:
     """So the certificate decides, and is not always true by itself."""
     rows, W_enc, b_enc = near_ties()
-    monkeypatch.setattr(screen, "_slack", lambda x, w, d, b_enc: np.full(len(x.units), 1e-30))
-    own = Screen()
+    for module in (screen_bfloat16, screen_whole):
+        monkeypatch.setattr(module, "slack_of", lambda x_lengths, *given: np.full(len(x_lengths), 1e-30))
+    monkeypatch.setattr(screen_bfloat16.NearBfloat16, "rounding", 0.0)
+    own = Screen(rounding)
     found = own.top_k(rows, W_enc, b_enc, 16)
     assert own.n_again < 40
     assert not torch.equal(found.latents, cpu.top_k(rows, W_enc, b_enc, 16).latents)
 
 
+@pytest.mark.parametrize("n_latents", [1500, 20])
 @pytest.mark.parametrize("where", ["row", "latent", "bias"])
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_bad_numbers_do_what_they_do_without_screening(where: str, bad: float) -> None:
-    rows, W_enc, b_enc = some()
-    {"row": rows[4], "latent": W_enc[700], "bias": b_enc[700:]}[where][0] = bad
-    found, expected = Screen().top_k(rows, W_enc, b_enc, 16), cpu.top_k(rows, W_enc, b_enc, 16)
-    torch.testing.assert_close(dense(found, 1500), dense(expected, 1500), rtol=1e-5, atol=1e-5, equal_nan=True)
+def test_bad_numbers_do_what_they_do_without_screening(
+    rounding: Rounding, where: str, bad: float, n_latents: int
+) -> None:
+    rows, W_enc, b_enc = some(n_latents=n_latents)
+    {"row": rows[4], "latent": W_enc[7], "bias": b_enc[7:]}[where][0] = bad
+    found, expected = Screen(rounding).top_k(rows, W_enc, b_enc, 16), cpu.top_k(rows, W_enc, b_enc, 16)
+    torch.testing.assert_close(
+        dense(found, n_latents), dense(expected, n_latents), rtol=1e-5, atol=1e-5, equal_nan=True
+    )
 
 
-def test_rounding_moves_no_pre_activation_further_than_is_claimed() -> None:
-    rows, W_enc, b_enc = some(64, 333, 130)
+def test_rounding_moves_no_pre_activation_further_than_is_claimed(rounding: Rounding) -> None:
+    rows, W_enc, b_enc = some(64, 1333, 130)
     rows[:, 5] *= 50
-    from mohole.kernels import screen_loops
-
-    room = cpu.Scratch()
-    x = screen._Whole.of(rows, screen_loops.ROWS, room, "rows")
-    w = screen._Whole.of(W_enc, screen_loops.LATENTS, room, "latents")
-    near = np.empty((len(x.units), len(w.units)), np.float32)
-    screen_loops.products(x.packed.reshape(-1), x.units, w.packed.reshape(-1), w.units, 0, near, 0, len(x.packed))
-    moved = np.abs(near[:64, :333] - (rows.double() @ W_enc.double().T).numpy()).max(1)
-    slack = screen._slack(x, w, 130, b_enc)[:64]
-    assert (moved < slack).all()
-    assert (moved > slack / 100).all()  # a bound that is of use
+    near: Near = NEAR[rounding](rows, W_enc, torch.zeros_like(b_enc), cpu.Scratch())
+    found = np.zeros((64, near.n_latents), np.float32)
+    for low, first, tile in near.tiles():
+        found[low : low + len(tile), first : first + tile.shape[1]] = tile
+    exact = (rows.double() @ W_enc.double().T).numpy()
+    moved = np.abs(found[:, :1333] - exact) - near.rounding * np.abs(exact)
+    assert (moved.max(1) < near.slack).all()
+    assert (np.abs(found[:, :1333] - exact).max(1) > near.slack / 100).all()  # a bound that is of use
 
 
-def test_threads_change_nothing() -> None:
+def test_threads_change_nothing(rounding: Rounding) -> None:
     rows, W_enc, b_enc = some()
-    one = Screen().top_k(rows, W_enc, b_enc, 16)
+    one = Screen(rounding).top_k(rows, W_enc, b_enc, 16)
     torch.set_num_threads(3)
     try:
-        three = Screen().top_k(rows, W_enc, b_enc, 16)
+        three = Screen(rounding).top_k(rows, W_enc, b_enc, 16)
     finally:
         torch.set_num_threads(1)
     assert torch.equal(one.values, three.values)
     assert torch.equal(one.latents, three.latents)
 
 
-def test_double_numbers_are_not_screened() -> None:
+def test_double_numbers_are_not_screened(rounding: Rounding) -> None:
     rows, W_enc, b_enc = (each.double() for each in some())
-    own = Screen()
+    own = Screen(rounding)
     assert torch.equal(own.top_k(rows, W_enc, b_enc, 16).values, cpu.top_k(rows, W_enc, b_enc, 16).values)
     assert own.n_rows == 0

@@ -266,7 +266,7 @@ class Train(Table):
     average: Annotated[float, Field(strict=True, ge=0.0, lt=1.0)] = 0.0
     """The dictionary is a running mean of the weights, of which each step keeps this share (0.999, say). 0: the last weights."""
     screening: Flag = False
-    """topk on an x86 CPU with AVX2, or on a GPU: codes are found with 16-bit whole numbers, on a GPU with 16-bit floats, and made
+    """topk on an x86 CPU with AVX2, or on a GPU: codes are found with numbers rounded to 16 bits, and made
     from the numbers themselves. Rows that rounding leaves in doubt are encoded again, so the codes are the same, for less than
     the product costs (docs/training.md)."""
     products: Literal["float32", "bfloat16"] = "float32"

@@ -46,9 +46,9 @@ def why_not_screened(device: torch.device) -> str | None:
     """What screening needs and this machine has not; None: it can be done."""
     if device.type == "cuda":
         return None if HAS_TRITON else "Triton (pip install 'mohole[gpu]')"
-    from mohole.kernels.screen import can_screen
+    from mohole.kernels.screen import best_rounding
 
-    return None if can_screen() else "numba and an x86 processor with AVX2"
+    return None if best_rounding() else "numba and an x86 processor with AVX2"
 
 
 def screen_for(device: torch.device) -> Screening:

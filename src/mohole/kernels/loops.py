@@ -137,7 +137,7 @@ def absorb_top(  # noqa: C901 - one loop over the hottest data there is
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def _sort_by_latent_in_place(latents, values, n):
+def sort_by_latent_in_place(latents, values, n):
     """The first n entries in ascending order of latents. Few are inserted one by one, which allocates nothing."""
     if n > _FEW:
         order = np.argsort(latents[:n])
@@ -161,7 +161,7 @@ def finish_top(k, values, latents, counts, low, high):
         if count > k:
             keep_best(values[row], latents[row], count, k)
             count = k
-        _sort_by_latent_in_place(latents[row], values[row], count)
+        sort_by_latent_in_place(latents[row], values[row], count)
         counts[row] = count
 
 

@@ -1,4 +1,4 @@
-"""The compiled loops of `screen`: rows as 16-bit whole numbers, products of those, and which codes they leave no doubt about.
+"""The compiled loops of screening: rows rounded, products of 16-bit whole numbers, and which codes they leave no doubt about.
 
 A product of sixteen and sixteen 16-bit numbers, summed in pairs to eight of 32 bits, is one instruction of AVX2 (vpmaddwd). LLVM
 is told to use it, because it does not find it in a loop. Per cycle it does twice the multiplications of float32's.
@@ -14,6 +14,8 @@ import numpy as np
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
+
+from mohole.kernels.loops import keep_best, sort_by_latent_in_place
 
 LANES = 16
 STEP = 32
@@ -176,38 +178,88 @@ def quantise(matrix, group, packed, units, lengths, errors, low, high):
             errors[row] = _ROUNDED * np.float64(unit) * np.sqrt(np.float64(d))
 
 
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+@no_type_check
+def round_rows(values, bits, numbers, lengths, errors, low, high):
+    """Rows [low, high) as bfloat16, to the nearest, ties to even: the upper halves of their bits. Lengths of both parts.
+
+    A row with a number that is not finite, or that bfloat16 cannot hold, is written as zeros, and has an infinite error.
+    """
+    d = values.shape[1]
+    rounded_bits = np.empty(d, np.uint32)
+    rounded = rounded_bits.view(np.float32)
+    more = 1.0 + d * 2.0**-24  # sums of float32 may be a little too small
+    for row in range(low, high):
+        own, own_bits, out = values[row], bits[row], numbers[row]
+        for i in range(d):
+            up = own_bits[i] + np.uint32(0x7FFF) + ((own_bits[i] >> np.uint32(16)) & np.uint32(1))
+            rounded_bits[i] = up & np.uint32(0xFFFF0000)
+            out[i] = np.uint16(up >> np.uint32(16))
+        square, missed = np.float32(0.0), np.float32(0.0)
+        for i in range(d):
+            error = own[i] - rounded[i]
+            square += own[i] * own[i]
+            missed += error * error
+        if not (np.isfinite(square) and np.isfinite(missed)):
+            out[:] = 0
+            lengths[row], errors[row] = 0.0, np.inf
+            continue
+        # Squares below 1e-38 are lost: of numbers below 1e-19, which the processor may also multiply as zero.
+        tiny = 1e-19 * np.sqrt(np.float64(d))
+        lengths[row] = np.sqrt(np.float64(square)) * more + tiny
+        errors[row] = np.sqrt(np.float64(missed)) * more + tiny
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+@no_type_check
+def _exact(row, latent, bias):
+    total = np.float32(0.0)
+    for i in range(len(row)):
+        total += row[i] * latent[i]
+    return total + bias
+
+
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def certify(
-    row_starts, latents, near, exact, slack, k, n_held, kept_latents, kept_values, counts, is_certain, low, high
-):
+    row_starts, latents, near, rows, W_enc, bias, slack, rounding, k, n_held, kept_latents, kept_values, counts, is_certain,
+    low, high,
+):  # fmt: skip
     """For rows [low, high): the k best exact values among candidates, in the order of latents, and whether none can be missing.
 
-    Candidates are the n_held largest near values, or all above -slack where those are fewer. What is no candidate lies at most
-    `slack` above the least of them, or above -slack.
+    Candidates are the n_held largest near values, or all that could be positive where those are fewer. Exact values lie at most
+    `slack`, and `rounding` of the near value's size, from near ones: so does what is no candidate, above the least of them; and
+    candidates that cannot reach the k best are not computed.
     """
+    values, places = np.empty(n_held, np.float32), np.empty(n_held, np.int32)
     for row in range(low, high):
-        start, stop = row_starts[row], row_starts[row + 1]
-        n = stop - start
-        bound = np.float64(-slack[row])
+        start = row_starts[row]
+        n = row_starts[row + 1] - start
+        values[:n], places[:n] = near[start : start + n], latents[start : start + n]
+        bound = 0.0 if slack[row] < np.inf else np.inf
         if n == n_held:
-            bound = np.float64(near[start:stop].min())
-        bound += slack[row]
-        values, places = np.empty(n, exact.dtype), np.empty(n, np.int32)
-        n_positive = 0
-        for i in range(start, stop):
-            if exact[i] > 0.0:
-                values[n_positive], places[n_positive] = exact[i], latents[i]
+            least_near = np.float64(values[:n].min())
+            bound = least_near + abs(least_near) * rounding + slack[row]
+        if n > k:
+            keep_best(values, places, n, k)  # by near values: most of these stay
+        least, n_positive = 0.0, 0
+        for i in range(n):
+            value, latent = values[i], places[i]
+            if i >= k and value + abs(value) * rounding + slack[row] < least:
+                continue
+            exact = _exact(rows[row], W_enc[latent], bias[latent])
+            if exact > 0.0:
+                values[n_positive], places[n_positive] = exact, latent
                 n_positive += 1
-        least = 0.0  # fewer than k: what is missing must not be positive
+            if i == k - 1 and n_positive == k:
+                least = np.float64(values[:k].min())
         if n_positive > k:
-            order = np.argsort(-values[:n_positive], kind="mergesort")[:k]  # stable, and latents ascend
-            least = np.float64(values[order[k - 1]])
-            order.sort()
-            values[:k], places[:k] = values[order], places[order]
-            n_positive = k
-        elif n_positive == k and k > 0:
-            least = np.float64(values[:k].min())
-        counts[row] = n_positive
-        kept_values[row, :n_positive], kept_latents[row, :n_positive] = values[:n_positive], places[:n_positive]
-        is_certain[row] = bound < least if n_positive == k else bound <= 0.0
+            keep_best(values, places, n_positive, k)
+        n_kept = min(n_positive, k)
+        least = (
+            np.float64(values[:k].min()) if n_kept == k else 0.0
+        )  # fewer than k: what is missing must not be positive
+        sort_by_latent_in_place(places, values, n_kept)
+        counts[row] = n_kept
+        kept_values[row, :n_kept], kept_latents[row, :n_kept] = values[:n_kept], places[:n_kept]
+        is_certain[row] = bound < least if n_kept == k else bound <= 0.0

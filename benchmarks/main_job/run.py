@@ -18,10 +18,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from mohole.config import Recipe, read_recipe
 from mohole.corpus import Corpus, batches
+from mohole.corpus.slices import slices
 from mohole.evaluate import read_evaluation, read_recovery
 from mohole.execute import Cores, open_executor
 from mohole.harvest import harvest
@@ -83,7 +85,8 @@ def harvest_against_bare_forward(
     bos = model.bos_id if corpus.has_bos else None
     tokens = [
         torch.from_numpy(corpus.window_tokens(group, bos))
-        for group in batches(corpus.windows, recipe.harvest.batch_tokens)
+        for first, last in slices(corpus, settings.shard_tokens)
+        for group in batches(corpus.windows, settings.batch_tokens, np.arange(first, last))
     ]
     bare = model.hf.model  # type: ignore[union-attr]
     layers = bare.layers

@@ -76,8 +76,9 @@ class Corpus:
         batch = np.zeros((len(windows), int(lengths.max()) + first), dtype=np.int64)
         if bos_id is not None:
             batch[:, 0] = bos_id
-        for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
-            batch[row, first : first + length] = self.tokens[start : start + length]
+        offsets = np.arange(batch.shape[1] - first)
+        inside = offsets < lengths[:, None]
+        batch[:, first:][inside] = self.tokens[(starts[:, None] + offsets)[inside]]
         return batch
 
     def document_of(self, tokens: Int64) -> Int64:

@@ -85,18 +85,29 @@ def run_slice(task: SliceTask) -> None:
     made = {hookpoint: np.empty((n_rows, form.row_bytes), dtype=np.uint8) for hookpoint, form in task.formats}
     made_at = np.empty(len(rows.has_row), dtype=np.int64)  # of each token, where its row is in `made`
     n_made, n_clipped = dict.fromkeys(made, 0), dict.fromkeys(made, 0)
+    held_as = _held_as(task.formats)
+
+    def place(hookpoint: str, n: int) -> Tensor | None:
+        """Where the next rows are to lie; None: they are no rows yet as they are stored."""
+        if held_as != torch.bfloat16:
+            return None
+        start = n_made[hookpoint]
+        return torch.from_numpy(made[hookpoint][start : start + n]).view(torch.bfloat16)
+
     for hookpoint, tokens, values in activations(
         model,
         corpus,
         np.arange(task.first, task.last),
         list(made),
         task.batch_tokens,
-        held_as=_held_as(task.formats),
+        held_as=held_as,
         has_row=lambda tokens: rows.has_row[tokens - origin],
+        place=place,
     ):
         encoded, clipped = encode(values, formats[hookpoint], hookpoint, tokens, corpus)
         start, stop = n_made[hookpoint], n_made[hookpoint] + len(tokens)
-        made[hookpoint][start:stop] = encoded
+        if held_as != torch.bfloat16:
+            made[hookpoint][start:stop] = encoded
         made_at[tokens - origin] = np.arange(start, stop)
         n_made[hookpoint] = stop
         n_clipped[hookpoint] += clipped
@@ -142,6 +153,7 @@ def activations(
     *,
     held_as: torch.dtype = torch.float32,
     has_row: Callable[[Int64], Bool] | None = None,
+    place: Callable[[str, int], Tensor | None] = lambda hookpoint, n: None,
 ) -> Iterator[tuple[str, Int64, Float[Tensor, "row d"]]]:
     """Run windows (by number) through the model: for every batch and hookpoint, tokens and their rows, on the CPU.
 
@@ -150,6 +162,7 @@ def activations(
     Args:
         held_as: the type of the rows.
         has_row: which of these tokens are wanted; None: all.
+        place: memory for so many rows of a hookpoint, [n, d] of the type `held_as`; None: memory of their own.
     """
     first = int(corpus.has_bos)
     bos_id = model.bos_id if corpus.has_bos else None
@@ -165,7 +178,16 @@ def activations(
         chosen = torch.from_numpy(np.flatnonzero(inside))
         for hookpoint in hookpoints:
             rows = read.pop(hookpoint).flatten(0, 1)
-            yield hookpoint, tokens, rows.index_select(0, chosen.to(rows.device)).cpu()
+            yield hookpoint, tokens, _chosen(rows, chosen, place(hookpoint, len(tokens)))
+
+
+def _chosen(rows: Float[Tensor, "all d"], chosen: Tensor, out: Float[Tensor, "row d"] | None) -> Float[Tensor, "row d"]:
+    """Some rows on the CPU, in this memory where there is one: a copy less."""
+    if out is None:
+        return rows.index_select(0, chosen.to(rows.device)).cpu()
+    if rows.device.type == "cpu":
+        return torch.index_select(rows, 0, chosen, out=out)
+    return out.copy_(rows.index_select(0, chosen.to(rows.device)))
 
 
 def encode(

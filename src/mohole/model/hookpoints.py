@@ -16,6 +16,7 @@ another place (before the norm) and is refused.
 import difflib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, get_args
 
 from mohole.errors import HookpointError
@@ -80,6 +81,7 @@ def parse_hookpoint(name: str, *, n_layers: int | None = None, model: str = "the
     return point
 
 
+@lru_cache(maxsize=4096)  # every pass asks again
 def _read(name: str, model: str) -> Hookpoint:
     if name in ("embed", "hook_embed"):
         return Hookpoint("embed")

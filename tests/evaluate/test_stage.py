@@ -1,6 +1,7 @@
 """The stage's two files: whole, read back the same, the same bytes each time; bad numbers are stopped or warned about."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from mohole import config
 from mohole.corpus import Corpus, Task
 from mohole.dictionary import SparseAutoencoder
-from mohole.errors import ArtifactError, NumericsError
+from mohole.errors import ArtifactError
 from mohole.evaluate import evaluate, read_evaluation, read_recovery
 from mohole.evaluate.guards.numbers import numbers_out_of_range
 from mohole.evaluate.results import TaskResult
@@ -142,7 +143,7 @@ def test_without_truth_or_without_asking_there_is_no_recovery(
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_bad_row_stops_the_stage_with_its_place(
+def test_bad_rows_leave_a_report_with_their_share_and_no_other_number(
     bad: float,
     model: LanguageModel,
     lossy: SparseAutoencoder,
@@ -152,10 +153,17 @@ def test_a_bad_row_stops_the_stage_with_its_place(
     folder: Path,
 ) -> None:
     rows = store.take(HOOKPOINT, store.tokens)
-    rows[world.document_starts[np.flatnonzero(world.held_out)[3]]] = bad
-    with pytest.raises(NumericsError, match=r"resid_post\.0: stored rows.*NaN or infinity in row"):
-        evaluate(folder, model, lossy, world, make_store(world, rows), config.Evaluate(), seed=0)
-    assert not list(folder.iterdir())
+    rows[world.document_starts[np.flatnonzero(world.held_out)[[3, 5]]]] = bad
+    evaluate(folder, model, lossy, world, make_store(world, rows), config.Evaluate(), seed=0)
+    found = read_evaluation(folder)
+    assert list(found.measures) == ["not_finite"]
+    share = found.measures["not_finite"]
+    assert share.value == pytest.approx(2 / share.n)
+    (warning,) = found.warnings
+    assert warning.name == "not_finite"
+    assert f"2 of {share.n:,} rows" in warning.sentence
+    assert re.search(r"resid_post\.0: stored rows.*NaN or infinity in row", warning.sentence)
+    assert read_recovery(folder) is None
 
 
 def test_a_damaged_or_missing_result_is_named(done: Path, folder: Path) -> None:

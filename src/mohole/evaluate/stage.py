@@ -6,15 +6,17 @@ from pathlib import Path
 from mohole.config import Evaluate
 from mohole.corpus import Corpus, Task
 from mohole.dictionary import AnyDictionary, NormalisedAutoencoder, SparseAutoencoder
-from mohole.errors import StageError
+from mohole.errors import NumericsError, StageError
 from mohole.evaluate.files import write_evaluation, write_recovery
 from mohole.evaluate.guards.copies import copies
+from mohole.evaluate.guards.finite import without_numbers
 from mohole.evaluate.guards.numbers import numbers_out_of_range, unexplained
 from mohole.evaluate.guards.provenance import require_rows_of
 from mohole.evaluate.guards.trials import probe
 from mohole.evaluate.in_model.splice import measure_splice
 from mohole.evaluate.in_model.tasks import measure_tasks
 from mohole.evaluate.recovery.measure import measure_recovery
+from mohole.evaluate.recovery.results import Recovery
 from mohole.evaluate.recovery.truth import read_truth
 from mohole.evaluate.results import Caution, DarkMatter, Evaluation, SuiteResult, TaskResult
 from mohole.evaluate.rows.choice import Rows, choose_rows
@@ -47,7 +49,8 @@ def evaluate(
 
     Raises:
         StageError: no held-out rows, rows of another model, or a task that cannot be run.
-        NumericsError: a NaN or an infinity, with its place.
+
+    A NaN or an infinity leaves a report with nothing but its warning: the share of rows that are not finite, and the first place.
     """
     spliced = stand_in(dictionary, model)
     if settings.suites and not isinstance(dictionary, SparseAutoencoder | NormalisedAutoencoder):
@@ -58,6 +61,34 @@ def evaluate(
     rows = choose_rows(corpus, store, held_out=True, max_rows=settings.max_rows, seed=seed)
     require_rows_of(model, corpus, store, rows, spliced)
 
+    recovery: Recovery | None = None
+    try:
+        evaluation, sparse = _measured(model, dictionary, spliced, corpus, store, rows, settings, tasks, seed)
+        if settings.recovery and corpus.labels and sparse:
+            recovery = measure_recovery(store, rows, sparse, corpus, settings, seed=seed, model=model)
+    except NumericsError as error:
+        evaluation = without_numbers(store, rows, spliced, error)
+    write_evaluation(out, evaluation)
+    if recovery:
+        write_recovery(out, recovery)
+
+
+def _measured(
+    model: LanguageModel,
+    dictionary: AnyDictionary,
+    spliced: StandIn,
+    corpus: Corpus,
+    store: Store,
+    rows: Rows,
+    settings: Evaluate,
+    tasks: Sequence[Task],
+    seed: int,
+) -> tuple[Evaluation, SparseAutoencoder | NormalisedAutoencoder | None]:
+    """Everything but what is found against truth; and the autoencoder as numpy takes it, where it is one.
+
+    Raises:
+        NumericsError: a NaN or an infinity.
+    """
     quality = measure_rows(store, rows, spliced, seed=seed)
     in_model = measure_splice(model, [spliced], corpus, settings, seed=seed)
     unseen, dark_matter = measure_dark_matter(
@@ -73,7 +104,6 @@ def evaluate(
         *copies(corpus, rows, seed=seed),
     )
     suites = _suites(model, plain, corpus, store, rows, settings, tasks, seed)
-
     evaluation = Evaluation(
         hookpoint=spliced.name,
         kind=spliced.kind,
@@ -88,11 +118,7 @@ def evaluate(
         checked=stamp(),
         suites=suites,
     )
-    write_evaluation(out, evaluation)
-
-    if settings.recovery and corpus.labels and autoencoder:
-        recovery = measure_recovery(store, rows, autoencoder, corpus, settings, seed=seed, model=model)
-        write_recovery(out, recovery)
+    return evaluation, autoencoder
 
 
 def _warnings(

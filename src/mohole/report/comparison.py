@@ -11,8 +11,9 @@ from rich.text import Text
 
 from mohole import artifact
 from mohole.drawing import SMALL, Figure, Scale, Series, Sheet, plot, write_page
-from mohole.errors import ArtifactError, ConfigError
+from mohole.errors import ArtifactError, ConfigError, StageError
 from mohole.evaluate.files import read_evaluation, read_replicates
+from mohole.evaluate.guards.finite import NOT_FINITE
 from mohole.evaluate.results import Evaluation
 from mohole.metrics import Measure, interval
 from mohole.metrics.measure import as_json
@@ -251,9 +252,10 @@ def _open(place: Path, name: str) -> Evaluated:
     inputs = manifest.inputs
     rows = {name: inputs.parents.get(name) for name in _SAME}
     documents = {"seed": inputs.seed} | rows | artifact.flatten(dict(inputs.config))
-    return Evaluated(
-        name, read_evaluation(place), read_replicates(place), _dictionary_of(place, inputs.parents), documents
-    )
+    evaluation = read_evaluation(place)
+    if NOT_FINITE in evaluation.measures:
+        raise StageError(f"{name}: nothing to compare: {evaluation.warnings[0].sentence}")
+    return Evaluated(name, evaluation, read_replicates(place), _dictionary_of(place, inputs.parents), documents)
 
 
 def _dictionary_of(place: Path, parents: Mapping[str, str]) -> Path | None:

@@ -162,12 +162,14 @@ def test_a_store_of_another_model_is_refused(
         whole(folder, model, replace(planted.good, hookpoint="attn_out.0"), world, planted.store)
 
 
-def test_infinite_numbers_in_a_dictionary_stop_with_their_place(
+def test_infinite_numbers_in_a_dictionary_are_warned_about_and_measure_nothing(
     model: LanguageModel, world: Corpus, harvested: Callable[[Corpus], Store], identity: SparseAutoencoder, folder: Path
 ) -> None:
     bad = replace(identity, b_dec=torch.full((D,), torch.inf))
-    with pytest.raises(NumericsError, match=r"resid_post\.0"):
-        whole(folder, model, bad, world, harvested(world))
+    found = whole(folder, model, bad, world, harvested(world))
+    assert [measure.value for measure in found.measures.values()] == [1.0]  # all rows are rebuilt as infinity
+    assert [warning.name for warning in found.warnings] == ["not_finite"]
+    assert "resid_post.0: reconstruction" in found.warnings[0].sentence
     with pytest.raises(NumericsError, match=r"resid_post\.0: the edit returned a NaN or an infinity"):
         splice(model, [bad], world, config.Evaluate(max_documents=5), seed=0)
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,22 +50,30 @@ class Place:
         starts = np.frombuffer((self.folder / f"{name}.at").read_bytes(), dtype="<u8").astype(int)
         whole = (self.folder / f"{name}.bin").read_bytes()
         assert starts[-1] == len(whole)
-        return [unpacked(whole[a:b]) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+        return [unpacked(whole[a:b]) for a, b in pairwise(starts)]
 
     def column(self, table: str, name: str) -> np.ndarray[Any, Any]:
         return np.concatenate([block[name] for block in self.table(table)])
 
     def line(self, latent: int) -> dict[str, Any]:
         lines, entry = self.table("lines")[latent // 512], self.header[latent]
-        return self._line(lines, latent % 512, latent, int(entry["count"]), float(entry["maximum"]), int(entry["family"]))
+        return self._line(
+            lines, latent % 512, latent, int(entry["count"]), float(entry["maximum"]), int(entry["family"])
+        )
 
     def _line(
         self, block: dict[str, Any], row: int, latent: int, count: int, maximum: float, family: int
     ) -> dict[str, Any]:
         return {
-            "latent": latent, "label": texts(block, "label")[row], "status": STATUSES[block["status"][row]], "f1": number(block["f1"][row]),
-            "count": count, "density": count / self.facts["n_tokens"], "maximum": maximum, "family": None if family < 0 else family,
-        }  # fmt: skip
+            "latent": latent,
+            "label": texts(block, "label")[row],
+            "status": STATUSES[block["status"][row]],
+            "f1": number(block["f1"][row]),
+            "count": count,
+            "density": count / self.facts["n_tokens"],
+            "maximum": maximum,
+            "family": None if family < 0 else family,
+        }
 
     def family(self, family: int) -> dict[str, Any]:
         block, row = self.table("families")[family // 32], family % 32
@@ -120,8 +129,8 @@ class Place:
                 for i, other in others("neighbour")
             ],
             "together": [
-                {"latent": other, "label": labels[block["together_label"][row][i]], "n_together": int(block["n_together"][row][i]),
-                 "phi": float(block["phi"][row][i])}
+                {"latent": other, "label": labels[block["together_label"][row][i]],
+                 "n_together": int(block["n_together"][row][i]), "phi": float(block["phi"][row][i])}
                 for i, other in others("together")
             ],
             "family": None if entry["family"] < 0 else self.family(int(entry["family"])),
@@ -140,9 +149,13 @@ class Place:
             for j in range(fired[i] - fires[i], fired[i]):
                 activations[block["firing_place"][j]] = float(block["firing_share"][j]) * maximum
             example = {
-                "document": int(block["example_document"][i]), "token": int(block["example_token"][i]), "at": int(block["example_before"][i]),
-                "tokens": [pieces[piece] for piece in block["text_piece"][ends[i] - lengths[i] : ends[i]]], "activations": activations,
-                "begins_document": bool(block["example_edges"][i] & 1), "ends_document": bool(block["example_edges"][i] & 2),
-            }  # fmt: skip
+                "document": int(block["example_document"][i]),
+                "token": int(block["example_token"][i]),
+                "at": int(block["example_before"][i]),
+                "tokens": [pieces[piece] for piece in block["text_piece"][ends[i] - lengths[i] : ends[i]]],
+                "activations": activations,
+                "begins_document": bool(block["example_edges"][i] & 1),
+                "ends_document": bool(block["example_edges"][i] & 2),
+            }
             found.append((int(block["example_interval"][i]), example))
         return found

@@ -14,6 +14,7 @@ from tests.conftest import exit_status
 from tests.publish.conftest import BY_HAND, RUN
 from tests.publish.reader import Place
 from tests.report.run_folder import DEAD, HOOKPOINTS, HOSTILE
+from tests.serve.test_runs import remake
 
 from mohole.errors import ArtifactError, ConfigError, StageError
 from mohole.publish import Published, publish, tables
@@ -193,28 +194,18 @@ def test_killed_halfway_nothing_is_there_and_the_next_one_is_whole(
     assert not publish([run], site, static=app).is_new
 
 
-def test_what_does_not_belong_together_is_refused(
+def test_a_catalogue_of_another_dictionary_is_not_published(
     run: Path, app: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = shutil.copytree(run, tmp_path / "other")
-    manifest = other / HOOKPOINTS[0] / "labels" / "manifest.json"
-    shutil.copy(run / HOOKPOINTS[1] / "dictionary" / "manifest.json", other / HOOKPOINTS[0] / "dictionary")
-    assert manifest.is_file()
-    monkeypatch.setattr("mohole.serve.runs._check_parent", checked := _Spy())
-    publish([run], tmp_path / "fine", static=app)
-    assert {parent for _, _, parent, _ in checked.calls} == {"dictionary", "catalogue"}
+    remake(other / HOOKPOINTS[1] / "catalogue", "catalogue", dictionary="0" * 32)
+    with pytest.raises(ArtifactError, match="catalogue: made from another dictionary"):
+        publish([other], tmp_path / "site", static=app)
     with pytest.raises(StageError, match="not built"):
         publish([run], tmp_path / "site", static=tmp_path)
     assert exit_status(monkeypatch, "publish", tmp_path / "no", tmp_path / "site") == 1
     assert "no: no such folder" in capsys.readouterr().err
-
-
-class _Spy:
-    def __init__(self) -> None:
-        self.calls: list[tuple[Any, ...]] = []
-
-    def __call__(self, *arguments: Any) -> None:
-        self.calls.append(arguments)
+    assert not (tmp_path / "site").exists()
 
 
 def test_a_published_folder_is_served_as_a_static_host_would(made: Published) -> None:

@@ -7,7 +7,7 @@ from tests.report.run_folder import make_run
 
 from mohole.serve.runs import open_runs
 
-RUN, BY_HAND = "small", (5, "Straße ‏by hand\u202e")
+RUN, BY_HAND = "small", (5, "\ufeffStraße by hand\u202e")
 
 
 @pytest.fixture(scope="session")

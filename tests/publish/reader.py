@@ -141,6 +141,7 @@ class Place:
         self, block: dict[str, Any], row: int, maximum: float, pieces: list[str]
     ) -> list[tuple[int, dict[str, Any]]]:
         lengths, fires = block["example_length"].astype(int), block["n_firings"].astype(int)
+        spelt = block["text_piece"].astype(int) + 256 * block["text_piece_256"].astype(int)
         ends, fired = np.cumsum(lengths), np.cumsum(fires)
         first = int(block["n_examples"][:row].astype(int).sum())
         found = []
@@ -152,7 +153,7 @@ class Place:
                 "document": int(block["example_document"][i]),
                 "token": int(block["example_token"][i]),
                 "at": int(block["example_before"][i]),
-                "tokens": [pieces[piece] for piece in block["text_piece"][ends[i] - lengths[i] : ends[i]]],
+                "tokens": [pieces[piece] for piece in spelt[ends[i] - lengths[i] : ends[i]]],
                 "activations": activations,
                 "begins_document": bool(block["example_edges"][i] & 1),
                 "ends_document": bool(block["example_edges"][i] & 2),

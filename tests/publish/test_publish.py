@@ -78,7 +78,8 @@ def test_no_text_is_published_that_no_example_shows(made: Published) -> None:
         place = Place(made.path, RUN, hookpoint)
         for latent in range(0, len(place.header), 32):
             block = place.block(latent)
-            shown = {*block["text_piece"].tolist(), *block["vocabulary_piece"][block["vocabulary_piece"] >= 0].tolist()}
+            texts = block["text_piece"].astype(int) + 256 * block["text_piece_256"].astype(int)
+            shown = {*texts.tolist(), *block["vocabulary_piece"][block["vocabulary_piece"] >= 0].tolist()}
             assert shown == set(range(len(block["piece_length"])))
     there = {file.name for file in made.path.rglob("*") if file.is_file()}
     assert not {"corpus.safetensors", "codes", "people.sqlite", ".sources"} & there
@@ -132,6 +133,13 @@ def test_the_same_runs_are_the_same_bytes(made: Published, run: Path, app: Path,
     again = publish([run], tmp_path / "again", static=app)
     names = sorted(file.relative_to(made.path) for file in made.path.rglob("*") if file.is_file())
     assert [(made.path / name).read_bytes() for name in names] == [(again.path / name).read_bytes() for name in names]
+
+
+def test_several_runs_lie_in_one_folder(run: Path, app: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(run, tmp_path / "other")
+    made = publish([run, other], tmp_path / "site", static=app)
+    assert (made.runs, made.n_features) == ((RUN, "other"), 160)
+    assert Place(made.path, "other", HOOKPOINTS[1]).feature(3) == Place(made.path, RUN, HOOKPOINTS[1]).feature(3)
 
 
 def test_a_damaged_publication_is_named_and_can_be_replaced(run: Path, app: Path, tmp_path: Path) -> None:
@@ -230,3 +238,5 @@ def test_a_published_folder_is_served_alone(
 ) -> None:
     assert exit_status(monkeypatch, "serve", made.path, run, "--port", 0) == 1
     assert "a published folder is served alone" in capsys.readouterr().err
+    assert exit_status(monkeypatch, "show", made.path) == 1
+    assert f"mohole serve {made.path} shows it" in capsys.readouterr().err

@@ -43,6 +43,7 @@ class Host(http.server.BaseHTTPRequestHandler):
     """A static host. `ranged` says which files it sends parts of."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else a body waits 40 ms for the acknowledgement of its head
 
     def __init__(self, folder: Path, ranged: Callable[[str], bool], sent: list[tuple[str, int]], *rest: Any) -> None:
         self.folder, self.ranged, self.sent = folder, ranged, sent
@@ -160,6 +161,7 @@ def test_lists_are_sorted_filtered_and_searched_as_the_server_does(tab: Any, hos
         {"sort": "maximum", "least_f1": 0.8, "most_density": 0.1},
         {"which": "dead"},
         {"which": "all", "family": 0},
+        {"q": "ra"},  # unscored ones, and then the one by hand
         {"q": "12", "sort": "latent"},
         {"sort": "f1", "status": "person"},
     )
@@ -238,7 +240,7 @@ def test_a_copy_that_is_not_whole_is_named(tab: Any, site: Path, tmp_path: Path)
         expect(tab.locator("main")).to_contain_text("Strongest")
 
 
-def test_the_last_of_34_million_features_is_three_small_requests_away(tab: Any, site: Path, tmp_path: Path) -> None:
+def test_the_last_of_34_million_features_is_two_small_requests_away(tab: Any, site: Path, tmp_path: Path) -> None:
     """A header of 1.6 GB, all holes but the last entry."""
     copy = shutil.copytree(site, tmp_path / "copy")
     last = MANY - 1
@@ -250,7 +252,7 @@ def test_the_last_of_34_million_features_is_three_small_requests_away(tab: Any, 
         file.write(entry.tobytes())
     shutil.copy(copy / PLACE / "features/000000.bin", copy / PLACE / f"features/{last // 4096:06}.bin")
     index = json.loads((copy / "published.json").read_text())
-    index["runs"][0]["hookpoints"][0]["n_latents"] = MANY
+    index["runs"][0]["hookpoints"][0] |= {"n_latents": MANY, "n_families": 0}
     (copy / "published.json").write_text(json.dumps(index))
     with hosting(copy) as (address, sent):
         tab.goto(f"{address}/{HERE}/{last}")

@@ -1,5 +1,7 @@
 """A block of a catalogue made to stand alone: what pointed into the corpus, the vocabulary or the labels is there as text."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +14,7 @@ from mohole.serve.runs import OpenHookpoint
 Int64 = NDArray[np.int64]
 
 _ALL = 1 << 40  # tokens: more than any document has
+_FREQUENT = 8  # times in a block
 _AS_THEY_ARE = (
     "histogram", "interval_count", "n_examples", "example_interval", "example_token", "vocabulary_logit",
     "neighbour", "cosine", "together", "n_together", "phi",
@@ -47,7 +50,8 @@ def _stretches(place: OpenHookpoint, block: Columns, context_tokens: int) -> Col
     length = end - start
     shown = np.repeat(start - (np.cumsum(length) - length), length) + np.arange(length.sum())
     ids, listed = place.tokens[shown], block["vocabulary_id"].astype(np.int64)
-    used = np.union1d(ids, listed[listed >= 0]).astype(np.int64)
+    used, number = _vocabulary(place, np.concatenate([ids, listed[listed >= 0]]))
+    pieces = number(ids)
     return {
         "example_document": document,
         "example_before": token - start,
@@ -56,11 +60,29 @@ def _stretches(place: OpenHookpoint, block: Columns, context_tokens: int) -> Col
         "n_firings": np.bincount(whose[is_inside], minlength=len(token)),
         "firing_place": (fires_at - start[whose])[is_inside],
         "firing_share": block["firing_share"][is_inside],
-        "text_piece": np.searchsorted(used, ids),
-        "vocabulary_piece": np.where(listed >= 0, np.searchsorted(used, listed), -1),
-        # The catalogue's own vocabulary is the corpus's, which is open already.
-        **text_columns("piece", [place.corpus.pieces[id_] for id_ in used.tolist()]),
+        # Bytes apart: where a block has thousands of pieces 6 % less than numbers of 16 bits, where it has hundreds 5 % more.
+        "text_piece": pieces % 256,
+        "text_piece_256": pieces // 256,
+        "vocabulary_piece": np.where(listed >= 0, number(listed), -1),
+        **text_columns("piece", used),
     }
+
+
+def _vocabulary(
+    place: OpenHookpoint, ids: NDArray[np.integer]
+) -> tuple[list[str], Callable[[NDArray[np.integer]], Int64]]:
+    """The pieces of these vocabulary entries, and what gives the number of each there (0 for what is no entry of them).
+
+    The frequent ones first, by how often they are there; the others by their letters, which makes them half as long to write.
+    """
+    entries, n_times = np.unique(ids, return_counts=True)
+    pieces = [
+        place.corpus.pieces[entry] for entry in entries.tolist()
+    ]  # the catalogue's own vocabulary is the corpus's
+    order = sorted(range(len(entries)), key=lambda i: (-n_times[i] if n_times[i] >= _FREQUENT else 0, pieces[i], i))
+    numbers = np.zeros(len(place.corpus.pieces), dtype=np.int64)
+    numbers[entries[order]] = np.arange(len(order))
+    return [pieces[i] for i in order], lambda listed: numbers[np.maximum(listed, 0)]
 
 
 def _labels(place: OpenHookpoint, first: int, block: Columns) -> Columns:

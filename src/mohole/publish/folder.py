@@ -186,7 +186,7 @@ def _write_features(folder: Path, place: OpenHookpoint, reach: int | None, advan
             for low in range(first, min(first + layout.LATENTS_PER_FILE, catalogue.n_latents), FEATURES_PER_BLOCK):
                 block = slice(low, min(low + FEATURES_PER_BLOCK, catalogue.n_latents))
                 entries["offset"][block] = file.tell()
-                entries["n_bytes"][block] = file.write(pack(block_with_texts(place, low, reach)))
+                entries["n_bytes"][block] = file.write(pack(block_with_texts(place, low, reach), layout.LEVEL))
                 advance(block.stop - block.start)
     (folder / layout.HEADER_FILE).write_bytes(entries.tobytes())
 

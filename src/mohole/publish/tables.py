@@ -12,6 +12,7 @@ from mohole.publish.layout import (
     FAMILIES_PER_BLOCK,
     LATENTS_OF_COLUMNS,
     LATENTS_OF_LINES,
+    LEVEL,
     LINES,
     PLACES,
 )
@@ -44,7 +45,7 @@ def _write(folder: Path, name: str, blocks: Iterable[Columns]) -> None:
     starts = [0]
     with (folder / f"{name}.bin").open("wb") as file:
         for block in blocks:
-            starts.append(starts[-1] + file.write(pack(block)))
+            starts.append(starts[-1] + file.write(pack(block, LEVEL)))
     (folder / f"{name}.at").write_bytes(np.asarray(starts, dtype="<u8").tobytes())
 
 

@@ -4,7 +4,11 @@ import { damaged } from "./folder";
 
 export type Numbers = Uint8Array | Uint16Array | Uint32Array | Int8Array | Int16Array | Int32Array | Float32Array | Float64Array;
 
+const DECODER = new TextDecoder("utf-8", { ignoreBOM: true }); // a byte order mark in a text is part of it
+
 export class Columns {
+  private texts = new Map<string, { bytes: Uint8Array; starts: Uint32Array; made: string[] }>();
+
   constructor(private readonly named: Map<string, Numbers>, private readonly where: string) {}
 
   get(name: string): Numbers {
@@ -13,11 +17,15 @@ export class Columns {
     return column;
   }
 
-  /** A column of texts: NAME_bytes and NAME_length. */
-  texts(name: string): string[] {
-    const bytes = this.get(`${name}_bytes`) as Uint8Array, lengths = this.get(`${name}_length`), decoder = new TextDecoder();
-    let at = 0;
-    return Array.from(lengths as ArrayLike<number>, (length) => decoder.decode(bytes.subarray(at, (at += length))));
+  /** One of a column of texts: NAME_bytes, all one after the other, and NAME_length. */
+  text(name: string, at: number): string {
+    let known = this.texts.get(name);
+    if (!known) {
+      const lengths = this.get(`${name}_length`), starts = new Uint32Array(lengths.length + 1);
+      for (let i = 0; i < lengths.length; i++) starts[i + 1] = starts[i]! + lengths[i]!;
+      this.texts.set(name, (known = { bytes: this.get(`${name}_bytes`) as Uint8Array, starts, made: [] }));
+    }
+    return (known.made[at] ??= DECODER.decode(known.bytes.subarray(known.starts[at], known.starts[at + 1])));
   }
 }
 

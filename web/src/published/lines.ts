@@ -22,7 +22,6 @@ export class Lines {
   private folded: Promise<string[]> | undefined;
   private mapped: Promise<Mapped> | undefined;
   private orders = new Map<string, Uint32Array>();
-  private texts = new WeakMap<Columns, string[]>();
 
   constructor(private readonly folder: Folder, private readonly hookpoint: string, private readonly n: number, private readonly nTokens: number) {
     this.lines = new Table(folder, "lines", n, LATENTS_OF_LINES);
@@ -94,15 +93,9 @@ export class Lines {
   private line(latent: number, count: number, maximum: number, family: number, block: Columns): FeatureLine {
     const row = latent % LATENTS_OF_LINES, f1 = block.get("f1")[row]!;
     return {
-      latent, label: this.labels(block)[row]!, status: STATUSES[block.get("status")[row]!]!, f1: Number.isNaN(f1) ? null : f1,
+      latent, label: block.text("label", row), status: STATUSES[block.get("status")[row]!]!, f1: Number.isNaN(f1) ? null : f1,
       count, density: count / this.nTokens, maximum, family: family < 0 ? null : family,
     };
-  }
-
-  private labels(block: Columns): string[] {
-    let texts = this.texts.get(block);
-    if (!texts) this.texts.set(block, (texts = block.texts("label")));
-    return texts;
   }
 
   private async whole(): Promise<Whole> {
@@ -122,7 +115,7 @@ export class Lines {
   }
 
   private foldedTexts(): Promise<string[]> {
-    this.folded ??= kept(this.whole().then(() => this.lines.whole()).then((blocks) => blocks.flatMap((block) => this.labels(block).map(fold))), () => { this.folded = undefined; });
+    this.folded ??= kept(this.whole().then(() => this.lines.whole()).then((blocks) => blocks.flatMap((block) => Array.from(block.get("status"), (_, row) => fold(block.text("label", row))))), () => { this.folded = undefined; });
     return this.folded;
   }
 

@@ -34,6 +34,7 @@ export function published(address: URL): Source {
   const getFeature: Source["getFeature"] = async (run, hookpoint, latent) => {
     const { facts, folder, families } = await place(run, hookpoint);
     if (latent >= facts.n_latents) throw new ApiError(404, `${hookpoint}: latent ${latent}: no such latent`, `there are 0 to ${facts.n_latents - 1}`);
+    families.prepare();
     const [entry] = await entries(folder, latent, latent + 1), file = `features/${String(Math.floor(latent / LATENTS_PER_FILE)).padStart(6, "0")}.bin`;
     if (!entry?.nBytes) throw damaged(`header.bin, latent ${latent}`);
     const family = (): Promise<FamilyFacts> => families.block(Math.floor(entry.family / FAMILIES_PER_BLOCK)).then((block) => familyOf(entry.family, facts.n_tokens, block));

@@ -2,7 +2,10 @@
 import { unpack, type Columns } from "./columns";
 import type { Folder } from "./folder";
 
+const MOST_STARTS = 4096; // of a table whose starts are fetched whole and kept: 32 KB
+
 export class Table {
+  private starts: Promise<number[]> | undefined;
   private blocks = new Map<number, Promise<Columns>>();
   private all: Promise<Columns[]> | undefined;
 
@@ -23,10 +26,21 @@ export class Table {
     return asked;
   }
 
+  /** Fetch where its blocks begin, so that a block is one request away; of a large table that waits until it is known which. */
+  prepare(): void {
+    const n = Math.ceil(this.n / this.size);
+    if (n && n <= MOST_STARTS) this.starts ??= kept(this.startsOf(0, n), () => { this.starts = undefined; });
+  }
+
+  private async startsOf(first: number, last: number): Promise<number[]> {
+    const at = new DataView((await this.folder.range(`${this.name}.at`, 8 * first, 8 * (last + 1))).buffer);
+    return Array.from({ length: last - first + 1 }, (_, i) => Number(at.getBigUint64(8 * i, true)));
+  }
+
   private async range(first: number, last: number): Promise<Columns[]> {
     if (first === last) return [];
-    const at = new DataView((await this.folder.range(`${this.name}.at`, 8 * first, 8 * (last + 1))).buffer);
-    const starts = Array.from({ length: last - first + 1 }, (_, i) => Number(at.getBigUint64(8 * i, true)));
+    this.prepare();
+    const starts = this.starts ? (await this.starts).slice(first, last + 1) : await this.startsOf(first, last);
     const bytes = await this.folder.range(`${this.name}.bin`, starts[0]!, starts.at(-1)!);
     return starts.slice(1).map((end, i) => unpack(bytes.subarray(starts[i]! - starts[0]!, end - starts[0]!), `${this.name}.bin, block ${first + i}`));
   }

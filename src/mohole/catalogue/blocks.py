@@ -19,10 +19,14 @@ _MOST_BYTES = 1 << 28
 """Of an opened block: a damaged frame that says it is larger is not believed."""
 
 
-def pack(columns: Columns) -> bytes:
-    """One block. Whole numbers take the narrowest type that holds them all; readers need not know which."""
+def pack(columns: Columns, level: int = _LEVEL) -> bytes:
+    """One block. Whole numbers take the narrowest type that holds them all; readers need not know which.
+
+    Args:
+        level: of zstd.
+    """
     narrow = {name: narrowest(column) for name, column in columns.items()}
-    return zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compress(tensor_bytes(narrow))
+    return zstandard.ZstdCompressor(level=level, write_checksum=True).compress(tensor_bytes(narrow))
 
 
 def unpack(data: bytes, where: str) -> Columns:

@@ -186,7 +186,7 @@ class Catalogue:
         tops: list[tuple[Int64, Int64, Int64]] = []
         ids = np.full((self.n_latents, self._n_promoted), -1, dtype=np.int32)
         for first in range(0, self.n_latents, FEATURES_PER_BLOCK):
-            block = self._block(first)
+            block = self.block(first)
             latents = first + np.repeat(np.arange(len(block["n_examples"])), block["n_examples"])
             is_top = block["example_interval"] == TOP
             tops.append(
@@ -246,7 +246,7 @@ class Catalogue:
         """
         if not 0 <= latent < self.n_latents:
             raise IndexError(f"latent {latent}: this catalogue has {self.n_latents} (0-{self.n_latents - 1})")
-        entry, block, row = self._header.entry(latent), self._block(latent), latent % FEATURES_PER_BLOCK
+        entry, block, row = self._header.entry(latent), self.block(latent), latent % FEATURES_PER_BLOCK
         count, maximum = int(entry["count"]), float(entry["maximum"])
         examples = self._examples(block, row, maximum)
         n = self._n_promoted
@@ -277,8 +277,12 @@ class Catalogue:
             family=int(entry["family"]) if entry["family"] >= 0 else None,
         )
 
-    def _block(self, latent: int) -> Columns:
-        """The block that holds a latent; the last few that were asked for are kept."""
+    def block(self, latent: int) -> Columns:
+        """The columns of the block that holds a latent, as docs/formats.md lists them; the last few that were asked for are kept.
+
+        Raises:
+            ArtifactError: as `feature`.
+        """
         number = latent // FEATURES_PER_BLOCK
         block = self._blocks.get(number)
         if block is None:  # looked up once: another thread may drop it at any moment
@@ -316,9 +320,10 @@ class Catalogue:
     def _entries(self, block: Columns, row: int, first: int, last: int) -> tuple[tuple[str, float], ...]:
         ids = block["vocabulary_id"][row, first:last].tolist()
         logits = block["vocabulary_logit"][row, first:last].tolist()
-        return tuple((self._piece(token), logit) for token, logit in zip(ids, logits, strict=True) if token >= 0)
+        return tuple((self.piece(token), logit) for token, logit in zip(ids, logits, strict=True) if token >= 0)
 
-    def _piece(self, token: int) -> str:
+    def piece(self, token: int) -> str:
+        """A vocabulary entry as a person reads it."""
         starts = self._pieces["piece_starts"]
         return bytes(self._pieces["piece_bytes"][starts[token] : starts[token + 1]]).decode("utf-8")
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from mohole import __version__
-from mohole.cli import checks, curves, dictionaries, evaluations, search, serving, stores, sweep, synthetic
+from mohole.cli import checks, curves, dictionaries, evaluations, publishing, search, serving, stores, sweep, synthetic
 from mohole.cli.options import Overrides, RecipePath, Replace, tell
 from mohole.config import Recipe, read_recipe
 from mohole.errors import ConfigError, MoholeError
@@ -147,6 +147,7 @@ app.command()(evaluations.evaluate)
 app.command("compare-dictionaries")(evaluations.compare_dictionaries)
 app.command()(synthetic.synthesize)
 app.command()(serving.serve)
+app.command()(publishing.publish)
 app.command()(search.search)
 app.command()(search.xray)
 

@@ -1,4 +1,4 @@
-"""`mohole serve`: the web app and its HTTP API over finished runs."""
+"""`mohole serve`: the web app and its HTTP API over finished runs; or a published folder as it will be seen."""
 
 import gc
 import ipaddress
@@ -16,7 +16,9 @@ TOKEN_VARIABLE = "MOHOLE_TOKEN"
 
 
 def serve(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs, or one published folder.")
+    ],
     port: Annotated[int, typer.Option(help="Where to listen; 0: any free port.", min=0, max=65535)] = 8765,
     host: Annotated[
         str, typer.Option(help="Whose requests to take: those of this machine alone, unless told.")
@@ -34,7 +36,10 @@ def serve(
         ),
     ] = [],  # noqa: B006
 ) -> None:
-    """Show runs in the browser: their features, searches, x-rays of texts. Also an HTTP API, at /api/v1."""
+    """Show runs in the browser: their features, searches, x-rays of texts. Also an HTTP API, at /api/v1.
+
+    A folder of `mohole publish` is shown as any static host would show it.
+    """
     from mohole.cli.options import tell
 
     token = _token(token_file)
@@ -45,12 +50,18 @@ def serve(
 
         from mohole.serve.app import make_app
         from mohole.serve.guards import LOOPBACK
+        from mohole.serve.published import make_published_app, the_one_published
 
-        app = make_app(runs, token, models=model, hosts={*LOOPBACK, host} if is_local else None)
+        hosts = {*LOOPBACK, host} if is_local else None
+        if folder := the_one_published(runs):
+            app, shown = make_published_app(folder, hosts=hosts), f"{folder}, as a static host would"
+        else:
+            app = make_app(runs, token, models=model, hosts=hosts)
+            shown = ", ".join(app.state.served.runs)
         gc.collect()
         gc.freeze()  # what is open stays open: collections that went through all labels again took a third of an answer
         address = f"[{host}]" if ":" in host else host
-        tell(f"http://{address}:{listening.getsockname()[1]} serves {', '.join(app.state.served.runs)}; Ctrl-C ends it")
+        tell(f"http://{address}:{listening.getsockname()[1]} serves {shown}; Ctrl-C ends it")
         if not is_local:
             tell(
                 "anyone who can reach this machine can read what is served"

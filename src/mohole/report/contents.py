@@ -53,6 +53,8 @@ def print_contents(path: Path, console: Console, latent: int | None = None) -> N
         raise ConfigError(
             f"{path}: holds {kind}; a latent's number goes with a catalogue: mohole show CATALOGUE LATENT"
         )
+    if kind == "published":
+        raise ArtifactError(f"{path}: a published folder, made for a browser; mohole serve {path} shows it")
     width = min(console.width, WIDEST)
     console.print(_contents(path, kind, latent, width, marks=needs_marks(console)), width=width)
 

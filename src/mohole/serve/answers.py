@@ -215,8 +215,11 @@ def _together(place: OpenHookpoint, feature: Feature) -> tuple[Together, ...]:
 
 def _family(place: OpenHookpoint, feature: Feature) -> FamilyFacts | None:
     family = family_of(feature)
-    if family is None:
-        return None
+    return None if family is None else family_facts(place, family)
+
+
+def family_facts(place: OpenHookpoint, family: int) -> FamilyFacts:
+    """A family with its most frequent members."""
     size, members = place.columns.members(family, _SHOWN_MEMBERS)
     return FamilyFacts(family=family, size=size, members=lines(place, members.tolist()))
 

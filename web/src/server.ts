@@ -1,0 +1,60 @@
+// Facts from the HTTP API of `mohole serve`.
+import { ApiError, type Source } from "./facts";
+
+const BASE = new URL("api/v1/", document.baseURI);
+const path = (...parts: (string | number)[]): URL => new URL(parts.map(encodeURIComponent).join("/"), BASE);
+
+async function answer(url: URL, init: RequestInit = {}): Promise<Response> {
+  let response: Response;
+  try {
+    response = await fetch(url, init);
+  } catch (error) {
+    if (error instanceof DOMException && error.name === "AbortError") throw error;
+    throw new ApiError(0, "The server does not answer.", "Is `mohole serve` still running?");
+  }
+  if (response.ok) return response;
+  const body: unknown = await response.json().catch(() => null);
+  if (body && typeof body === "object" && "error" in body) {
+    const { error, next_step } = body as { error: string; next_step?: string | null };
+    throw new ApiError(response.status, String(error), next_step ?? null);
+  }
+  throw new ApiError(response.status, `The server answered ${response.status} ${response.statusText}.`, null);
+}
+
+async function get<T>(url: URL, query: Record<string, string | number | boolean | null | undefined> = {}, signal?: AbortSignal): Promise<T> {
+  for (const [name, value] of Object.entries(query)) {
+    if (value !== null && value !== undefined && value !== "") url.searchParams.set(name, String(value));
+  }
+  return (await (await answer(url, signal ? { signal } : {})).json()) as T;
+}
+
+// The server's token lets a person write. It is kept for this tab only.
+const KEY = "mohole.token";
+export const setToken = (token: string): void => (token ? sessionStorage.setItem(KEY, token) : sessionStorage.removeItem(KEY));
+
+async function write<T>(method: "POST" | "PUT" | "DELETE", url: URL, body?: unknown): Promise<T> {
+  const token = sessionStorage.getItem(KEY);
+  const headers: Record<string, string> = { ...(body === undefined ? {} : { "content-type": "application/json" }), ...(token ? { authorization: `Bearer ${token}` } : {}) };
+  const response = await answer(url, { method, headers, ...(body === undefined ? {} : { body: JSON.stringify(body) }) });
+  const text = await response.text();
+  return (text ? JSON.parse(text) : null) as T;
+}
+
+export const featureAddress = (run: string, hookpoint: string, latent: number): string => path("runs", run, hookpoint, "features", latent).href;
+
+export const server: Source = {
+  getRuns: () => get(path("runs")),
+  getRun: (run) => get(path("runs", run)),
+  getFeatures: (run, hookpoint, query, signal) => get(path("runs", run, hookpoint, "features"), { ...query }, signal),
+  getFeature: (run, hookpoint, latent) => get(path("runs", run, hookpoint, "features", latent)),
+  getContext: (run, hookpoint, latent, token, before, after) => get(path("runs", run, hookpoint, "features", latent, "context"), { token, before, after }),
+  getMap: (run, hookpoint) => get(path("runs", run, hookpoint, "map")),
+  getMapPoints: async (run, hookpoint) => (await answer(path("runs", run, hookpoint, "map", "points"))).arrayBuffer(),
+  postXray: (run, hookpoint, text, top, latent) => write("POST", path("runs", run, hookpoint, "xray"), { text, top, latent }),
+  getSearch: (run, hookpoint, q, by, limit, signal) => get(path("runs", run, hookpoint, "search"), { q, by, limit }, signal),
+  putLabel: (run, hookpoint, latent, text) => write("PUT", path("runs", run, hookpoint, "features", latent, "label"), { text }),
+  deleteLabel: (run, hookpoint, latent) => write("DELETE", path("runs", run, hookpoint, "features", latent, "label")),
+  getNotes: (run, hookpoint, latent) => get(path("runs", run, hookpoint, "features", latent, "notes")),
+  postNote: (run, hookpoint, latent, text) => write("POST", path("runs", run, hookpoint, "features", latent, "notes"), { text }),
+  deleteNote: (run, note) => write("DELETE", path("runs", run, "notes", note)),
+};

@@ -2,7 +2,7 @@
 
 It runs in the interpreter that MOHOLE_PEERS_PYTHON names; its large dependencies are not needed for the formulas:
 
-    python -m venv peers && peers/bin/pip install torch numpy einops && peers/bin/pip install --no-deps sae-bench
+    python -m venv peers && peers/bin/pip install torch numpy einops tqdm && peers/bin/pip install --no-deps sae-bench
 """
 
 import os

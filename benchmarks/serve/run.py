@@ -62,6 +62,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, action="append", default=[], help="a finished run; repeatable")
     parser.add_argument("--readers", type=int, default=32)
+    parser.add_argument("--workers", type=int, default=1, help="processes of the server")
     parser.add_argument("--requests", type=int, default=6400, help="of each measurement")
     parser.add_argument("--rate", type=float, default=200.0, help="of the paced readers, a second, all together")
     parser.add_argument("--latents", type=int, nargs="*", default=[10_000, 1_000_000], help="of the made-up columns")
@@ -83,7 +84,8 @@ def _served(run: Path, arguments: argparse.Namespace) -> list[dict[str, object]]
     hookpoint = max((path.parent for path in run.glob("*/catalogue")), key=lambda path: path.name)
     n_latents = Catalogue.open(hookpoint / "catalogue").n_latents
     with tempfile.TemporaryFile() as said:
-        command = [sys.executable, "-m", "mohole", "serve", str(run), "--port", "0"]
+        workers = ["--workers", str(arguments.workers)]
+        command = [sys.executable, "-m", "mohole", "serve", str(run), "--port", "0", *workers]
         server = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=said, text=True)
         try:
             assert server.stderr is not None
@@ -146,8 +148,10 @@ async def _reader(place: _Place, draw: random.Random, n: int, pause: float | Non
 
 
 def _cpu_seconds(pid: int) -> float:
+    """Of a process and of those that it has forked."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + sum(map(_cpu_seconds, map(int, children)))
 
 
 def _pages(n: int) -> dict[str, object]:

@@ -95,11 +95,11 @@ def tensors_from_bytes(data: bytes, where: str) -> dict[str, NDArray[Any]]:
         (header_bytes,) = struct.unpack("<Q", data[:8])
         header = json.loads(data[8 : 8 + header_bytes])
         header.pop("__metadata__", None)
-        tensors = {}
+        whole, tensors = memoryview(data), {}
         for name, entry in header.items():
             start, end = (8 + header_bytes + offset for offset in entry["data_offsets"])
             dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"])
-            tensors[name] = np.frombuffer(data[start:end], dtype=dtype).reshape(shape)
+            tensors[name] = np.frombuffer(whole[start:end], dtype=dtype).reshape(shape)
         return tensors
     except _UNREADABLE:
         raise ArtifactError(f"{where}: not a readable safetensors file, or truncated; make it again") from None

@@ -14,7 +14,9 @@ from mohole.corpus import Corpus, Document, Span, build_corpus
 from mohole.dictionary import SparseAutoencoder
 from mohole.errors import ArtifactError
 from mohole.harvest.slice import documents_of
-from mohole.interpret import Labels
+from mohole.interpret import Label, Labels
+from mohole.interpret.labels import COLUMNS_FILE, FACTS_FILE, LABELS_FILE, write_labels
+from mohole.record import write_json
 from mohole.store import Store, write_store
 
 WORDS = [
@@ -151,6 +153,31 @@ def test_no_truth_reaches_the_labeller(world: Path, tmp_path: Path) -> None:
             raise AssertionError(f"the labeller looked at corpus.{name}")
 
     assert (label(world, Guarded(), "guarded") / "labels.jsonl").read_bytes() == expected
+
+
+def test_lines_and_columns_say_the_same(tmp_path: Path) -> None:
+    """Labels from before there were columns read as they always did; what is not of its place is refused, not shown."""
+    known = [
+        Label(0, "“\u2028”, ÎLE \x00", "piece", 0.1 + 0.2, 1 / 3, 1.0, 7, 2**40, "good", 1e-30),
+        Label(1, "", "", 0.0, 0.0, 0.0, 0, 9, "dead", 0.0),
+        Label(2, "金门大桥 😀", "after+word", 0.5, 0.5, 0.5, 1, 9, "partial", 5e30),
+    ]
+    for name in ("columns", "lines", "others"):
+        with artifact.create(tmp_path / name, artifact.Inputs(kind="labels", config={}, seed=0)) as out:
+            write_json(out / FACTS_FILE, {"firing_share": 0.3})
+            write_labels(out / LABELS_FILE, known)
+            if name != "columns":
+                (out / COLUMNS_FILE).unlink()
+            if name == "others":
+                (out / LABELS_FILE).write_text("\n".join(reversed((out / LABELS_FILE).read_text().split("\n"))))
+    found, lines = Labels.open(tmp_path / "columns"), Labels.open(tmp_path / "lines")
+    assert list(found) == list(lines) == known
+    assert found.columns.texts(np.array([2, 0])) == [known[2].text, known[0].text]
+    with pytest.raises(ArtifactError, match=r"labels\.jsonl: damaged .*latents are not 0, 1, 2"):
+        Labels.open(tmp_path / "others")
+    (tmp_path / "columns" / COLUMNS_FILE).write_bytes((tmp_path / "columns" / COLUMNS_FILE).read_bytes()[:-1])
+    with pytest.raises(ArtifactError, match=r"labels\.safetensors"):
+        Labels.open(tmp_path / "columns")
 
 
 def test_a_damaged_file_of_labels_is_named(world: Path, tmp_path: Path) -> None:

@@ -50,6 +50,46 @@ def test_it_serves_takes_the_token_and_ends_well(pristine_run: Path, tmp_path: P
         assert process.stderr.read() == ""
 
 
+@pytest.mark.skipif(not hasattr(socket, "SO_REUSEPORT"), reason="this system cannot share a port")
+def test_several_processes_are_one_server_and_end_together(run: Path) -> None:
+    path = "/api/v1/runs/small-run/resid_post.0/features/3"
+    with command(run, "--workers", "2", MOHOLE_TOKEN="known") as (address, process):
+        for text in ("one", "two"):  # whoever is asked: each connection may go to either
+            said = httpx.put(f"{address}{path}/label", json={"text": text}, headers={"Authorization": "Bearer known"})
+            assert said.status_code == 200
+            assert {httpx.get(address + path).json()["label"]["text"] for _ in range(8)} == {text}
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert len(children) == 2
+        os.kill(int(children[0]), signal.SIGKILL)
+        assert process.wait(20) == 1
+        assert process.stderr is not None
+        assert re.search(r"error: a process of this server ended \(-9\)", process.stderr.read())
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(address + path)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_end_all_processes_do(told: signal.Signals) -> None:
+    code = """
+import socket, time
+from mohole.cli.workers import run_forked
+
+def work(own):
+    print("ready", flush=True)
+    time.sleep(60)
+
+run_forked([socket.socket(), socket.socket()], work)
+print("ended")
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
+    process.send_signal(told)
+    assert process.communicate(timeout=20)[0] == "ended\n"  # at the end of the pipe: nobody else holds it
+    assert process.returncode == 0
+
+
 def test_the_token_may_come_from_the_environment(pristine_run: Path) -> None:
     with command(pristine_run, MOHOLE_TOKEN="of-the-environment") as (address, process):
         assert httpx.get(f"{address}/api/v1/runs").json()["can_write"]

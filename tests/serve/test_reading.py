@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 from tests.report.run_folder import BRIDGE, DEAD, HOOKPOINTS, HOSTILE
 from tests.serve.conftest import HOOKPOINT
 
@@ -95,6 +96,40 @@ def test_a_feature_is_what_the_catalogue_says(
                 begins_document=bool(true.start == first),
                 ends_document=bool(true.end == last),
             )
+
+
+def test_answers_are_byte_for_byte_those_of_their_shapes(client: httpx.Client, at: str) -> None:
+    """Bodies are dumped from plain dictionaries; the shapes are what is described. Keys, their order, types, every number."""
+    token = client.get(f"{at}/features/{BRIDGE}").json()["top"][0]["token"]
+    asked: dict[str, object] = {f"features/{latent}": shapes.FeatureFacts for latent in range(40)}
+    asked |= {
+        f"features/{BRIDGE}/context?token={token}": shapes.ExampleFacts,
+        f"features/{BRIDGE}/neighbours": tuple[shapes.Neighbour, ...],
+        f"features/{BRIDGE}/together": tuple[shapes.Together, ...],
+        "features?which=all&limit=200": shapes.FeaturePage,
+        "search?q=a": shapes.SearchAnswer,
+        "search?q=Bridge&by=text": shapes.SearchAnswer,
+    }
+    for path, shape in asked.items():
+        body, of = client.get(f"{at}/{path}").content, TypeAdapter(shape)
+        assert of.dump_json(of.validate_json(body, strict=True)) == body, path
+
+
+def test_a_feature_has_one_answer_however_its_number_is_written(client: httpx.Client, at: str) -> None:
+    """A short number takes the short way; a long one and what is no number go the way that the description says."""
+    assert client.get(f"{at}/features/{BRIDGE:012}").content == client.get(f"{at}/features/{BRIDGE}").content
+    n_latents = client.get("/api/v1/runs").json()["runs"][0]["hookpoints"][0]["n_latents"]
+    for number, status in (
+        (n_latents, 404),
+        (10**8, 404),
+        (2**31 - 1, 404),
+        (2**31, 422),
+        ("9" * 6000, 422),
+        ("-1", 422),
+        ("٣", 422),
+    ):
+        answer = client.get(f"{at}/features/{number}")
+        assert (answer.status_code, set(answer.json())) == (status, {"error", "next_step"}), number
 
 
 def test_a_dead_feature_says_so_and_has_no_numbers_that_mean_nothing(client: httpx.Client, at: str) -> None:

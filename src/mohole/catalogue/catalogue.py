@@ -4,6 +4,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -126,8 +127,12 @@ class Catalogue:
         self._n_promoted: int = facts["promoted"]
         self._latents_per_file: int = facts["latents_per_file"]
         self._header = Header(path, self.n_latents)
-        self._pieces = open_tensors(path / PIECES_FILE)
-        self._document_starts: Int64 = open_tensors(path / DOCUMENTS_FILE)["document_starts"]
+        self._storage = open_storage(path)
+        # Plain views of what is mapped: numpy's own class for that takes ten times as long to cut a small piece.
+        pieces = open_tensors(path / PIECES_FILE)
+        self._piece_bytes = np.asarray(pieces["piece_bytes"]).data
+        self._piece_starts: Int64 = np.asarray(pieces["piece_starts"])
+        self._document_starts: Int64 = np.asarray(open_tensors(path / DOCUMENTS_FILE)["document_starts"])
         self._code_store = CodeStore(path, [part["n_rows"] for part in facts["codes"]])
         self._blocks: OrderedDict[int, Columns] = OrderedDict()
 
@@ -226,7 +231,7 @@ class Catalogue:
     @cached_property
     def _index(self) -> LatentIndex:
         ids = EntryIds(self.n_latents, self._n_corpus_tokens)
-        return LatentIndex(open_storage(self.path).folder(INDEX), ids)
+        return LatentIndex(self._storage.folder(INDEX), ids)
 
     def activations(self, latent: int, start: int, end: int) -> tuple[float, ...]:
         """The latent at tokens [start, end) of a document looked at; 0 where it is silent or the token has no row."""
@@ -249,7 +254,7 @@ class Catalogue:
         entry, block, row = self._header.entry(latent), self.block(latent), latent % FEATURES_PER_BLOCK
         count, maximum = int(entry["count"]), float(entry["maximum"])
         examples = self._examples(block, row, maximum)
-        n = self._n_promoted
+        n, family = self._n_promoted, int(entry["family"])
         return Feature(
             latent=latent,
             count=count,
@@ -262,19 +267,9 @@ class Catalogue:
             intervals=_intervals(block["interval_count"][row], entry["maximum"], examples) if count else (),
             promoted=self._entries(block, row, 0, n),
             suppressed=self._entries(block, row, n, 2 * n),
-            neighbours=tuple(
-                (int(other), float(cosine))
-                for other, cosine in zip(block["neighbour"][row], block["cosine"][row], strict=True)
-                if other >= 0
-            ),
-            together=tuple(
-                (int(other), int(n_both), float(phi))
-                for other, n_both, phi in zip(
-                    block["together"][row], block["n_together"][row], block["phi"][row], strict=True
-                )
-                if other >= 0
-            ),
-            family=int(entry["family"]) if entry["family"] >= 0 else None,
+            neighbours=_listed(block, row, "neighbour", "cosine"),
+            together=_listed(block, row, "together", "n_together", "phi"),
+            family=family if family >= 0 else None,
         )
 
     def block(self, latent: int) -> Columns:
@@ -288,7 +283,7 @@ class Catalogue:
         if block is None:  # looked up once: another thread may drop it at any moment
             entry, file = self._header.entry(latent), features_file(latent // self._latents_per_file)
             data = bytearray(int(entry["n_bytes"]))
-            open_storage(self.path).read_into(file, int(entry["offset"]), data)
+            self._storage.read_into(file, int(entry["offset"]), data)
             block = self._blocks[number] = unpack(bytes(data), f"{self.path / file}: block of latent {latent}")
             if len(self._blocks) > _BLOCKS_KEPT:
                 self._blocks.popitem(last=False)
@@ -318,17 +313,24 @@ class Catalogue:
         ]
 
     def _entries(self, block: Columns, row: int, first: int, last: int) -> tuple[tuple[str, float], ...]:
-        ids = block["vocabulary_id"][row, first:last].tolist()
-        logits = block["vocabulary_logit"][row, first:last].tolist()
-        return tuple((self.piece(token), logit) for token, logit in zip(ids, logits, strict=True) if token >= 0)
+        ids = block["vocabulary_id"][row, first:last]
+        is_one = ids >= 0
+        logits = block["vocabulary_logit"][row, first:last][is_one].tolist()
+        return tuple(zip(map(self.piece, ids[is_one].tolist()), logits, strict=True))
 
     def piece(self, token: int) -> str:
         """A vocabulary entry as a person reads it."""
-        starts = self._pieces["piece_starts"]
-        return bytes(self._pieces["piece_bytes"][starts[token] : starts[token + 1]]).decode("utf-8")
+        low, high = self._piece_starts[token : token + 2].tolist()
+        return str(self._piece_bytes[low:high], "utf-8")
 
 
 _BLOCKS_KEPT = 64
+
+
+def _listed(block: Columns, row: int, *names: str) -> tuple[Any, ...]:
+    """A latent's entries of these columns, those without a latent (in the first of them) left out."""
+    entries = zip(*(block[name][row].tolist() for name in names), strict=True)
+    return tuple(entry for entry in entries if entry[0] >= 0)
 
 
 def _histogram(counts: NDArray[np.integer], maximum: np.float32) -> Histogram:

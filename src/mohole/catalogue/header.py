@@ -36,7 +36,7 @@ class Header:
                 f"{self.path}: {there}; {n_latents} latents take {n_latents * HEADER.itemsize}; make the catalogue again"
             )
         self._bytes: NDArray[np.uint8] = (
-            np.memmap(self.path, dtype=np.uint8, mode="r") if n_bytes else np.zeros(0, dtype=np.uint8)
+            np.asarray(np.memmap(self.path, dtype=np.uint8, mode="r")) if n_bytes else np.zeros(0, dtype=np.uint8)
         )
         self._pages = np.frombuffer((folder / PAGES_FILE).read_bytes(), dtype="<u8")
         self._checked: set[int] = set()

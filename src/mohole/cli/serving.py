@@ -5,12 +5,17 @@ import ipaddress
 import os
 import signal
 import socket
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mohole.cli.workers import run_forked
 from mohole.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 TOKEN_VARIABLE = "MOHOLE_TOKEN"
 
@@ -35,6 +40,9 @@ def serve(
             metavar="MODEL", help="A folder or hub id of a run's model, where it is not found by name; repeatable."
         ),
     ] = [],  # noqa: B006
+    workers: Annotated[
+        int, typer.Option(help="Processes that answer; each loads the model for itself.", min=1, max=256)
+    ] = 1,
 ) -> None:
     """Show runs in the browser: their features, searches, x-rays of texts. Also an HTTP API, at /api/v1.
 
@@ -44,10 +52,8 @@ def serve(
 
     token = _token(token_file)
     is_local = _is_loopback(host)
-    listening = _listen(host, port)  # first: it is quick, and the runs may be large
+    listening = _listen(host, port, workers)  # first: it is quick, and the runs may be large
     try:
-        import uvicorn
-
         from mohole.serve.app import make_app
         from mohole.serve.guards import LOOPBACK
         from mohole.serve.published import make_published_app, the_one_published
@@ -58,26 +64,35 @@ def serve(
         else:
             app = make_app(runs, token, models=model, hosts=hosts)
             shown = ", ".join(app.state.served.runs)
-        gc.collect()
-        gc.freeze()  # what is open stays open: collections that went through all labels again took a third of an answer
+            app.state.served.close()  # a database is opened by each process for itself
         address = f"[{host}]" if ":" in host else host
-        tell(f"http://{address}:{listening.getsockname()[1]} serves {shown}; Ctrl-C ends it")
+        tell(f"http://{address}:{listening[0].getsockname()[1]} serves {shown}; Ctrl-C ends it")
         if not is_local:
             tell(
                 "anyone who can reach this machine can read what is served"
                 + ("" if token is None else "; writing takes the token")
             )
-        server = uvicorn.Server(
-            uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5)
-        )
-        for number in (
-            signal.SIGINT,
-            signal.SIGTERM,
-        ):  # the way to end it, so no failure: it raises them again afterwards
-            signal.signal(number, _ended)
-        server.run(sockets=[listening])
+        gc.collect()
+        gc.freeze()  # what is open stays open: nobody need look for garbage in it, and processes share its pages
+        if workers == 1:
+            _answer(app, listening[0])
+        else:
+            run_forked(listening, partial(_answer, app))
     finally:
-        listening.close()
+        for each in listening:
+            each.close()
+
+
+def _answer(app: "FastAPI", listening: socket.socket) -> None:
+    """Until somebody ends it."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5
+    )
+    for number in (signal.SIGINT, signal.SIGTERM):  # the way to end it, so no failure: it raises them again afterwards
+        signal.signal(number, _ended)
+    uvicorn.Server(config).run(sockets=[listening])
 
 
 def _ended(signum: int, frame: object) -> None:
@@ -110,18 +125,34 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Raises: ConfigError: the place is taken, or no place of this machine."""
+def _listen(host: str, port: int, n: int) -> list[socket.socket]:
+    """n sockets at one address, listening: whoever reads the address may ask at once.
+
+    Raises:
+        ConfigError: the place is taken, or no place of this machine; or this machine has no way to share one.
+    """
+    if n > 1 and not (hasattr(os, "fork") and hasattr(socket, "SO_REUSEPORT")):
+        raise ConfigError(f"--workers {n}: this system cannot share a port between processes; leave it at 1")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.socket(family, kind, protocol)
+        first = socket.socket(family, kind, protocol)
     except OSError as error:
         raise ConfigError(f"--host {host}: {error.strerror}; 127.0.0.1 is this machine alone") from None
+    found = [first]
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(512)  # now: whoever reads the address below may ask at once
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        first.bind(address)  # alone at first: a port that another server shares is taken, too
+        if n > 1:
+            address = first.getsockname()
+            first.close()
+            found = [socket.socket(family, kind, protocol) for _ in range(n)]
+            for each in found:
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                each.bind(address)
+        for each in found:
+            each.listen(512)
     except OSError as error:
-        listening.close()
+        for each in found:
+            each.close()
         raise ConfigError(f"--host {host} --port {port}: {error.strerror}; --port 0 takes a free one") from None
-    return listening
+    return found

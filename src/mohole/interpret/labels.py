@@ -1,4 +1,4 @@
-"""Labels on disk: one JSON line per latent, and the reader."""
+"""Labels on disk: one JSON line per latent for people and other programs, the same as columns for the reader."""
 
 import json
 from collections.abc import Iterator
@@ -8,9 +8,11 @@ from typing import Literal
 
 from mohole import artifact
 from mohole.errors import ArtifactError
+from mohole.interpret.label_columns import LabelColumns, columns_of, write_columns
 from mohole.record import read_json
 
 LABELS_FILE = "labels.jsonl"
+COLUMNS_FILE = "labels.safetensors"
 FACTS_FILE = "labels.json"
 
 Status = Literal["good", "partial", "none", "few", "dead"]
@@ -51,11 +53,8 @@ class Labels:
         self.manifest = artifact.open_artifact(path, kind="labels")
         self.firing_share: float = read_json(path / FACTS_FILE, "firing_share")["firing_share"]
         """Above this share of its maximum a latent counted as firing when labels were found and scored."""
-        try:
-            lines = (path / LABELS_FILE).read_text(encoding="utf-8").split("\n")
-            self._labels = [Label(**json.loads(line)) for line in lines if line]
-        except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
-            raise ArtifactError(f"{path / LABELS_FILE}: damaged ({error}); delete {path} and make it again") from None
+        has_columns = COLUMNS_FILE in self.manifest.files
+        self.columns = LabelColumns.open(path / COLUMNS_FILE) if has_columns else _from_lines(path / LABELS_FILE)
 
     @classmethod
     def open(cls, path: Path | str) -> "Labels":
@@ -72,18 +71,36 @@ class Labels:
         Raises:
             IndexError: no such latent.
         """
-        if not 0 <= latent < len(self._labels):
-            raise IndexError(f"latent {latent}: there are labels for {len(self._labels)} (0-{len(self._labels) - 1})")
-        return self._labels[latent]
+        if not 0 <= latent < len(self):
+            raise IndexError(f"latent {latent}: there are labels for {len(self)} (0-{len(self) - 1})")
+        return Label(**self.columns.line(latent))
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return self.columns.n
 
     def __iter__(self) -> Iterator[Label]:
-        return iter(self._labels)
+        return (self.label(latent) for latent in range(len(self)))
 
 
 def write_labels(path: Path, labels: list[Label]) -> None:
+    """Write the lines, and the columns beside them."""
+    lines = [asdict(label) for label in labels]
     with path.open("w", encoding="utf-8") as file:
-        for label in labels:
-            file.write(json.dumps(asdict(label), ensure_ascii=False, allow_nan=False) + "\n")
+        for line in lines:
+            file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+    write_columns(path.with_name(COLUMNS_FILE), columns_of(lines))
+
+
+def _from_lines(path: Path) -> LabelColumns:
+    """Of labels that were made when there were no columns yet.
+
+    Raises:
+        ArtifactError: lines that are no labels.
+    """
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        return LabelColumns(columns_of(lines), str(path))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ArtifactError(
+            f"{path}: damaged ({type(error).__name__}: {error}); delete {path.parent} and make it again"
+        ) from None

@@ -1,33 +1,24 @@
-"""From catalogue objects to the shapes of the API. Reads what is open; opens, filters and routes nothing."""
+"""From catalogue objects to answers of the API. Reads what is open; opens, filters and routes nothing.
 
-from collections.abc import Callable, Iterable, Sequence
+What an answer has many of (examples, pieces, lines) are plain dictionaries with the keys of their shape, in its order: to make
+and check a pydantic model of each took as long as everything else. Tests hold the answers to the shapes.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from mohole.catalogue import Example, Feature
-from mohole.serve.columns import SCORED
+from mohole.serve.columns import SCORED, STATUSES
 from mohole.serve.errors import Refusal
 from mohole.serve.queries import ContextAsk, FeaturesAsk
 from mohole.serve.relations import family_of, neighbours_of, places_of, together_of
 from mohole.serve.runs import OpenHookpoint, OpenRun, Served
-from mohole.serve.shapes import (
-    ExampleFacts,
-    FamilyFacts,
-    FeatureFacts,
-    FeatureLine,
-    FeaturePage,
-    HistogramFacts,
-    HookpointFacts,
-    IntervalFacts,
-    LabelFacts,
-    MapFacts,
-    Neighbour,
-    Piece,
-    RunFacts,
-    Runs,
-    Together,
-)
+from mohole.serve.shapes import HookpointFacts, LabelFacts, MapFacts, RunFacts, Runs
 from mohole.version import __version__
+
+Plain = dict[str, Any]
 
 _SHOWN_MEMBERS = 50
 MAP_COLUMNS = (
@@ -50,7 +41,7 @@ def run_facts(run: OpenRun) -> RunFacts:
 
 def _hookpoint_facts(place: OpenHookpoint) -> HookpointFacts:
     catalogue, columns = place.catalogue, place.columns
-    by_hand = place.run.people.labels(place.dictionary)
+    by_hand = place.by_hand
     return HookpointFacts(
         hookpoint=place.name,
         n_latents=catalogue.n_latents,
@@ -61,14 +52,14 @@ def _hookpoint_facts(place: OpenHookpoint) -> HookpointFacts:
     )
 
 
-def names_of(place: OpenHookpoint) -> Callable[[int], str]:
-    """The label that stands for a latent: a person's, if there is one. All of one moment."""
-    people = place.run.people.labels(place.dictionary)
-    return lambda latent: people[latent] if latent in people else place.label(latent).text
+def names_of(place: OpenHookpoint, latents: Sequence[int], people: Mapping[int, str]) -> list[str]:
+    """The label that stands for each of these latents: a person's, if there is one."""
+    automatic = place.columns.texts_of(latents)
+    return [people.get(latent, text) for latent, text in zip(latents, automatic, strict=True)]
 
 
-def label_facts(place: OpenHookpoint, latent: int) -> LabelFacts:
-    by_hand = place.run.people.labels(place.dictionary).get(latent)
+def label_facts(place: OpenHookpoint, latent: int, people: Mapping[int, str]) -> LabelFacts:
+    by_hand = people.get(latent)
     if by_hand is not None:
         nothing = dict.fromkeys(("f1", "precision", "recall", "n_positive", "n_scored"))
         return LabelFacts(text=by_hand, status="person", kind="", **nothing)
@@ -86,80 +77,89 @@ def label_facts(place: OpenHookpoint, latent: int) -> LabelFacts:
     )
 
 
-def lines(place: OpenHookpoint, latents: Iterable[int]) -> tuple[FeatureLine, ...]:
-    """These features as lines of a list, in this order."""
-    catalogue, families = place.catalogue, place.columns.families
-    people = place.run.people.labels(place.dictionary)
-    found = []
-    for latent in map(int, latents):
-        label, by_hand, count = place.label(latent), people.get(latent), int(catalogue.counts[latent])
-        has_f1 = by_hand is None and label.status in SCORED
-        family = None if families is None else int(families[latent])
-        found.append(
-            FeatureLine(
-                latent=latent,
-                label=label.text if by_hand is None else by_hand,
-                status=label.status if by_hand is None else "person",
-                f1=label.f1 if has_f1 else None,
-                count=count,
-                density=count / catalogue.n_tokens,
-                maximum=float(catalogue.maximum[latent]),
-                family=None if family is None or family < 0 else family,
-            )
-        )
-    return tuple(found)
-
-
-def feature_page(place: OpenHookpoint, ask: FeaturesAsk) -> FeaturePage:
-    people = place.run.people
-    edition = people.edition  # first: labels of a later edition under an earlier number would be kept as its
-    order = place.columns.select(ask, people.labels(place.dictionary), edition)
-    shown = order[ask.offset : ask.offset + ask.limit]
-    return FeaturePage(total=len(order), offset=ask.offset, features=lines(place, shown.tolist()))
-
-
-def feature_facts(place: OpenHookpoint, latent: int) -> FeatureFacts:
-    feature = place.catalogue.feature(place.need(latent))
-    return FeatureFacts(
-        latent=latent,
-        hookpoint=place.name,
-        label=label_facts(place, latent),
-        count=feature.count,
-        n_tokens=place.catalogue.n_tokens,
-        density=feature.density,
-        maximum=feature.maximum,
-        mean=feature.mean,
-        is_dead=feature.is_dead,
-        histogram=_histogram(feature),
-        top=tuple(_example(place, example) for example in feature.top),
-        intervals=tuple(
-            IntervalFacts(
-                low=interval.low,
-                high=interval.high,
-                count=interval.count,
-                examples=tuple(_example(place, example) for example in interval.examples),
-            )
-            for interval in feature.intervals
-        ),
-        promoted=_pieces(feature.promoted),
-        suppressed=_pieces(feature.suppressed),
-        neighbours=_neighbours(place, feature),
-        together=_together(place, feature),
-        family=_family(place, feature),
-        matches=(),
+def lines(place: OpenHookpoint, latents: Sequence[int], people: Mapping[int, str]) -> list[Plain]:
+    """These features as lines of a list, in this order; each a `FeatureLine`."""
+    catalogue, columns, here = place.catalogue, place.columns, np.asarray(latents, dtype=np.int64)
+    families = [-1] * len(latents) if columns.families is None else columns.families[here].tolist()
+    facts = zip(
+        latents,
+        columns.texts_of(latents),
+        columns.status[here].tolist(),
+        columns.f1_of(latents),
+        catalogue.counts[here].tolist(),
+        catalogue.maximum[here].tolist(),
+        families,
+        strict=True,
     )
+    return [
+        {
+            "latent": latent,
+            "label": people.get(latent, text),
+            "status": "person" if latent in people else STATUSES[status],
+            "f1": None if latent in people else f1,
+            "count": count,
+            "density": count / catalogue.n_tokens,
+            "maximum": maximum,
+            "family": family if family >= 0 else None,
+        }
+        for latent, text, status, f1, count, maximum, family in facts
+    ]
 
 
-def neighbours(place: OpenHookpoint, latent: int) -> tuple[Neighbour, ...]:
-    return _neighbours(place, place.catalogue.feature(place.need(latent)))
+def feature_page(place: OpenHookpoint, ask: FeaturesAsk) -> Plain:
+    """A `FeaturePage`."""
+    edition = place.run.people.edition  # first: labels of a later edition under an earlier number would be kept as its
+    people = place.by_hand
+    order = place.columns.select(ask, people, edition)
+    shown = order[ask.offset : ask.offset + ask.limit]
+    return {"total": len(order), "offset": ask.offset, "features": lines(place, shown.tolist(), people)}
 
 
-def together(place: OpenHookpoint, latent: int) -> tuple[Together, ...]:
-    return _together(place, place.catalogue.feature(place.need(latent)))
+def feature_facts(place: OpenHookpoint, latent: int) -> Plain:
+    """A `FeatureFacts`."""
+    feature, people = place.catalogue.feature(place.need(latent)), place.by_hand
+    return {
+        "latent": latent,
+        "hookpoint": place.name,
+        "label": label_facts(place, latent, people),
+        "count": feature.count,
+        "n_tokens": place.catalogue.n_tokens,
+        "density": feature.density,
+        "maximum": feature.maximum,
+        "mean": feature.mean,
+        "is_dead": feature.is_dead,
+        "histogram": _histogram(feature),
+        "top": _examples(place, feature.top),
+        "intervals": [
+            {
+                "low": interval.low,
+                "high": interval.high,
+                "count": interval.count,
+                "examples": _examples(place, interval.examples),
+            }
+            for interval in feature.intervals
+        ],
+        "promoted": _pieces(feature.promoted),
+        "suppressed": _pieces(feature.suppressed),
+        "neighbours": _neighbours(place, feature, people),
+        "together": _together(place, feature, people),
+        "family": _family(place, feature, people),
+        "matches": (),
+    }
 
 
-def context(place: OpenHookpoint, latent: int, ask: ContextAsk) -> ExampleFacts:
-    """A wider stretch of the document around a token, cut to the document."""
+def neighbours(place: OpenHookpoint, latent: int) -> list[Plain]:
+    """Each a `Neighbour`."""
+    return _neighbours(place, place.catalogue.feature(place.need(latent)), place.by_hand)
+
+
+def together(place: OpenHookpoint, latent: int) -> list[Plain]:
+    """Each a `Together`."""
+    return _together(place, place.catalogue.feature(place.need(latent)), place.by_hand)
+
+
+def context(place: OpenHookpoint, latent: int, ask: ContextAsk) -> Plain:
+    """A wider stretch of the document around a token, cut to the document: an `ExampleFacts`."""
     place.need(latent)
     fires = place.catalogue.entries(latent)
     if ask.token not in fires.token:
@@ -172,48 +172,58 @@ def context(place: OpenHookpoint, latent: int, ask: ContextAsk) -> ExampleFacts:
     here = slice(*np.searchsorted(fires.token, (start, end)).tolist())
     activations = np.zeros(end - start, dtype=np.float32)
     activations[fires.token[here] - start] = fires.value[here]
-    return _example(place, Example(document, ask.token, start, end, tuple(activations.tolist())))
+    (example,) = _examples(place, [Example(document, ask.token, start, end, tuple(activations.tolist()))])
+    return example
 
 
-def _example(place: OpenHookpoint, example: Example) -> ExampleFacts:
-    first, last = place.document_starts[example.document : example.document + 2].tolist()
-    pieces = place.corpus.pieces
-    return ExampleFacts(
-        document=example.document,
-        token=example.token,
-        at=example.token - example.start,
-        tokens=tuple([pieces[token] for token in place.tokens[example.start : example.end].tolist()]),
-        activations=example.activations,
-        begins_document=example.start == first,
-        ends_document=example.end == last,
-    )
+def _examples(place: OpenHookpoint, examples: Sequence[Example]) -> list[Plain]:
+    """Each an `ExampleFacts`."""
+    pieces, starts = place.corpus.pieces, place.document_starts
+    found = []
+    for example in examples:
+        first, last = starts[example.document : example.document + 2].tolist()
+        found.append(
+            {
+                "document": example.document,
+                "token": example.token,
+                "at": example.token - example.start,
+                "tokens": [pieces[token] for token in place.tokens[example.start : example.end].tolist()],
+                "activations": example.activations,
+                "begins_document": example.start == first,
+                "ends_document": example.end == last,
+            }
+        )
+    return found
 
 
-def _histogram(feature: Feature) -> HistogramFacts | None:
+def _histogram(feature: Feature) -> Plain | None:
     if not feature.histogram.counts:
         return None
-    return HistogramFacts(edges=feature.histogram.edges, counts=feature.histogram.counts)
+    return {"edges": feature.histogram.edges, "counts": feature.histogram.counts}
 
 
-def _pieces(entries: Sequence[tuple[str, float]]) -> tuple[Piece, ...]:
-    return tuple(Piece(token=token, logit=logit) for token, logit in entries)
+def _pieces(entries: Sequence[tuple[str, float]]) -> list[Plain]:
+    return [{"token": token, "logit": logit} for token, logit in entries]
 
 
-def _neighbours(place: OpenHookpoint, feature: Feature) -> tuple[Neighbour, ...]:
-    name = names_of(place)
-    return tuple(
-        Neighbour(latent=latent, label=name(latent), cosine=cosine) for latent, cosine in neighbours_of(feature)
-    )
+def _neighbours(place: OpenHookpoint, feature: Feature, people: Mapping[int, str]) -> list[Plain]:
+    near = neighbours_of(feature)
+    names = names_of(place, [latent for latent, _ in near], people)
+    return [
+        {"latent": latent, "label": name, "cosine": cosine} for (latent, cosine), name in zip(near, names, strict=True)
+    ]
 
 
-def _together(place: OpenHookpoint, feature: Feature) -> tuple[Together, ...]:
-    name = names_of(place)
-    return tuple(
-        Together(latent=latent, label=name(latent), n_together=n, phi=phi) for latent, n, phi in together_of(feature)
-    )
+def _together(place: OpenHookpoint, feature: Feature, people: Mapping[int, str]) -> list[Plain]:
+    found = together_of(feature)
+    names = names_of(place, [latent for latent, _, _ in found], people)
+    return [
+        {"latent": latent, "label": name, "n_together": n, "phi": phi}
+        for (latent, n, phi), name in zip(found, names, strict=True)
+    ]
 
 
-def _family(place: OpenHookpoint, feature: Feature) -> FamilyFacts | None:
+def _family(place: OpenHookpoint, feature: Feature, people: Mapping[int, str]) -> Plain | None:
     family = family_of(feature)
     return None if family is None else family_facts(place, family)
 
@@ -221,7 +231,7 @@ def _family(place: OpenHookpoint, feature: Feature) -> FamilyFacts | None:
 def family_facts(place: OpenHookpoint, family: int) -> FamilyFacts:
     """A family with its most frequent members."""
     size, members = place.columns.members(family, _SHOWN_MEMBERS)
-    return FamilyFacts(family=family, size=size, members=lines(place, members.tolist()))
+    return {"family": family, "size": size, "members": lines(place, members.tolist(), people)}
 
 
 def map_facts(place: OpenHookpoint) -> MapFacts:
@@ -238,7 +248,7 @@ def map_points(place: OpenHookpoint) -> list[bytes]:
         density = np.log10(place.catalogue.density)
     density[np.isneginf(density)] = np.nan
     families = np.full(len(xy), -1) if columns.families is None else columns.families
-    f1 = columns.f1_with(place.run.people.labels(place.dictionary))
+    f1 = columns.f1_with(place.by_hand)
     arrays = ((xy[:, 0], "<f4"), (xy[:, 1], "<f4"), (density, "<f4"), (f1, "<f4"), (families, "<i4"))
     return [np.ascontiguousarray(array, dtype=dtype).tobytes() for array, dtype in arrays]
 

@@ -11,7 +11,7 @@ from mohole.serve.errors import say_errors
 from mohole.serve.guards import Guards
 from mohole.serve.microscope import Microscope
 from mohole.serve.neuronpedia import neuronpedia_routes
-from mohole.serve.reading import reading_routes
+from mohole.serve.reading import feature_route, reading_routes
 from mohole.serve.runs import open_runs
 from mohole.serve.shapes import Error
 from mohole.serve.static import FOLDER, static_routes
@@ -58,6 +58,7 @@ def make_app(
     )
     app.state.served, app.state.microscope = served, microscope
     say_errors(app)
+    app.router.routes.insert(0, feature_route(served))
     app.include_router(writing_routes(served, token), prefix="/api/v1", responses=_REFUSALS)
     app.include_router(
         reading_routes(served, microscope, can_write=token is not None), prefix="/api/v1", responses=_REFUSALS

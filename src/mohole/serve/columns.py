@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mohole.catalogue import Catalogue
 from mohole.interpret import Labels
+from mohole.interpret.label_columns import STATUSES as LABEL_STATUSES
 from mohole.serve.queries import FeaturesAsk
 from mohole.serve.relations import families_of
 from mohole.serve.shapes import Sort
@@ -20,9 +21,10 @@ Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
 
-STATUSES = ("good", "partial", "none", "few", "dead", "person")
+STATUSES = (*LABEL_STATUSES, "person")
 SCORED = ("good", "partial", "none")
 """Statuses of labels whose F1 means something."""
+_IS_SCORED = np.array([name in SCORED for name in STATUSES])
 _UNLABELLED = "(no label yet)"
 _KEPT_SELECTIONS = 8  # each 4 bytes a latent
 _BETWEEN = b"\xff"  # in no UTF-8 text
@@ -42,24 +44,37 @@ class Columns:
     @cached_property
     def texts(self) -> list[str]:
         """Each latent's automatic label."""
-        return [_UNLABELLED] * self.n if self._labels is None else [label.text for label in self._labels]
+        return [_UNLABELLED] * self.n if self._labels is None else self._labels.columns.texts()
+
+    def texts_of(self, latents: Sequence[int]) -> list[str]:
+        """These latents' automatic labels."""
+        if self._labels is None:
+            return [_UNLABELLED] * len(latents)
+        return self._labels.columns.texts(np.asarray(latents, dtype=np.int64))
 
     @cached_property
     def status(self) -> NDArray[np.uint8]:
         """Each latent's automatic status, as its place in STATUSES."""
         if self._labels is None:
             return np.where(self.catalogue.counts == 0, STATUSES.index("dead"), STATUSES.index("few")).astype(np.uint8)
-        codes = {name: code for code, name in enumerate(STATUSES)}
-        return np.fromiter((codes[label.status] for label in self._labels), np.uint8, self.n)
+        return self._labels.columns.status
 
     @cached_property
     def f1(self) -> Float32:
         """Of each latent's automatic label; NaN where it was not scored."""
         if self._labels is None:
             return np.full(self.n, np.nan, dtype=np.float32)
-        f1 = np.fromiter((label.f1 for label in self._labels), np.float32, self.n)
-        f1[~np.isin(self.status, [STATUSES.index(name) for name in SCORED])] = np.nan
+        f1 = self._labels.columns.f1.astype(np.float32)
+        f1[~_IS_SCORED[self.status]] = np.nan
         return f1
+
+    def f1_of(self, latents: Sequence[int]) -> list[float | None]:
+        """Of these latents' automatic labels, as exactly as it was written; None where it was not scored."""
+        if self._labels is None:
+            return [None] * len(latents)
+        here = np.asarray(latents, dtype=np.int64)
+        f1, is_scored = self._labels.columns.f1[here].tolist(), _IS_SCORED[self.status[here]].tolist()
+        return [value if scored else None for value, scored in zip(f1, is_scored, strict=True)]
 
     @cached_property
     def n_dead(self) -> int:
@@ -108,7 +123,8 @@ class Columns:
         """How many latents a family has, and its n most frequent."""
         if self.families is None:
             return 0, np.zeros(0, dtype=np.int32)
-        first, last = np.searchsorted(self._by_family[1], (family, family + 1))
+        wanted = np.int32(family)  # of the column's own type: else all of that is copied into another one first
+        first, last = (np.searchsorted(self._by_family[1], wanted, side) for side in ("left", "right"))
         return int(last - first), self._by_family[0][first : min(last, first + n)]
 
     @cached_property

@@ -71,7 +71,7 @@ def neuronpedia_routes(served: Served, microscope: Microscope) -> APIRouter:
     def feature(request: Request, modelId: str, layer: str, index: Latent) -> Response:
         """A feature with its activations and explanations, in their keys."""
         place = _place(served, modelId, layer)
-        return answer(request, place.run.etag, lambda: _feature_row(place, modelId, layer, index), dict[str, Any])
+        return answer(request, place.run.etag, lambda: _feature_row(place, modelId, layer, index))
 
     @router.post("/activation/new", response_model=dict[str, Any] | list[dict[str, Any]])
     async def activation(ask: ActivationAsk) -> Response:
@@ -212,7 +212,7 @@ def _activation_row(
 
 
 def _explanation(place: OpenHookpoint, model: str, layer: str, latent: int) -> dict[str, Any]:
-    label = label_facts(place, latent)
+    label = label_facts(place, latent, place.by_hand)
     scores = [{"explanationScoreTypeName": "f1", "value": label.f1}] if label.f1 is not None else []
     return {
         "modelId": model,
@@ -270,4 +270,4 @@ def _weight(row: dict[str, Any], places: tuple[int, ...]) -> float:
 
 
 def _json(value: object) -> Response:
-    return Response(json_bytes(value, Any), headers={"Cache-Control": "no-store"}, media_type="application/json")
+    return Response(json_bytes(value), headers={"Cache-Control": "no-store"}, media_type="application/json")

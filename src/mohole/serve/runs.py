@@ -1,7 +1,7 @@
 """Finished runs, opened and named. Everything is checked here, before the server says it is there; nothing is written."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +44,11 @@ class OpenHookpoint:
                     f"{self.labels.path}: {len(self.labels)} labels for {self.catalogue.n_latents} latents; make them again"
                 )
         self.columns = Columns(self.catalogue, self.labels)
+
+    @property
+    def by_hand(self) -> Mapping[int, str]:
+        """People's labels as of now. An answer asks once, so that all of it is of one moment."""
+        return self.run.people.labels(self.dictionary)
 
     def label(self, latent: int) -> Label:
         """The automatic label."""

@@ -1,14 +1,12 @@
 """Finding features: by label (people's first), by the token they fire on, by a text. The searching itself is mohole.search's."""
 
 import threading
-from typing import Literal
 
 from mohole.serve import finders
-from mohole.serve.answers import lines
+from mohole.serve.answers import Plain, lines
 from mohole.serve.finders import LabelIndex, XrayRows
 from mohole.serve.queries import SearchAsk
 from mohole.serve.runs import OpenHookpoint
-from mohole.serve.shapes import SearchAnswer, SearchHit
 from mohole.serve.xrays import share_of_maximum, strongest
 
 TEXT_TOP = 20  # features looked at for each token of a text that is searched by
@@ -23,7 +21,7 @@ class Searcher:
         self._indices: dict[str, LabelIndex] = {}
         self._lock = threading.Lock()
 
-    def search(self, place: OpenHookpoint, ask: SearchAsk) -> SearchAnswer:
+    def search(self, place: OpenHookpoint, ask: SearchAsk) -> Plain:
         """By label or by token."""
         if ask.by == "token":
             hits = finders.by_token(place.catalogue, ask.q, ask.limit, place.corpus)
@@ -34,7 +32,7 @@ class Searcher:
 
     def _by_label(self, place: OpenHookpoint, ask: SearchAsk) -> list[_Found]:
         """Labels by hand that hold the query come first; of what they stand before, the automatic label is not searched."""
-        people, wanted = place.run.people.labels(place.dictionary), ask.q.casefold()
+        people, wanted = place.by_hand, ask.q.casefold()
         by_hand = [(latent, text) for latent, text in people.items() if wanted in text.casefold()]
         hits = self._index(place).search(ask.q, ask.limit + len(people))
         best = max([hit.score for hit in hits], default=1.0)
@@ -49,7 +47,7 @@ class Searcher:
             return self._indices[place.dictionary]
 
 
-def found_in_text(place: OpenHookpoint, ask: SearchAsk, rows: XrayRows) -> SearchAnswer:
+def found_in_text(place: OpenHookpoint, ask: SearchAsk, rows: XrayRows) -> Plain:
     """The features that fire on a text, by their share of their maximum."""
     found = []
     for latent, value in strongest(place, rows)[: ask.limit]:
@@ -66,12 +64,11 @@ def _where(rows: XrayRows, latent: int, value: float) -> str:
     return next(token for token, latents, values in pairs if (latent, value) in zip(latents, values, strict=True))
 
 
-def _answer(
-    place: OpenHookpoint, query: str, by: Literal["label", "token", "text"], found: list[_Found]
-) -> SearchAnswer:
-    features = lines(place, (latent for latent, _, _ in found))
-    hits = tuple(
-        SearchHit(feature=feature, score=score, why=why)
+def _answer(place: OpenHookpoint, query: str, by: str, found: list[_Found]) -> Plain:
+    """A `SearchAnswer`."""
+    features = lines(place, [latent for latent, _, _ in found], place.by_hand)
+    hits = [
+        {"feature": feature, "score": score, "why": why}
         for feature, (_, score, why) in zip(features, found, strict=True)
-    )
-    return SearchAnswer(query=query, by=by, hits=hits)
+    ]
+    return {"query": query, "by": by, "hits": hits}

@@ -49,7 +49,7 @@ def _add_labels(writes: APIRouter, served: Served) -> None:
         """Label a feature by hand: shown before its automatic label."""
         place = served.hookpoint(run, hookpoint)
         place.run.people.put_label(place.dictionary, place.name, place.need(latent), ask.text)
-        return _written(label_facts(place, latent))
+        return _written(label_facts(place, latent, place.by_hand))
 
     @writes.delete(_FEATURE + "/label", response_model=LabelFacts)
     def delete_label(run: RunName, hookpoint: Hookpoint, latent: Latent) -> Response:
@@ -57,7 +57,7 @@ def _add_labels(writes: APIRouter, served: Served) -> None:
         place = served.hookpoint(run, hookpoint)
         if not place.run.people.delete_label(place.dictionary, place.need(latent)):
             raise Refusal(404, f"{place.name}: latent {latent}: nobody has labelled it by hand")
-        return _written(label_facts(place, latent))
+        return _written(label_facts(place, latent, place.by_hand))
 
 
 def _add_notes(router: APIRouter, writes: APIRouter, served: Served) -> None:
@@ -71,7 +71,6 @@ def _add_notes(router: APIRouter, writes: APIRouter, served: Served) -> None:
             request,
             place.run.etag,
             lambda: tuple(_note(each) for each in people.notes(place.dictionary, latent)),
-            tuple[Note, ...],
         )
 
     @writes.post(_FEATURE + "/notes", response_model=Note, status_code=201)
@@ -99,7 +98,6 @@ def _add_lists(router: APIRouter, writes: APIRouter, served: Served) -> None:
             request,
             found.etag,
             lambda: tuple(_list(found, name, members) for name, members in found.people.all_lists().items()),
-            tuple[FeatureList, ...],
         )
 
     @router.get(_LIST, response_model=FeatureList)

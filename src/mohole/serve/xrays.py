@@ -10,11 +10,13 @@ from mohole.serve.shapes import Xray, XrayFeature, XrayToken
 
 def xray_facts(place: OpenHookpoint, rows: XrayRows, top: int) -> Xray:
     """Each token's features, and the `top` of the whole text."""
-    name, maximum = names_of(place), place.catalogue.maximum
+    maximum = place.catalogue.maximum
+    latents = sorted({latent for latent, _ in _pairs(rows)})
+    names = dict(zip(latents, names_of(place, latents, place.by_hand), strict=True))
 
     def feature(latent: int, activation: float) -> XrayFeature:
         of_maximum = _share(activation, float(maximum[latent]))
-        return XrayFeature(latent=latent, label=name(latent), activation=activation, of_maximum=of_maximum)
+        return XrayFeature(latent=latent, label=names[latent], activation=activation, of_maximum=of_maximum)
 
     tokens = tuple(
         XrayToken(token=token, features=tuple(feature(*pair) for pair in zip(latents, values, strict=True)))

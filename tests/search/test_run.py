@@ -101,6 +101,39 @@ def test_a_label_of_the_run_finds_its_latent(mohole: Mohole, run: Path) -> None:
         mohole("search", run, unnamed.text, "--by", "label", "--json", "--limit", 200)[1])["hits"])  # fmt: skip
 
 
+def test_features_are_found_by_their_numbers(mohole: Mohole, run: Path) -> None:
+    asked = (
+        "search",
+        run,
+        "--by",
+        "statistics",
+        "--limit",
+        5,
+        "--least-density",
+        0.01,
+        "--most-maximum",
+        1e9,
+        "--json",
+    )
+    hits = json.loads(mohole(*asked)[1])["hits"]
+    known = {
+        (place.name, latent): float(density)
+        for place in SearchedRun.open(run).places
+        for latent, density in enumerate(place.catalogue.density)
+    }
+    assert [hit["score"] for hit in hits] == sorted((d for d in known.values() if d >= 0.01), reverse=True)[:5]
+    assert all(known[hit["hookpoint"], hit["latent"]] == hit["score"] for hit in hits)
+    unscored = json.loads(mohole("search", run, "--by", "statistics", "--sort", "f1", "--limit", 1000, "--json")[1])[
+        "hits"
+    ]
+    scores = [hit["score"] for hit in unscored]
+    n_scored = len(scores) - scores.count(None)
+    assert len(scores) == sum(density > 0 for density in known.values())
+    assert scores[:n_scored] == sorted(scores[:n_scored], reverse=True)
+    out = mohole("search", run, "--by", "statistics", "--least-maximum", 1e9)[1]
+    assert out == "no living feature is within these bounds; widen them\n"
+
+
 def test_tables_have_no_colour_when_nobody_looks_and_say_where_to_go_on(mohole: Mohole, run: Path, word: str) -> None:
     status, out, _ = mohole("search", run, word, "--by", "token", "--limit", 3)
     assert status == 0
@@ -155,6 +188,14 @@ def test_xray_shows_control_characters_and_marks_the_followed_latent(mohole: Moh
         (["xray", "{run}", "owl", "--hookpoint", "resid_post.0", "--follow", "64"], "latents 0 to 63"),
         (["xray", "{run}", "owl", "--hookpoint", "resid_post.0", "--model", "no/where"], "no/where: no such folder"),
         (["search", "{run}", ""], "QUERY: empty"),
+        (["search", "{run}"], "QUERY: missing"),
+        (["search", "{run}", "owl", "--least-f1", "0.5"], "--by all: takes no bounds"),
+        (["search", "{run}", "owl", "--by", "label", "--sort", "f1"], "--by label: takes no bounds"),
+        (["search", "{run}", "owl", "--by", "statistics"], "QUERY 'owl': not with --by statistics"),
+        (
+            ["search", "{run}", "--by", "statistics", "--least-f1", "1", "--most-f1", "0.5"],
+            "f1: at least 1 and at most 0.5",
+        ),
         (["search", "{run}/nothing", "owl"], "no such folder; name a run folder"),
         (["search", "{run}/job.jsonl", "owl"], "a file, not a folder"),
         (["search", "{run}/corpus", "owl"], "no dictionary in it"),

@@ -72,11 +72,11 @@ def test_several_processes_are_one_server_and_end_together(run: Path) -> None:
 @pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
 def test_told_to_end_all_processes_do(told: signal.Signals) -> None:
     code = """
-import socket, time
+import os, socket, time
 from mohole.cli.workers import run_forked
 
 def work(own):
-    print("ready", flush=True)
+    os.write(1, b"ready\\n")
     time.sleep(60)
 
 run_forked([socket.socket(), socket.socket()], work)

@@ -302,6 +302,29 @@ def test_searches_find_by_label_token_and_text(client: httpx.Client, at: str) ->
     assert "“Bridge”" in next(hit.why for hit in fired.hits if hit.feature.latent == BRIDGE)
 
 
+def test_a_search_by_numbers_is_the_table_sorted_and_cut(client: httpx.Client, at: str) -> None:
+    def search(**query: object) -> shapes.SearchAnswer:
+        return shapes.SearchAnswer.model_validate(
+            client.get(f"{at}/search", params={"by": "statistics"} | query).json()
+        )
+
+    table = {"which": "alive", "limit": 200, "sort": "maximum", "descending": True, "least_density": 0.01}
+    lines = shapes.FeaturePage.model_validate(client.get(f"{at}/features", params=table).json()).features
+    found = search(sort="maximum", least_density=0.01, limit=200)
+    assert tuple(hit.feature for hit in found.hits) == lines
+    assert [hit.score for hit in found.hits] == [line.maximum for line in lines]
+    middle = lines[len(lines) // 2].maximum
+    assert {hit.feature.latent for hit in search(most_maximum=middle, least_density=0.01).hits} == {
+        line.latent for line in lines if line.maximum <= middle
+    }
+    unscored = search(sort="f1", ascending=True, limit=200).hits
+    assert [hit.score for hit in unscored] == [hit.feature.f1 for hit in unscored]
+    for query in ({"by": "statistics", "q": "a"}, {"by": "label"}, {"q": "a", "least_f1": 0.5}, {"q": "a", "sort": "f1"},
+                  {"by": "statistics", "least_f1": 0.9, "most_f1": 0.1}, {"by": "statistics", "least_f": 0.1}):  # fmt: skip
+        refused = client.get(f"{at}/search", params=query)
+        assert (refused.status_code, set(refused.json())) == (422, {"error", "next_step"}), query
+
+
 def test_an_xray_shows_each_token(client: httpx.Client, at: str, catalogue: Catalogue, labels: list) -> None:
     body = {"text": "the Bridge", "top": 1, "latent": BRIDGE}
     found = shapes.Xray.model_validate(client.post(f"{at}/xray", json=body).json())

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,13 +18,14 @@ if TYPE_CHECKING:
     from mohole.search.run import Found, SearchedRun
     from mohole.search.xray import XrayRows
 
-By = Literal["label", "token", "text"]
+By = Literal["label", "token", "text", "statistics"]
 Meaning = Literal["labels", "minilm"]
 
 _HEADS: dict[By, str] = {
     "label": "by label",
     "token": "by the words they fire on or raise",
     "text": "that fire on this text, by their share of their maximum",
+    "statistics": "by their numbers",
 }
 _MOST_BYTES = 1 << 20
 _LABEL_WIDTH = 60
@@ -36,22 +38,48 @@ ModelFolder = Annotated[
     str | None, typer.Option(metavar="FOLDER", help="The run's language model, where it is not found by itself.")
 ]
 Device = Annotated[str, typer.Option(help="Where the language model runs, such as cuda.")]
+_OF = "By statistics: "
+LeastDensity = Annotated[
+    float | None, typer.Option(metavar="SHARE", help=f"{_OF}fires at this share of tokens or more.", min=0, max=1)
+]
+MostDensity = Annotated[float | None, typer.Option(metavar="SHARE", help=f"{_OF}or less.", min=0, max=1)]
+LeastMaximum = Annotated[float | None, typer.Option(metavar="X", help=f"{_OF}its largest activation is this or more.")]
+MostMaximum = Annotated[float | None, typer.Option(metavar="X", help=f"{_OF}or less.")]
+LeastF1 = Annotated[
+    float | None, typer.Option(metavar="F1", help=f"{_OF}its label's F1 is this or more.", min=0, max=1)
+]
+MostF1 = Annotated[float | None, typer.Option(metavar="F1", help=f"{_OF}or less.", min=0, max=1)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object, for programs.")]
 
 
 def search(
     run: Run,
     query: Annotated[
-        str, typer.Argument(metavar="QUERY", help="A word, a phrase, a text; - reads it from standard input.")
-    ],
+        str | None,
+        typer.Argument(
+            metavar="QUERY",
+            help="A word, a phrase, a text; - reads it from standard input. None with --by statistics.",
+        ),
+    ] = None,
     by: Annotated[
-        Literal["label", "token", "text", "all"],
+        Literal["label", "token", "text", "all", "statistics"],
         typer.Option(
-            help="What is searched: labels, the words features fire on, the query run as a text; or all three."
+            help="What is searched: labels, words that features fire on, the query run as a text, these three; or numbers."
         ),
     ] = "all",
     hookpoint: HookpointName = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Features of each kind, at most.")] = 10,
+    sort: Annotated[
+        Literal["density", "maximum", "f1"] | None,
+        typer.Option(help=f"{_OF}which number comes first, the largest ones on top; density, unless told."),
+    ] = None,
+    ascending: Annotated[bool, typer.Option("--ascending", help=f"{_OF}the smallest on top.")] = False,
+    least_density: LeastDensity = None,
+    most_density: MostDensity = None,
+    least_maximum: LeastMaximum = None,
+    most_maximum: MostMaximum = None,
+    least_f1: LeastF1 = None,
+    most_f1: MostF1 = None,
     meaning: Annotated[
         Meaning,
         typer.Option(help="Who knows what labels mean: they themselves, or a model of English (extra `meaning`)."),
@@ -61,9 +89,12 @@ def search(
     allow_download: Download = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find features by label, by the words they fire on, or by a text that makes them fire."""
-    query = _given(query, "QUERY")
+    """Find features by label, by the words they fire on, by a text that makes them fire, or by their numbers."""
     from mohole.search.run import SearchedRun
+    from mohole.search.statistics import Bounds
+
+    bounds = Bounds(least_density, most_density, least_maximum, most_maximum, least_f1, most_f1)
+    query = _asked(query, by, has_numbers=not bounds.is_any or sort is not None or ascending)
 
     opened = SearchedRun.open(run, hookpoint)
     answers: dict[By, list[Found]] = {}
@@ -72,6 +103,8 @@ def search(
         try:
             if kind == "label":
                 answers[kind] = opened.by_label(query, limit, _embedder(meaning))
+            elif kind == "statistics":
+                answers[kind] = opened.by_statistics(bounds, limit, sort=sort or "density", ascending=ascending)
             elif kind == "token":
                 answers[kind] = opened.by_token(query, limit)
             else:
@@ -121,6 +154,23 @@ def xray(
     _print_xray(opened, rows, follow, Console())
 
 
+def _asked(query: str | None, by: str, *, has_numbers: bool) -> str:
+    """The query; of a search by statistics there is none.
+
+    Raises:
+        ConfigError: it is missing, or there where it would do nothing, or bounds are.
+    """
+    if by == "statistics":
+        if query is not None:
+            raise ConfigError(f"QUERY {query!r}: not with --by statistics, which asks for numbers; leave it out")
+        return ""
+    if query is None:
+        raise ConfigError("QUERY: missing; give a word, a phrase or a text, or ask --by statistics")
+    if has_numbers:
+        raise ConfigError(f"--by {by}: takes no bounds and no --sort; these go with --by statistics")
+    return _given(query, "QUERY")
+
+
 def _given(text: str, name: str) -> str:
     """The argument, or standard input for `-`.
 
@@ -155,7 +205,7 @@ def _hit_json(kind: By, found: "Found") -> dict[str, Any]:
         "by": kind,
         "hookpoint": place.name,
         "latent": hit.latent,
-        "score": hit.score,
+        "score": None if isnan(hit.score) else hit.score,
         "why": hit.why,
         "label": None if label is None else label.text,
     }
@@ -180,9 +230,13 @@ def _print_answers(answers: "dict[By, list[Found]]", opened: "SearchedRun", quer
         for place, hit in found:
             label = place.label(hit.latent)
             name = "" if label is None else _short(label.text)
-            table.add_row(f"{hit.score:.2f}", f"{place.name}/{hit.latent}", Text(name), Text(visible(hit.why)))
+            score = f"{hit.score:.3g}" if kind == "statistics" else f"{hit.score:.2f}"
+            table.add_row(score, f"{place.name}/{hit.latent}", Text(name), Text(visible(hit.why)))
         console.print(table, width=width)
     if first is None:
+        if "statistics" in answers:
+            console.print("no living feature is within these bounds; widen them")
+            return
         wider = "try another word" if len(answers) != 1 else "try another word, or --by all"
         console.print(Text(f"nothing found by {' or '.join(answers) or 'anything'} for “{_short(query)}”; {wider}"))
         return

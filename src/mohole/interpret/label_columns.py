@@ -90,6 +90,11 @@ class LabelColumns:
         return self._columns["f1"]
 
     @property
+    def scored_f1(self) -> Float64:
+        """As `f1`; NaN where nothing was scored."""
+        return np.where(self.status <= STATUSES.index("none"), self.f1, np.nan)
+
+    @property
     def text_starts(self) -> Int64:
         """Where each latent's text begins in `text_bytes`, and the end."""
         return self._columns["text_starts"]

@@ -15,7 +15,7 @@ class Hit:
 
     latent: int
     score: float
-    """Larger is nearer; comparable within one answer only."""
+    """Larger is nearer; comparable within one answer only. Of a search by statistics: the number that it is sorted by."""
     why: str
     """In words: which label matched, or which text it fires on. Words of the texts in it are exact: make them visible to show."""
 

@@ -1,8 +1,11 @@
 """A finished run, opened for searching: dictionaries, labels, catalogues, and the model it was made with. Writes nothing."""
 
 from functools import cached_property
+from math import isnan
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from mohole import artifact
 from mohole.catalogue import Catalogue
@@ -19,6 +22,7 @@ from mohole.record import read_json
 from mohole.search.hits import Hit
 from mohole.search.labels import LabelIndex
 from mohole.search.meaning import Embedder
+from mohole.search.statistics import Bounds, By, Statistics, by_statistics
 from mohole.search.text import by_text
 from mohole.search.tokens import by_token
 from mohole.search.xray import XrayRows, xray
@@ -62,6 +66,13 @@ class Place:
     def label(self, latent: int) -> Label | None:
         """A latent's label; None where there is none."""
         return None if self.labels is None else self.labels.label(latent)
+
+    @property
+    def statistics(self) -> Statistics:
+        """Of all latents."""
+        catalogue, labels = self.catalogue, self.labels
+        f1 = np.full(catalogue.n_latents, np.nan) if labels is None else labels.columns.scored_f1
+        return Statistics(catalogue.density, catalogue.maximum, f1)
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -118,6 +129,22 @@ class SearchedRun:
             Found(labelled[hit.latent][0], Hit(labelled[hit.latent][1].latent, hit.score, hit.why))
             for hit in LabelIndex(texts, embedder=embedder).search(query, limit)
         ]
+
+    def by_statistics(
+        self, bounds: Bounds, limit: int, *, sort: By = "density", ascending: bool = False
+    ) -> list[Found]:
+        """Features of all places by their numbers, ties in order of the places.
+
+        Raises:
+            ArtifactError: there is no catalogue. ConfigError: as `statistics.by_statistics`.
+        """
+        found = [
+            Found(place, hit)
+            for place in self._with_catalogue()
+            for hit in by_statistics(place.statistics, bounds, limit, sort=sort, ascending=ascending)
+        ]
+        sign = 1 if ascending else -1
+        return sorted(found, key=lambda each: (isnan(each.hit.score), sign * each.hit.score))[:limit]  # stable
 
     def by_token(self, query: str, limit: int) -> list[Found]:
         """Features of all places by the words they fire on or raise.

@@ -1,5 +1,6 @@
 """Sorting and filtering all latents of a dictionary: numpy columns and orders, made once, so that a page costs what it shows."""
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from mohole.catalogue import Catalogue
 from mohole.interpret import Labels
 from mohole.interpret.label_columns import STATUSES as LABEL_STATUSES
+from mohole.search.statistics import Statistics
 from mohole.serve.queries import FeaturesAsk
 from mohole.serve.relations import families_of
 from mohole.serve.shapes import Sort
@@ -19,12 +21,11 @@ from mohole.serve.shapes import Sort
 Bool = NDArray[np.bool_]
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
-Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 
 STATUSES = (*LABEL_STATUSES, "person")
 SCORED = ("good", "partial", "none")
 """Statuses of labels whose F1 means something."""
-_IS_SCORED = np.array([name in SCORED for name in STATUSES])
 _UNLABELLED = "(no label yet)"
 _KEPT_SELECTIONS = 8  # each 4 bytes a latent
 _BETWEEN = b"\xff"  # in no UTF-8 text
@@ -60,21 +61,13 @@ class Columns:
         return self._labels.columns.status
 
     @cached_property
-    def f1(self) -> Float32:
+    def f1(self) -> Float64:
         """Of each latent's automatic label; NaN where it was not scored."""
-        if self._labels is None:
-            return np.full(self.n, np.nan, dtype=np.float32)
-        f1 = self._labels.columns.f1.astype(np.float32)
-        f1[~_IS_SCORED[self.status]] = np.nan
-        return f1
+        return np.full(self.n, np.nan) if self._labels is None else self._labels.columns.scored_f1
 
     def f1_of(self, latents: Sequence[int]) -> list[float | None]:
-        """Of these latents' automatic labels, as exactly as it was written; None where it was not scored."""
-        if self._labels is None:
-            return [None] * len(latents)
-        here = np.asarray(latents, dtype=np.int64)
-        f1, is_scored = self._labels.columns.f1[here].tolist(), _IS_SCORED[self.status[here]].tolist()
-        return [value if scored else None for value, scored in zip(f1, is_scored, strict=True)]
+        """Of these latents' automatic labels; None where it was not scored."""
+        return [None if math.isnan(f1) else f1 for f1 in self.f1[np.asarray(latents, dtype=np.int64)].tolist()]
 
     @cached_property
     def n_dead(self) -> int:
@@ -95,13 +88,17 @@ class Columns:
         """Each latent's family, -1 for none."""
         return families_of(self.catalogue)
 
-    def f1_with(self, people: Mapping[int, str]) -> Float32:
+    def f1_with(self, people: Mapping[int, str]) -> Float64:
         """As `f1`; a label by hand has none."""
         if not people:
             return self.f1
         f1 = self.f1.copy()
         f1[list(people)] = np.nan
         return f1
+
+    def statistics(self, people: Mapping[int, str]) -> Statistics:
+        """What a search by numbers looks at."""
+        return Statistics(self.catalogue.density, self.catalogue.maximum, self.f1_with(people))
 
     def select(self, ask: FeaturesAsk, people: Mapping[int, str], edition: int) -> Int32:
         """The latents that pass, in the order asked for. Kept for the next page."""

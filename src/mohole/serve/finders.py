@@ -1,11 +1,15 @@
 """The door to mohole.search: what the server asks of it."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, Protocol, runtime_checkable
 
 from mohole.search import labels as search_labels
+from mohole.search import statistics as search_statistics
 from mohole.search import tokens as search_tokens
 from mohole.search import xray as search_xray
+from mohole.search.statistics import Bounds, Statistics
+from mohole.serve.queries import SearchAsk
 
 
 @runtime_checkable
@@ -54,6 +58,12 @@ def label_index(labels: Sequence[str]) -> LabelIndex:
 def by_token(catalogue: Any, query: str, limit: int, corpus: Any) -> Sequence[Hit]:
     """Latents that fire on a token."""
     return search_tokens.by_token(catalogue, query, limit, corpus=corpus)
+
+
+def by_statistics(statistics: Statistics, ask: SearchAsk) -> Sequence[Hit]:
+    """Latents by their numbers."""
+    bounds = Bounds(**{field.name: getattr(ask, field.name) for field in fields(Bounds)})
+    return search_statistics.by_statistics(statistics, bounds, ask.limit, sort=ask.sort, ascending=ask.ascending)
 
 
 def xray(

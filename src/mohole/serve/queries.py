@@ -16,6 +16,7 @@ ListName = Annotated[str, Path(description="What somebody called it.", min_lengt
 NoteId = Annotated[str, Path(description="As in `Note`.", min_length=1, max_length=18)]
 
 _Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+_Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class FeaturesAsk(Shape):
@@ -47,6 +48,16 @@ class ContextAsk(Shape):
 class SearchAsk(Shape):
     """A search among the features of a hookpoint."""
 
-    q: Annotated[str, Field(min_length=1, max_length=2000)]
-    by: Literal["label", "token", "text"] = "label"
+    q: Annotated[str, Field(max_length=2000)] = ""
+    """What is looked for; by statistics there is nothing, and nowhere else may it be empty."""
+    by: Literal["label", "token", "text", "statistics"] = "label"
     limit: Annotated[int, Field(ge=1, le=200)] = 50
+    sort: Literal["density", "maximum", "f1"] = "density"
+    """By statistics: the number that comes first is the largest; or the smallest, `ascending`."""
+    ascending: bool = False
+    least_density: _Share | None = None
+    most_density: _Share | None = None
+    least_maximum: _Number | None = None
+    most_maximum: _Number | None = None
+    least_f1: _Share | None = None
+    most_f1: _Share | None = None

@@ -14,7 +14,7 @@ from mohole.serve.microscope import Microscope
 from mohole.serve.queries import ContextAsk, FeaturesAsk, Hookpoint, Latent, RunName, SearchAsk
 from mohole.serve.run_page import run_page
 from mohole.serve.runs import Served
-from mohole.serve.searching import TEXT_TOP, Searcher, found_in_text
+from mohole.serve.searching import TEXT_TOP, Searcher, check, found_in_text
 from mohole.serve.shapes import (
     ExampleFacts,
     FeatureFacts,
@@ -170,8 +170,9 @@ def _add_searches(router: APIRouter, served: Served, microscope: Microscope) -> 
     async def search(
         request: Request, run: RunName, hookpoint: Hookpoint, ask: Annotated[SearchAsk, Query()]
     ) -> Response:
-        """Features by their label, by the token they fire on, or by a text."""
+        """Features by their label, by the token they fire on, by a text, or by their numbers."""
         place = served.hookpoint(run, hookpoint)
+        check(ask)
         if ask.by == "text":
             if is_known(request, etag := place.run.etag):
                 return answer(request, etag, lambda: None)

@@ -4,6 +4,7 @@ import threading
 
 from mohole.serve import finders
 from mohole.serve.answers import Plain, lines
+from mohole.serve.errors import Refusal, short
 from mohole.serve.finders import LabelIndex, XrayRows
 from mohole.serve.queries import SearchAsk
 from mohole.serve.runs import OpenHookpoint
@@ -14,6 +15,17 @@ TEXT_TOP = 20  # features looked at for each token of a text that is searched by
 _Found = tuple[int, float, str]
 
 
+def check(ask: SearchAsk) -> None:
+    """Raises: Refusal: nothing to look for, or what would do nothing."""
+    of_numbers = ask.model_fields_set - {"q", "by", "limit"}
+    if ask.by == "statistics" and ask.q:
+        raise Refusal(422, f"query q: {short(ask.q)}: by statistics nothing is looked for but numbers", "leave q out")
+    if ask.by != "statistics" and not ask.q:
+        raise Refusal(422, "query q: nothing to look for", "give a word, a phrase or a text; or by=statistics")
+    if ask.by != "statistics" and of_numbers:
+        raise Refusal(422, f"query {min(of_numbers)}: does nothing by {ask.by}", "it goes with by=statistics")
+
+
 class Searcher:
     """Searches of labels and tokens, with an index of labels for each hookpoint, made with the first search."""
 
@@ -22,8 +34,11 @@ class Searcher:
         self._lock = threading.Lock()
 
     def search(self, place: OpenHookpoint, ask: SearchAsk) -> Plain:
-        """By label or by token."""
-        if ask.by == "token":
+        """By label, by token or by statistics."""
+        if ask.by == "statistics":
+            hits = finders.by_statistics(place.columns.statistics(place.by_hand), ask)
+            found = [(hit.latent, hit.score, hit.why) for hit in hits]
+        elif ask.by == "token":
             hits = finders.by_token(place.catalogue, ask.q, ask.limit, place.corpus)
             found = [(hit.latent, hit.score, hit.why) for hit in hits]
         else:

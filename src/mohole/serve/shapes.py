@@ -219,14 +219,15 @@ class Xray(Shape):
 
 class SearchHit(Shape):
     feature: FeatureLine
-    score: float
+    score: float | None
+    """Null: by statistics, of a feature that has no such number."""
     why: str
     """In words: which label matched, or which text it fired on."""
 
 
 class SearchAnswer(Shape):
     query: str
-    by: Literal["label", "token", "text"]
+    by: Literal["label", "token", "text", "statistics"]
     hits: tuple[SearchHit, ...]
 
 

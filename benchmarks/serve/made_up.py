@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from mohole import artifact, catalogue, config
 from mohole.catalogue import builder, features
+from mohole.catalogue.layout import BULK
 from mohole.corpus import Corpus, Document, build_corpus
 from mohole.dictionary import SparseAutoencoder, SparseCodes
 from mohole.dictionary.files import save
@@ -40,7 +41,7 @@ Int64 = NDArray[np.int64]
 
 
 def make_run(run: Path, n_latents: int) -> Path:
-    """Write a run folder with one hookpoint; what is there already is kept."""
+    """Write a run folder with one hookpoint."""
     with _artifact(run / "corpus", "corpus") as out:
         _write_corpus(out, _TOKENS_PER_LATENT * n_latents)
     folder = run / HOOKPOINT
@@ -48,7 +49,7 @@ def make_run(run: Path, n_latents: int) -> Path:
     dictionary = SparseAutoencoder(HOOKPOINT, config.TopK(k=1), eye, torch.zeros(n_latents), eye, torch.zeros(2))
     with _artifact(folder / "dictionary", "dictionary") as out:
         save(dictionary, out)
-    with _artifact(folder / "catalogue", "catalogue", bulk=catalogue.layout.BULK) as out:
+    with _artifact(folder / "catalogue", "catalogue", bulk=BULK) as out:
         _write_catalogue(out, Corpus.open(run / "corpus", verify=False), n_latents)
     with _artifact(folder / "labels", "labels") as out:
         write_labels(out / LABELS_FILE, _labels(n_latents))

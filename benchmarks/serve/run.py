@@ -8,8 +8,8 @@ connection, each asking for the features of random latents, all equally likely. 
 answered, so that with n readers an answer takes n times as long as alone. `paced`: each waits so that all together ask `--rate`
 times a second. Clock times of a busy machine prove nothing: CPU-time of the server for an answer is beside them, a measurement
 waits until the machine's load is below `--quiet` (for ten minutes at most), and is repeated. The files are read once before, so
-that disks are not what is measured. `whole`: requests that look at all features, the first time and then the next page or query of
-the kind, one reader.
+that disks are not what is measured. `whole`: requests that look at all features, the first time and then the next page or query
+of the kind, one reader.
 """
 
 import argparse

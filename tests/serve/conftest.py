@@ -47,6 +47,13 @@ class PlainIndex:
         return [Hit(i, 1 / len(self.labels[i])) for i in sorted(found, key=lambda i: len(self.labels[i]))][:limit]
 
 
+class OneFeature:
+    """BRIDGE, whatever is asked."""
+
+    def search(self, query: str, limit: int) -> list[Hit]:
+        return [Hit(BRIDGE, 0.5)][:limit]
+
+
 def plain_xray(
     model: object, dictionary: object, text: str, *, hookpoint: str, top: int, follow: int | None, context: int
 ) -> Rows:
@@ -77,7 +84,7 @@ def run(pristine_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stand_ins() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finders, "label_index", PlainIndex)
-        patch.setattr(finders, "by_token", lambda catalogue, query, limit, corpus: [Hit(BRIDGE, 0.5)][:limit])
+        patch.setattr(finders, "token_index", lambda catalogue, corpus: OneFeature())
         patch.setattr(finders, "xray", plain_xray)
         patch.setattr("mohole.serve.microscope.Microscope._model", lambda self, run: object())
         yield

@@ -1,6 +1,6 @@
 """Features by a word of the text: those that fire most strongly on it, and those that make the model say it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -45,22 +45,30 @@ class _Asked:
     is_exact: bool
     """Nothing but space: compared as it is."""
 
-    def is_piece(self, piece: str) -> bool:
-        return piece == self.text if self.is_exact else fold(piece).strip() == self.text
+    @property
+    def is_run(self) -> bool:
+        return _is_run(self.text)
 
-    def may_be_at(self, piece: str) -> bool:
-        """Can a token with this piece be inside it, or hold it?"""
-        own = piece if self.is_exact else fold(piece).strip()
-        return own == self.text if self.is_exact else bool(own) and (own in self.text or self.text in own)
+    def is_piece(self, piece: str, core: str) -> bool:
+        """`core`: the piece folded, without space around it."""
+        return (piece if self.is_exact else core) == self.text
+
+    def may_be_at(self, piece: str, core: str, is_run: bool) -> bool:
+        """Can a token with this piece be inside it, or hold it? No longer run of letters holds a run of letters as a word."""
+        if self.is_exact:
+            return piece == self.text
+        if self.is_run and is_run and len(core) > len(self.text):
+            return False
+        return bool(core) and (core in self.text or self.text in core)
+
+
+def _is_run(text: str) -> bool:
+    """Is it one run of what words are made of?"""
+    return all(map(joins, text))
 
 
 def by_token(catalogue: Catalogue, query: str, limit: int, *, corpus: Tokens | None = None) -> list[Hit]:
-    """Features whose top examples' strongest token is, or is a part of, this word (or phrase), or whose direction raises it.
-
-        score = max(share of the top examples, .5 (1 - rank / n) among the n entries raised most)
-
-    Whole words only, whatever their case and accents. Nothing but spaces or line ends is compared as it is. A character that
-    the tokenizer cuts into bytes is not found: its pieces are no text.
+    """As `TokenIndex.search`, for one query: every latent's entries are gone through for it.
 
     Args:
         corpus: the one that the catalogue is of; None: the one of the run that the catalogue lies in.
@@ -69,47 +77,146 @@ def by_token(catalogue: Catalogue, query: str, limit: int, *, corpus: Tokens | N
         ConfigError: `limit` below 1. ArtifactError: there is no corpus in that run.
     """
     check_limit(limit)
-    text = " ".join(fold(query).split())
-    asked = _Asked(text or query, not text)
     if not query:
         return []
     corpus = corpus or Corpus.open(catalogue.path.resolve().parent.parent / "corpus", verify=False)
-    n_here, n_examples = _strongest(catalogue.top_tokens, corpus, asked)
-    ids = catalogue.promoted_ids
-    is_asked = np.asarray([asked.is_piece(piece) for piece in corpus.pieces] + [False], dtype=np.bool_)[ids]
-    rank = np.where(is_asked.any(axis=1), is_asked.argmax(axis=1), ids.shape[1])
-    by_examples = n_here / np.maximum(n_examples, 1)
-    by_logits = _OF_PROMOTED * (1 - rank / max(ids.shape[1], 1))
-
-    def why(latent: int) -> str:
-        parts = []
-        if n_here[latent]:
-            parts.append(
-                f"strongest at “{query.strip() or query}” in {n_here[latent]} of {n_examples[latent]} examples"
-            )
-        if rank[latent] < ids.shape[1]:
-            parts.append(f"raises “{corpus.pieces[ids[latent, rank[latent]]]}” ({rank[latent] + 1} of {ids.shape[1]})")
-        return "; ".join(parts)
-
-    return best(np.maximum(by_examples, by_logits), limit, why)
+    return TokenIndex.of(catalogue, corpus).search(query, limit)
 
 
-def _strongest(top_tokens: Int64, corpus: Tokens, asked: _Asked) -> tuple[Int64, Int64]:
-    """For each latent: top examples whose strongest token is in the word, and top examples."""
-    there = top_tokens >= 0
-    may_be = np.asarray([asked.may_be_at(piece) for piece in corpus.pieces], dtype=np.bool_)
-    tokens = np.unique(top_tokens[there])
-    tokens = tokens[may_be[corpus.tokens[tokens]]]
-    starts = corpus.document_starts
-    document = np.searchsorted(starts, tokens, side="right") - 1
-    first, last = np.maximum(tokens - _AROUND, starts[document]), np.minimum(tokens + _AROUND + 1, starts[document + 1])
-    is_in = [
-        asked.is_exact
-        or _covers([fold(corpus.pieces[id_]) for id_ in corpus.tokens[begin:end]], token - begin, asked.text)
-        for token, begin, end in zip(tokens.tolist(), first.tolist(), last.tolist(), strict=True)
-    ]
-    inside = tokens[np.asarray(is_in, dtype=np.bool_)]
-    return np.asarray(np.isin(top_tokens, inside).sum(axis=1)), np.asarray(there.sum(axis=1))
+class _Grouped:
+    """Numbers from 0 to before `n_keys`, each with the places in a column where it stands."""
+
+    def __init__(self, column: NDArray[np.integer], n_keys: int) -> None:
+        self._places = np.argsort(column, kind="stable").astype(np.int32)
+        self._starts = np.searchsorted(column[self._places], np.arange(n_keys + 1))
+
+    def places(self, keys: Int64) -> tuple[Int32, Int64]:
+        """Where these stand, and which of them (its place in `keys`) each is."""
+        counts = self._starts[keys + 1] - self._starts[keys]
+        which = np.repeat(np.arange(len(keys)), counts)
+        within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+        return self._places[self._starts[keys][which] + within], which
+
+
+class TokenIndex:
+    """The strongest tokens and the raised entries of all latents, made ready to be searched by word: a query then costs what it
+    finds and a look at every piece of the vocabulary, not at every latent."""
+
+    def __init__(self, top_tokens: Int64, promoted_ids: Int32, corpus: Tokens) -> None:
+        """Args: as `Catalogue.top_tokens` and `promoted_ids` have them, -1 where there is none."""
+        self._corpus, self._n_latents = corpus, len(top_tokens)
+        self._folded = [fold(piece) for piece in corpus.pieces]
+        self._cores = [piece.strip() for piece in self._folded]
+        self._is_run = [_is_run(core) for core in self._cores]
+        is_one = top_tokens >= 0
+        self._n_examples: Int64 = is_one.sum(axis=1)
+        latents = np.repeat(np.arange(self._n_latents, dtype=np.int32), self._n_examples)
+        tokens, which = np.unique(top_tokens[is_one], return_inverse=True)
+        self._tokens, self._latents = tokens, latents
+        self._by_token = _Grouped(which, len(tokens))
+        self._by_piece = _Grouped(np.asarray(corpus.tokens[tokens]), len(self._folded))
+        self._n_raised = promoted_ids.shape[1]
+        is_one = promoted_ids >= 0
+        self._raisers, ranks = np.nonzero(is_one)
+        self._ranks, self._raised = ranks.astype(np.int32), promoted_ids[is_one]
+        self._by_raised = _Grouped(self._raised, len(self._folded))
+        words = [(bool(piece) and joins(piece[0]), bool(piece) and joins(piece[-1])) for piece in self._folded]
+        begins, ends = np.array(words, dtype=np.bool_).reshape(-1, 2).T
+        is_empty = np.array([not piece for piece in self._folded], dtype=np.bool_)
+        self._may_go_on, self._may_come_from = begins | is_empty, ends | is_empty
+        """Could a word of the piece before run into this one, of this one into the next? Of an empty piece nobody knows."""
+
+    @classmethod
+    def of(cls, catalogue: Catalogue, corpus: Tokens) -> "TokenIndex":
+        """Of a catalogue and its corpus; reads every block of the catalogue."""
+        return cls(catalogue.top_tokens, catalogue.promoted_ids, corpus)
+
+    def search(self, query: str, limit: int) -> list[Hit]:
+        """Features whose top examples' strongest token is, or is a part of, this word (or phrase), or whose direction raises it.
+
+            score = max(share of the top examples, .5 (1 - rank / n) among the n entries raised most)
+
+        Whole words only, whatever their case and accents. Nothing but spaces or line ends is compared as it is. A character
+        that the tokenizer cuts into bytes is not found: its pieces are no text.
+
+        Raises:
+            ConfigError: `limit` below 1.
+        """
+        check_limit(limit)
+        if not query:
+            return []
+        text = " ".join(fold(query).split())
+        asked = _Asked(text or query, not text)
+        n_here = self._strongest(asked)
+        rank, raised = self._rank(asked)
+        by_examples = n_here / np.maximum(self._n_examples, 1)
+        by_logits = _OF_PROMOTED * (1 - rank / max(self._n_raised, 1))
+
+        def why(latent: int) -> str:
+            parts = []
+            if n_here[latent]:
+                parts.append(
+                    f"strongest at “{query.strip() or query}” in {n_here[latent]} of {self._n_examples[latent]} examples"
+                )
+            if rank[latent] < self._n_raised:
+                piece = self._corpus.pieces[raised[latent]]
+                parts.append(f"raises “{piece}” ({rank[latent] + 1} of {self._n_raised})")
+            return "; ".join(parts)
+
+        return best(np.maximum(by_examples, by_logits), limit, why)
+
+    def _rank(self, asked: _Asked) -> tuple[Int64, Int64]:
+        """Of each latent the first of its raised entries that is asked for, and that entry; as many as there are: none is."""
+        pieces = _numbers(map(asked.is_piece, self._corpus.pieces, self._cores))
+        rank = np.full(self._n_latents, self._n_raised, dtype=np.int64)
+        raised = np.full(self._n_latents, -1, dtype=np.int64)
+        places, _ = self._by_raised.places(pieces)
+        places = places[np.argsort(-self._ranks[places], kind="stable")]  # the last that is written is the first one
+        latents = self._raisers[places]
+        rank[latents], raised[latents] = self._ranks[places], self._raised[places]
+        return rank, raised
+
+    def _strongest(self, asked: _Asked) -> Int64:
+        """Of each latent, top examples whose strongest token is in the word."""
+        may_be = map(asked.may_be_at, self._corpus.pieces, self._cores, self._is_run)
+        found, _ = self._by_piece.places(_numbers(may_be))
+        inside = np.sort(found)[self._is_in(np.sort(found), asked)]
+        entries, _ = self._by_token.places(inside.astype(np.int64))
+        return np.bincount(self._latents[entries], minlength=self._n_latents)
+
+    def _is_in(self, which: Int32, asked: _Asked) -> Bool:
+        """Is each of these tokens (by place in `_tokens`) inside the word?"""
+        if asked.is_exact or not len(which):
+            return np.ones(len(which), dtype=np.bool_)
+        ids, starts, tokens = self._corpus.tokens, self._corpus.document_starts, self._tokens[which]
+        document = np.searchsorted(starts, tokens, side="right") - 1
+        is_in = self._is_alone(tokens, starts[document], starts[document + 1], asked)
+        rest = np.flatnonzero(~is_in)
+        first = np.maximum(tokens[rest] - _AROUND, starts[document[rest]])
+        last = np.minimum(tokens[rest] + _AROUND + 1, starts[document[rest] + 1])
+        for place, token, begin, end in zip(
+            rest.tolist(), tokens[rest].tolist(), first.tolist(), last.tolist(), strict=True
+        ):
+            is_in[place] = _covers([self._folded[id_] for id_ in ids[begin:end]], token - begin, asked.text)
+        return is_in
+
+    def _is_alone(self, tokens: Int64, first: Int64, last: Int64, asked: _Asked) -> Bool:
+        """Is the token itself the word, and do its neighbours in the document not run into it? If not, look closely."""
+        ids = self._corpus.tokens
+        shapes = [
+            (core == asked.text, piece[:1].isspace(), piece[-1:].isspace())
+            for piece, core in zip(self._folded, self._cores, strict=True)
+        ]
+        is_word, is_after_space, is_before_space = np.array(shapes, dtype=np.bool_).reshape(-1, 3).T
+        own = ids[tokens]
+        before, after = ids[np.maximum(tokens - 1, first)], ids[np.minimum(tokens + 1, last - 1)]
+        begins = is_after_space[own] | (tokens == first) | ~self._may_come_from[before]
+        ends = is_before_space[own] | (tokens == last - 1) | ~self._may_go_on[after]
+        return np.asarray(is_word[own] & begins & ends)
+
+
+def _numbers(flags: Iterable[bool]) -> Int64:
+    return np.flatnonzero(np.fromiter(flags, np.bool_))
 
 
 def _covers(pieces: Sequence[str], at: int, word: str) -> bool:

@@ -27,8 +27,8 @@ class Hit(Protocol):
 
 
 @runtime_checkable
-class LabelIndex(Protocol):
-    """Searches labels by words and by meaning."""
+class Index(Protocol):
+    """Searches labels by words and by meaning, or tokens by words."""
 
     def search(self, query: str, limit: int) -> Sequence[Hit]: ...
 
@@ -50,14 +50,14 @@ class XrayRows(Protocol):
     def along(self) -> tuple[float, ...] | None: ...
 
 
-def label_index(labels: Sequence[str]) -> LabelIndex:
+def label_index(labels: Sequence[str]) -> Index:
     """An index of these labels; place i is latent i."""
     return search_labels.LabelIndex(labels)
 
 
-def by_token(catalogue: Any, query: str, limit: int, corpus: Any) -> Sequence[Hit]:
-    """Latents that fire on a token."""
-    return search_tokens.by_token(catalogue, query, limit, corpus=corpus)
+def token_index(catalogue: Any, corpus: Any) -> Index:
+    """An index of the tokens that latents fire on or raise."""
+    return search_tokens.TokenIndex.of(catalogue, corpus)
 
 
 def by_statistics(statistics: Statistics, ask: SearchAsk) -> Sequence[Hit]:

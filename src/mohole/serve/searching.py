@@ -1,11 +1,12 @@
 """Finding features: by label (people's first), by the token they fire on, by a text. The searching itself is mohole.search's."""
 
 import threading
+from collections.abc import Callable
 
 from mohole.serve import finders
 from mohole.serve.answers import Plain, lines
 from mohole.serve.errors import Refusal, short
-from mohole.serve.finders import LabelIndex, XrayRows
+from mohole.serve.finders import Index, XrayRows
 from mohole.serve.queries import SearchAsk
 from mohole.serve.runs import OpenHookpoint
 from mohole.serve.xrays import share_of_maximum, strongest
@@ -27,10 +28,10 @@ def check(ask: SearchAsk) -> None:
 
 
 class Searcher:
-    """Searches of labels and tokens, with an index of labels for each hookpoint, made with the first search."""
+    """Searches of labels, tokens and numbers, with indices for each hookpoint, made with its first search."""
 
     def __init__(self) -> None:
-        self._indices: dict[str, LabelIndex] = {}
+        self._indices: dict[tuple[str, str], Index] = {}
         self._lock = threading.Lock()
 
     def search(self, place: OpenHookpoint, ask: SearchAsk) -> Plain:
@@ -39,7 +40,7 @@ class Searcher:
             hits = finders.by_statistics(place.columns.statistics(place.by_hand), ask)
             found = [(hit.latent, hit.score, hit.why) for hit in hits]
         elif ask.by == "token":
-            hits = finders.by_token(place.catalogue, ask.q, ask.limit, place.corpus)
+            hits = self._tokens(place).search(ask.q, ask.limit)
             found = [(hit.latent, hit.score, hit.why) for hit in hits]
         else:
             found = self._by_label(place, ask)
@@ -49,17 +50,25 @@ class Searcher:
         """Labels by hand that hold the query come first; of what they stand before, the automatic label is not searched."""
         people, wanted = place.by_hand, ask.q.casefold()
         by_hand = [(latent, text) for latent, text in people.items() if wanted in text.casefold()]
-        hits = self._index(place).search(ask.q, ask.limit + len(people))
+        hits = self._labels(place).search(ask.q, ask.limit + len(people))
         best = max([hit.score for hit in hits], default=1.0)
         first = [(latent, best, f"a person's label: {text}") for latent, text in sorted(by_hand)]
         rest = [(hit.latent, hit.score, hit.why) for hit in hits if hit.latent not in people]
         return first + rest
 
-    def _index(self, place: OpenHookpoint) -> LabelIndex:
+    def _labels(self, place: OpenHookpoint) -> Index:
+        return self._kept(("labels", place.dictionary), lambda: finders.label_index(place.columns.texts))
+
+    def _tokens(self, place: OpenHookpoint) -> Index:
+        return self._kept(
+            ("tokens", place.catalogue.manifest.digest), lambda: finders.token_index(place.catalogue, place.corpus)
+        )
+
+    def _kept(self, key: tuple[str, str], make: Callable[[], Index]) -> Index:
         with self._lock:
-            if place.dictionary not in self._indices:
-                self._indices[place.dictionary] = finders.label_index(place.columns.texts)
-            return self._indices[place.dictionary]
+            if key not in self._indices:
+                self._indices[key] = make()
+            return self._indices[key]
 
 
 def found_in_text(place: OpenHookpoint, ask: SearchAsk, rows: XrayRows) -> Plain:

@@ -19,6 +19,7 @@ from tests.serve.test_runs import remake
 from mohole.errors import ArtifactError, ConfigError, StageError
 from mohole.publish import Published, publish, tables
 from mohole.serve import answers
+from mohole.serve.bodies import json_bytes
 from mohole.serve.published import make_published_app
 from mohole.serve.queries import FeaturesAsk
 from mohole.serve.runs import OpenHookpoint, Served, open_runs
@@ -37,7 +38,7 @@ def made(run: Path, app: Path, tmp_path_factory: pytest.TempPathFactory) -> Publ
 
 
 def answered(place: OpenHookpoint, latent: int) -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads(answers.feature_facts(place, latent).model_dump_json())
+    facts: dict[str, Any] = json.loads(json_bytes(answers.feature_facts(place, latent)))
     return facts
 
 
@@ -87,11 +88,11 @@ def test_no_text_is_published_that_no_example_shows(made: Published) -> None:
 
 def test_lists_and_the_map_are_what_the_server_answers(made: Published, served: Served) -> None:
     published, place = Place(made.path, RUN, HOOKPOINTS[0]), served.hookpoint(RUN, HOOKPOINTS[0])
-    listed = answers.feature_page(place, FeaturesAsk(which="all", limit=200)).features
-    assert [published.line(latent) for latent in range(len(listed))] == [line.model_dump() for line in listed]
+    listed = answers.feature_page(place, FeaturesAsk(which="all", limit=200))["features"]
+    assert [published.line(latent) for latent in range(len(listed))] == listed
     assert published.line(BY_HAND[0])["status"] == "person"
-    by_label = answers.feature_page(place, FeaturesAsk(which="all", sort="label", limit=200)).features
-    assert np.argsort(published.column("columns", "label_rank")).tolist() == [line.latent for line in by_label]
+    by_label = answers.feature_page(place, FeaturesAsk(which="all", sort="label", limit=200))["features"]
+    assert np.argsort(published.column("columns", "label_rank")).tolist() == [line["latent"] for line in by_label]
     for name in ("count", "maximum", "family"):
         np.testing.assert_array_equal(published.column("columns", name), published.header[name])
     x, y = (np.frombuffer(column, "<f4") for column in answers.map_points(place)[:2])

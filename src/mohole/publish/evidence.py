@@ -87,12 +87,14 @@ def _vocabulary(
 
 def _labels(place: OpenHookpoint, first: int, block: Columns) -> Columns:
     """The latents' labels with their scores, and the labels of the latents that they name."""
-    name, texts = names_of(place), Texts([""])
-    own = [label_facts(place, latent) for latent in range(first, first + len(block["n_examples"]))]
+    people, texts = place.by_hand, Texts([""])
+    own = [label_facts(place, latent, people) for latent in range(first, first + len(block["n_examples"]))]
 
     def named(latents: NDArray[np.integer]) -> Int64:
-        flat = [texts.number(name(latent)) if latent >= 0 else 0 for latent in latents.ravel().tolist()]
-        return np.asarray(flat, dtype=np.int64).reshape(latents.shape)
+        names = names_of(place, latents[latents >= 0].tolist(), people)
+        numbers = np.zeros(latents.shape, dtype=np.int64)
+        numbers[latents >= 0] = [texts.number(name) for name in names]
+        return numbers
 
     scores = [[facts.f1, facts.precision, facts.recall] for facts in own]
     counts = [[-1 if n is None else n for n in (facts.n_positive, facts.n_scored)] for facts in own]

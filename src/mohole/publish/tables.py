@@ -17,12 +17,11 @@ from mohole.publish.layout import (
     PLACES,
 )
 from mohole.publish.texts import text_columns
-from mohole.serve.answers import family_facts, lines
+from mohole.serve.answers import Plain, family_facts, lines
 from mohole.serve.columns import STATUSES
 from mohole.serve.queries import FeaturesAsk
 from mohole.serve.relations import places_of
 from mohole.serve.runs import OpenHookpoint
-from mohole.serve.shapes import FeatureLine
 
 
 def write_tables(folder: Path, place: OpenHookpoint) -> None:
@@ -50,15 +49,16 @@ def _write(folder: Path, name: str, blocks: Iterable[Columns]) -> None:
 
 
 def _lines(place: OpenHookpoint) -> Iterator[Columns]:
+    people = place.by_hand
     for low, high in _cut(place.catalogue.n_latents, LATENTS_OF_LINES):
-        yield _of_lines(lines(place, range(low, high)))
+        yield _of_lines(lines(place, range(low, high), people))
 
 
-def _of_lines(listed: Sequence[FeatureLine]) -> Columns:
+def _of_lines(listed: Sequence[Plain]) -> Columns:
     return {
-        "status": np.asarray([STATUSES.index(line.status) for line in listed], dtype=np.uint8),
-        "f1": np.asarray([line.f1 for line in listed], dtype=np.float64),  # None is NaN
-        **text_columns("label", (line.label for line in listed)),
+        "status": np.asarray([STATUSES.index(line["status"]) for line in listed], dtype=np.uint8),
+        "f1": np.asarray([line["f1"] for line in listed], dtype=np.float64),  # None is NaN
+        **text_columns("label", (line["label"] for line in listed)),
     }
 
 
@@ -84,15 +84,16 @@ def _columns(place: OpenHookpoint) -> Iterator[Columns]:
 
 def _families(place: OpenHookpoint, n: int) -> Iterator[Columns]:
     """Each family's size, and its most frequent members as whole lines: labels of fifty latents lie in fifty places."""
+    people = place.by_hand
     for low, high in _cut(n, FAMILIES_PER_BLOCK):
-        found = [family_facts(place, family) for family in range(low, high)]
-        members = [line for family in found for line in family.members]
+        found = [family_facts(place, family, people) for family in range(low, high)]
+        members = [line for family in found for line in family["members"]]
         yield {
-            "size": np.asarray([family.size for family in found], dtype=np.int64),
-            "n_members": np.asarray([len(family.members) for family in found], dtype=np.int64),
-            "latent": np.asarray([line.latent for line in members], dtype=np.int64),
-            "count": np.asarray([line.count for line in members], dtype=np.int64),
-            "maximum": np.asarray([line.maximum for line in members], dtype=np.float32),
+            "size": np.asarray([family["size"] for family in found], dtype=np.int64),
+            "n_members": np.asarray([len(family["members"]) for family in found], dtype=np.int64),
+            "latent": np.asarray([line["latent"] for line in members], dtype=np.int64),
+            "count": np.asarray([line["count"] for line in members], dtype=np.int64),
+            "maximum": np.asarray([line["maximum"] for line in members], dtype=np.float32),
             **_of_lines(members),
         }
 

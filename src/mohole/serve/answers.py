@@ -225,11 +225,11 @@ def _together(place: OpenHookpoint, feature: Feature, people: Mapping[int, str])
 
 def _family(place: OpenHookpoint, feature: Feature, people: Mapping[int, str]) -> Plain | None:
     family = family_of(feature)
-    return None if family is None else family_facts(place, family)
+    return None if family is None else family_facts(place, family, people)
 
 
-def family_facts(place: OpenHookpoint, family: int) -> FamilyFacts:
-    """A family with its most frequent members."""
+def family_facts(place: OpenHookpoint, family: int, people: Mapping[int, str]) -> Plain:
+    """A family with its most frequent members: a `FamilyFacts`."""
     size, members = place.columns.members(family, _SHOWN_MEMBERS)
     return {"family": family, "size": size, "members": lines(place, members.tolist(), people)}
 

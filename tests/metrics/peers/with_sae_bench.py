@@ -17,7 +17,9 @@ class _Absent:
     """Stands in for a library that is not installed."""
 
     def find_spec(self, name, path=None, target=None):
-        if name.startswith(("sae_bench", "tqdm")):  # its loops run through tqdm: one that stands in would leave them empty
+        if name.startswith(
+            ("sae_bench", "tqdm")
+        ):  # its loops run through tqdm: one that stands in would leave them empty
             return None
         return importlib.machinery.ModuleSpec(name, self)
 

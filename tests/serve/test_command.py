@@ -82,12 +82,13 @@ def work(own):
 run_forked([socket.socket(), socket.socket()], work)
 print("ended")
 """
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert [process.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
-    process.send_signal(told)
-    assert process.communicate(timeout=20)[0] == "ended\n"  # at the end of the pipe: nobody else holds it
-    assert process.returncode == 0
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = [process.stdout.readline() for _ in range(2)]
+        process.send_signal(told)
+        said += process.communicate(timeout=20)[0].splitlines(keepends=True)  # its end: nobody else holds the pipe
+        assert said == ["ready\n", "ready\n", "ended\n"]
+        assert process.returncode == 0
 
 
 def test_the_token_may_come_from_the_environment(pristine_run: Path) -> None:

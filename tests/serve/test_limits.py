@@ -37,7 +37,9 @@ def test_a_size_that_is_a_lie_is_no_way_around(client: httpx.Client, at: str) ->
     with socket.create_connection((host, port), timeout=10) as raw:
         head = f"POST {at}/xray HTTP/1.1\r\nHost: {host}\r\nContent-Length: 99999999999999999999\r\n\r\n"
         raw.sendall(head.encode())
-        assert raw.recv(4096).startswith(b"HTTP/1.1 413")
+        assert raw.recv(4096).startswith(
+            (b"HTTP/1.1 413", b"HTTP/1.1 400")
+        )  # the latter: uvicorn itself, with httptools
 
 
 def test_every_answer_has_the_headers_that_keep_a_page_in_its_place(client: httpx.Client, at: str) -> None:

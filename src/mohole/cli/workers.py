@@ -28,14 +28,14 @@ def run_forked(sockets: Sequence[socket.socket], work: Callable[[socket.socket],
         told.append(signum)
         _end(workers)
 
-    for number in _ENDING:  # before there is anyone to be left behind
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # until all are known: nobody is left behind
+    for number in _ENDING:
         signal.signal(number, end)
     for own in sockets:
         workers.add(_forked(own, sockets, work))
     for each in sockets:
         each.close()
-    if told:
-        _end(workers)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     pid, status = os.wait()
     workers.discard(pid)
     _end(workers)
@@ -54,6 +54,7 @@ def _forked(own: socket.socket, sockets: Sequence[socket.socket], work: Callable
     try:
         for number in _ENDING:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
         for other in sockets:
             if other is not own:
                 other.close()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mohole.version import __version__
 
 if TYPE_CHECKING:
-    from mohole.act import Clamp, steer
+    from mohole.act import Clamp, ablation_effect, steer
     from mohole.catalogue import Catalogue
     from mohole.corpus import Corpus
     from mohole.dictionary import load_dictionary
@@ -24,6 +24,7 @@ _WHERE = {
     "Corpus": "mohole.corpus",
     "Labels": "mohole.interpret",
     "Store": "mohole.store",
+    "ablation_effect": "mohole.act",
     "load_dictionary": "mohole.dictionary",
     "load_model": "mohole.model",
     "read_recipe": "mohole.job",
@@ -38,6 +39,7 @@ __all__ = [
     "Labels",
     "Store",
     "__version__",
+    "ablation_effect",
     "load_dictionary",
     "load_model",
     "read_recipe",

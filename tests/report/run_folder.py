@@ -125,7 +125,7 @@ def _make_hookpoint(
                 record.write(
                     step=step, rows=step * 1024, loss=fvu * 3, auxk_loss=0.1, fvu=fvu, l0=16.0, dead=900 - step, lr=1e-3
                 )
-    with finished(folder / "catalogue", "catalogue") as out:
+    with finished(folder / "catalogue", "catalogue", {"corpus": run / "corpus"}) as out:
         settings = config.Catalogue(context_tokens=12)
         catalogue.build(out, catalogue.InMemory(Lens(d, d), sae, corpus, store), settings, seed=7)
     with finished(folder / "labels", "labels") as out:

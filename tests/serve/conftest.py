@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 import uvicorn
 from fastapi import FastAPI
 from tests.report.run_folder import BRIDGE, HOOKPOINTS, make_run
 
+from mohole import act
+from mohole.act import AblationEffect, LogitChange
+from mohole.corpus import Corpus
 from mohole.serve import finders
 from mohole.serve.app import make_app
 
@@ -68,6 +72,27 @@ def plain_xray(
     return Rows(("<s>", *words), ((), *(each[:top] for each in fires)), ((), *(each[:top] for each in values)), along)
 
 
+def plain_effect(model: object, dictionary: object, corpus: Corpus, latent: int, token: int) -> AblationEffect:
+    """Of two tokens; the second is foretold better with the latent, by its number."""
+    tokens = tuple(corpus.pieces[each] for each in corpus.tokens[token : token + 2])
+    raised = LogitChange("<0xE2>", 2.5, 0.4, 0.1)
+    return AblationEffect(
+        hookpoint=HOOKPOINT,
+        latent=latent,
+        token=token,
+        document=int(corpus.document_of(np.array([token]))[0]),
+        start=token,
+        tokens=tokens,
+        activations=(4.0, 0.0),
+        loss=(None, 1.5),
+        loss_change=(None, float(latent)),
+        loss_change_random=(None, 0.0),
+        promoted=(raised,),
+        suppressed=(),
+        n_removed=2,
+    )
+
+
 @pytest.fixture(scope="session")
 def pristine_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole run. To be copied, not written to."""
@@ -87,6 +112,7 @@ def stand_ins() -> Iterator[None]:
         patch.setattr(finders, "token_index", lambda catalogue, corpus: OneFeature())
         patch.setattr(finders, "xray", plain_xray)
         patch.setattr("mohole.serve.microscope.Microscope._model", lambda self, run: object())
+        patch.setattr(act, "ablation_effect", plain_effect)
         yield
 
 

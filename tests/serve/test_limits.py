@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.report.run_folder import BRIDGE
 from tests.serve.conftest import TOKEN, WRITER, plain_xray, serving
 
 from mohole.serve import finders, shapes
@@ -168,9 +169,15 @@ def test_a_model_that_is_not_here_is_said_so(pristine_run: Path, at: str) -> Non
     app = make_app([pristine_run], TOKEN)
     with serving(app) as address:
         assert not httpx.get(f"{address}/api/v1/runs").json()["runs"][0]["can_xray"]
-        answer = httpx.post(f"{address}{at}/xray", json={"text": "x"})
-        assert answer.status_code == 503
-        assert "--model" in answer.json()["next_step"]
+        token = httpx.get(f"{address}{at}/features/{BRIDGE}").json()["top"][0]["token"]
+        asked = (
+            httpx.post(f"{address}{at}/xray", json={"text": "x"}),
+            httpx.get(f"{address}{at}/features/{BRIDGE}/effect?token={token}"),
+        )
+        for answer in asked:
+            assert answer.status_code == 503
+            assert "--model" in answer.json()["next_step"]
+            assert "is not on this machine" in shapes.Error.model_validate(answer.json()).error
 
 
 def test_a_fault_of_ours_tells_nothing_of_the_inside(pristine_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

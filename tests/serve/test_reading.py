@@ -9,14 +9,16 @@ import httpx
 import numpy as np
 import pytest
 from pydantic import TypeAdapter
-from tests.report.run_folder import BRIDGE, DEAD, HOOKPOINTS, HOSTILE
+from tests.report.run_folder import BRIDGE, DEAD, HOOKPOINTS, HOSTILE, make_run
 from tests.serve.conftest import HOOKPOINT
 
-from mohole import __version__
+from mohole import __version__, act
 from mohole.catalogue import Catalogue
 from mohole.corpus import Corpus
+from mohole.dictionary.files import open_directions
+from mohole.errors import StageError
 from mohole.interpret import Labels
-from mohole.serve import shapes
+from mohole.serve import elsewhere, shapes
 from mohole.serve.columns import Columns
 
 
@@ -235,6 +237,66 @@ def test_a_wider_context_is_the_document(client: httpx.Client, at: str, corpus: 
     assert client.get(f"{at}/features/{BRIDGE}/context", params={"token": corpus.n_tokens}).status_code == 404
 
 
+def test_the_effect_of_taking_a_feature_away_at_one_of_its_examples(
+    client: httpx.Client, at: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = client.get(f"{at}/features/{BRIDGE}").json()["top"][0]
+    address, query = f"{at}/features/{BRIDGE}/effect", {"token": example["token"]}
+    answer = client.get(address, params=query)
+    effect = shapes.EffectFacts.model_validate(answer.json())
+    assert (effect.token, effect.document, effect.start) == (example["token"], example["document"], example["token"])
+    assert effect.tokens[0] == example["tokens"][example["at"]]
+    assert effect.loss_change == (None, float(BRIDGE))
+    assert effect.promoted[0].token == "<0xE2>"
+    silent = client.get(address, params={"token": corpus.n_tokens + 1})
+    assert silent.status_code == 404
+    assert "does not fire" in silent.json()["error"]
+
+    def missed(*arguments: object) -> object:
+        raise StageError("the edit fired for 3 rows of 9")
+
+    monkeypatch.setattr(act, "ablation_effect", missed)
+    known = client.get(address, params=query, headers={"If-None-Match": answer.headers["etag"]})
+    assert known.status_code == 304, "the model does not run for who has the answer"
+    failed = client.get(address, params=query)
+    assert (failed.status_code, failed.json()["error"]) == (422, "the edit fired for 3 rows of 9")
+
+
+def test_a_feature_is_found_in_the_other_dictionaries(
+    serve, run: Path, at: str, pristine_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the run's other layer and in another run; not in itself, nor in a run whose rows have another width."""
+    other = make_run(tmp_path / "other", n_documents=24, n_latents=38)
+    both: httpx.Client = serve(run, make_run(tmp_path / "narrow", n_documents=12), other)
+    answer = both.get(f"{at}/features/{BRIDGE}/matches")
+    found = [shapes.DictionaryMatches.model_validate(each) for each in answer.json()]
+    wide = np.asarray(open_directions(run / HOOKPOINTS[0] / "dictionary"))
+    expected = [("small-run", HOOKPOINTS[1]), *(("other", name) for name in HOOKPOINTS)]
+    assert [(each.run, each.hookpoint) for each in found] == expected
+    theirs = np.asarray(open_directions(run / HOOKPOINTS[1] / "dictionary"))
+    lengths = np.linalg.norm(theirs, axis=1) * np.linalg.norm(wide[BRIDGE])
+    cosines = theirs @ wide[BRIDGE] / np.where(lengths > 0, lengths, np.inf)
+    first = found[0]
+    assert [each.cosine for each in first.matches] == pytest.approx(np.sort(cosines)[::-1][:3].tolist(), abs=1e-5)
+    assert (
+        first.matches[0].label
+        == both.get(f"/api/v1/runs/small-run/{HOOKPOINTS[1]}/features/{first.matches[0].latent}").json()["label"][
+            "text"
+        ]
+    )
+    assert first.matches[0].correlation is not None
+    assert first.is_same_model
+    assert 0 < first.chance < 1
+    again = both.get(f"{at}/features/{BRIDGE}/matches", headers={"If-None-Match": answer.headers["etag"]})
+    assert again.status_code == 304
+    monkeypatch.setattr(elsewhere, "MOST_NUMBERS", theirs.size - 1)
+    (left_out, *_) = both.get(f"{at}/features/{BRIDGE + 1}/matches").json()
+    assert (left_out["matches"], left_out["chance"]) == ([], None)
+    assert "too many" in left_out["left_out"]
+    alone: httpx.Client = serve(pristine_run)
+    assert len(alone.get(f"{at}/features/{BRIDGE}/matches").json()) == 1
+
+
 def test_neighbours_families_and_map_come_when_the_catalogue_has_them(
     client: httpx.Client, at: str, catalogue: Catalogue, labels: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -377,6 +439,10 @@ def test_bodies_are_packed_for_those_who_can_read_that(client: httpx.Client, at:
         ("{at}/features/3/context?token=-1", 422),
         ("{at}/features/3/context?token=0&before=513", 422),
         ("{at}/features/3/context", 422),
+        ("{at}/features/3/effect", 422),
+        ("{at}/features/3/effect?token=-1", 422),
+        ("{at}/features/999999/effect?token=0", 404),
+        ("{at}/features/999999/matches", 404),
         ("{at}/features?limit=201", 422),
         ("{at}/features?offset=-1", 422),
         ("{at}/features?sort=colour", 422),

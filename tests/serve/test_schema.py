@@ -105,7 +105,10 @@ def test_all_that_is_offered_is_described(client: httpx.Client) -> None:
         ("POST", f"{at}/xray"), ("GET", f"{at}/search"), ("PUT", f"{feature}/label"), ("DELETE", f"{feature}/label"),
         ("GET", f"{feature}/notes"), ("POST", f"{feature}/notes"), ("DELETE", f"{base}/notes/{{note}}"),
         ("GET", f"{base}/lists"), ("GET", f"{base}/lists/{{name}}"), ("PUT", f"{base}/lists/{{name}}"),
-        ("DELETE", f"{base}/lists/{{name}}"), ("GET", "/api/feature/{modelId}/{layer}/{index}"),
+        ("DELETE", f"{base}/lists/{{name}}"), ("GET", f"{base}/lists/{{name}}/features"), ("GET", f"{feature}/lists"),
+        ("PUT", f"{base}/lists/{{name}}/members/{{hookpoint}}/{{latent}}"), ("GET", f"{feature}/effect"),
+        ("DELETE", f"{base}/lists/{{name}}/members/{{hookpoint}}/{{latent}}"), ("GET", f"{feature}/matches"),
+        ("GET", "/api/feature/{modelId}/{layer}/{index}"),
         ("POST", "/api/activation/new"), ("POST", "/api/search-all"),
     }  # fmt: skip
     for path, methods in found["paths"].items():

@@ -1,7 +1,9 @@
 """What people write: only with the token, beside the artifacts, at once in every answer, bound to the dictionary looked at."""
 
+import concurrent.futures
 import json
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -10,6 +12,7 @@ from tests.serve.conftest import HOOKPOINT, TOKEN, WRITER
 
 from mohole import artifact
 from mohole.serve import shapes
+from mohole.serve.errors import Refusal
 from mohole.serve.people import PEOPLE_FILE, Member, People
 
 WRITES = (
@@ -19,6 +22,8 @@ WRITES = (
     ("DELETE", "/api/v1/runs/small-run/notes/1", None),
     ("PUT", "/api/v1/runs/small-run/lists/mine", {"members": []}),
     ("DELETE", "/api/v1/runs/small-run/lists/mine", None),
+    ("PUT", "/api/v1/runs/small-run/lists/mine/members/resid_post.0/3", None),
+    ("DELETE", "/api/v1/runs/small-run/lists/mine/members/resid_post.0/3", None),
 )
 
 
@@ -120,6 +125,50 @@ def test_a_list_is_set_read_and_taken_away(client: httpx.Client, at: str) -> Non
         assert client.put(address, json=bad, headers=WRITER).status_code == 422
     assert client.delete(address, headers=WRITER).status_code == 204
     assert client.get(address).status_code == 404
+
+
+def test_features_are_put_into_a_list_and_taken_out_one_by_one(client: httpx.Client, at: str) -> None:
+    lists, name = "/api/v1/runs/small-run/lists", "桥 & مرحبا %2F"
+    address = f"{lists}/{quote(name, safe='')}"
+    members = [("resid_post.1", 2), (HOOKPOINT, BRIDGE), (HOOKPOINT, 0), (HOOKPOINT, BRIDGE)]
+    for hookpoint, latent in members:
+        assert client.put(f"{address}/members/{hookpoint}/{latent}", headers=WRITER).status_code == 204
+    assert client.get(address).json() == {"name": name, "members": [list(each) for each in members[:3]]}
+    page = shapes.ListPage.model_validate(client.get(f"{address}/features", params={"offset": 1, "limit": 1}).json())
+    assert (page.name, page.total, page.offset) == (name, 3, 1)
+    line = client.get(f"{at}/features", params={"q": str(BRIDGE), "which": "all"}).json()["features"]
+    assert page.members[0].hookpoint == HOOKPOINT
+    assert page.members[0].feature.model_dump() in line
+    assert [each.hookpoint for each in page.members] == [HOOKPOINT]
+    seen = client.get(f"{at}/features/{BRIDGE}/lists").json()
+    assert {"name": name, "n_members": 3, "is_in": True} in seen
+    other = client.get(f"/api/v1/runs/small-run/resid_post.1/features/{BRIDGE}/lists").json()
+    assert {"name": name, "n_members": 3, "is_in": False} in other, "of another dictionary"
+    assert client.delete(f"{address}/members/{HOOKPOINT}/{BRIDGE}", headers=WRITER).status_code == 204
+    assert client.delete(f"{address}/members/{HOOKPOINT}/{BRIDGE}", headers=WRITER).status_code == 404
+    assert client.put(f"{address}/members/{HOOKPOINT}/{10**6}", headers=WRITER).status_code == 404
+    assert client.get(address).json()["members"] == [["resid_post.1", 2], [HOOKPOINT, 0]]
+    assert client.delete(address, headers=WRITER).status_code == 204
+    assert client.get(f"{address}/features").status_code == 404
+
+
+def test_two_who_add_at_once_lose_nothing_and_a_full_list_says_so(tmp_path: Path, monkeypatch) -> None:
+    """Each from its own process's view of the file."""
+    one, other = People(tmp_path), People(tmp_path)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for people, first in ((one, 0), (other, 100)):
+            for latent in range(first, first + 20):
+                pool.submit(people.add_member, "mine", Member("d", HOOKPOINT, latent))
+    members = one.members_of("mine")
+    assert members is not None
+    assert sorted(each.latent for each in members) == [*range(20), *range(100, 120)]
+    monkeypatch.setattr("mohole.serve.people.MOST_MEMBERS", 40)
+    with pytest.raises(Refusal, match="40 features"):
+        other.add_member("mine", Member("d", HOOKPOINT, 7000))
+    assert not other.add_member("mine", Member("d", HOOKPOINT, 7))
+    assert one.members_of("mine") == members
+    for people in (one, other):
+        people.close()
 
 
 @pytest.mark.parametrize("text", ["", "x" * 301])

@@ -9,21 +9,38 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mohole.catalogue.builder import build
     from mohole.catalogue.catalogue import Catalogue, Example, Feature, Histogram, Interval
+    from mohole.catalogue.elsewhere import Elsewhere, Match, matches
     from mohole.catalogue.sources import InMemory, OnDisk, Sources
 
 _WHERE = {
     "Catalogue": "catalogue",
+    "Elsewhere": "elsewhere",
     "Example": "catalogue",
     "Feature": "catalogue",
     "Histogram": "catalogue",
     "InMemory": "sources",
     "Interval": "catalogue",
+    "Match": "elsewhere",
     "OnDisk": "sources",
     "Sources": "sources",
     "build": "builder",
+    "matches": "elsewhere",
 }
 
-__all__ = ["Catalogue", "Example", "Feature", "Histogram", "InMemory", "Interval", "OnDisk", "Sources", "build"]
+__all__ = [
+    "Catalogue",
+    "Elsewhere",
+    "Example",
+    "Feature",
+    "Histogram",
+    "InMemory",
+    "Interval",
+    "Match",
+    "OnDisk",
+    "Sources",
+    "build",
+    "matches",
+]
 
 
 def __getattr__(name: str) -> Any:

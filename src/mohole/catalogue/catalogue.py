@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import xxhash
 from numpy.typing import NDArray
 
 from mohole import artifact
@@ -207,6 +208,23 @@ class Catalogue:
     def tokens(self) -> Int64:
         """Global indices of the tokens looked at, ascending: whole documents."""
         return self.firings.tokens
+
+    def looks_at_the_tokens_of(self, other: "Catalogue") -> bool:
+        """Are both of the very same tokens of the same corpus? Then activations of the two can be compared token by token."""
+        mine, theirs = (each.manifest.inputs.parents.get("corpus") for each in (self, other))
+        return (
+            mine is not None
+            and mine == theirs
+            and self.n_tokens == other.n_tokens
+            and self._tokens_digest == other._tokens_digest
+        )
+
+    @cached_property
+    def _tokens_digest(self) -> str:
+        digest = xxhash.xxh3_128()
+        for part in self._code_store.parts():
+            digest.update(np.ascontiguousarray(part.tokens).data)
+        return digest.hexdigest()
 
     @property
     def firings(self) -> Codes:

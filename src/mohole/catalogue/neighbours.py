@@ -91,7 +91,7 @@ def _of_rows(
     if n == 0:
         return latents, cosines
     units = _units(rows[part], own_lengths)
-    error = _error_bound(rows.shape[1])
+    error = error_bound(rows.shape[1])
     has_length = (own_lengths > 0).cpu().numpy()
     least = np.where(has_length, np.float32(-2), np.float32(np.inf))  # what a product must reach to be looked at
     waiting = _Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
@@ -154,7 +154,7 @@ class _Pairs:
         return self.rows[last], self.values[last]
 
 
-def _error_bound(d: int) -> float:
+def error_bound(d: int) -> float:
     """What a float32 product of unit rows may be wrong by, with what rounding the true cosine to float32 may hide.
 
     d + 1 roundings of partial sums no larger than sum |a b| <= 1 (Higham 2002, section 3.1), and a few for the factors.

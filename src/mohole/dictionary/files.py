@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, assert_never
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
@@ -69,6 +71,23 @@ def open_autoencoder(path: Path | str) -> Autoencoder:
     found = open_dictionary(path)
     if not isinstance(found, SparseAutoencoder | NormalisedAutoencoder):
         raise ArtifactError(f"{path}: a {kind_of(found)}, where a sparse autoencoder is needed")
+    return found
+
+
+def open_directions(path: Path | str) -> NDArray[np.float32]:
+    """The decoder rows [latent, d] of a finished autoencoder, mapped from its file: only what is looked at is read.
+
+    Raises:
+        ArtifactError: missing, unfinished, truncated, or no autoencoder.
+    """
+    path = Path(path)
+    artifact.open_artifact(path, kind="dictionary", verify=False)
+    kind = str(read_json(path / FACTS_FILE).get("kind", "sae"))
+    found = open_tensors(path / WEIGHTS_FILE).get("W_dec")
+    if kind not in ("sae", "normalised_sae") or found is None or found.ndim != 2 or found.dtype != np.float32:
+        raise ArtifactError(
+            f"{path}: {visible(kind)[:80]}: directions are of an autoencoder with rows of float32; {AGAIN}"
+        )
     return found
 
 

@@ -5,7 +5,8 @@ and check a pydantic model of each took as long as everything else. Tests hold t
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +17,11 @@ from mohole.serve.queries import ContextAsk, FeaturesAsk
 from mohole.serve.relations import family_of, neighbours_of, places_of, together_of
 from mohole.serve.runs import OpenHookpoint, OpenRun, Served
 from mohole.serve.shapes import HookpointFacts, LabelFacts, MapFacts, RunFacts, Runs
+from mohole.store.latent_index import Entries
 from mohole.version import __version__
+
+if TYPE_CHECKING:
+    from mohole.act import AblationEffect
 
 Plain = dict[str, Any]
 
@@ -144,7 +149,6 @@ def feature_facts(place: OpenHookpoint, latent: int) -> Plain:
         "neighbours": _neighbours(place, feature, people),
         "together": _together(place, feature, people),
         "family": _family(place, feature, people),
-        "matches": (),
     }
 
 
@@ -158,14 +162,22 @@ def together(place: OpenHookpoint, latent: int) -> list[Plain]:
     return _together(place, place.catalogue.feature(place.need(latent)), place.by_hand)
 
 
+def firings_at(place: OpenHookpoint, latent: int, token: int) -> Entries:
+    """Where a latent fires, this token among the places. Refusal if there is no such latent, or it is silent there."""
+    fires = place.catalogue.entries(place.need(latent))
+    if token not in fires.token:
+        raise Refusal(404, f"{place.name}: latent {latent} does not fire at token {token}", "name an example's token")
+    return fires
+
+
+def effect_facts(effect: "AblationEffect") -> Plain:
+    """An `EffectFacts`, as it was measured."""
+    return {name: value for name, value in asdict(effect).items() if name not in ("hookpoint", "latent")}
+
+
 def context(place: OpenHookpoint, latent: int, ask: ContextAsk) -> Plain:
     """A wider stretch of the document around a token, cut to the document: an `ExampleFacts`."""
-    place.need(latent)
-    fires = place.catalogue.entries(latent)
-    if ask.token not in fires.token:
-        raise Refusal(
-            404, f"{place.name}: latent {latent} does not fire at token {ask.token}", "name an example's token"
-        )
+    fires = firings_at(place, latent, ask.token)
     document = int(place.corpus.document_of(np.array([ask.token]))[0])
     first, last = place.document_starts[document : document + 2].tolist()
     start, end = max(first, ask.token - ask.before), min(last, ask.token + ask.after + 1)

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from mohole.serve.elsewhere import Matcher
 from mohole.serve.errors import say_errors
 from mohole.serve.guards import Guards
 from mohole.serve.microscope import Microscope
@@ -40,11 +41,13 @@ def make_app(
         ArtifactError: no run, an unfinished one, or artifacts that do not belong together.
     """
     served, microscope = open_runs(runs, models), Microscope()
+    matcher = Matcher(served)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         microscope.close()
+        matcher.close()
         served.close()
 
     app = FastAPI(
@@ -61,7 +64,9 @@ def make_app(
     app.router.routes.insert(0, feature_route(served))
     app.include_router(writing_routes(served, token), prefix="/api/v1", responses=_REFUSALS)
     app.include_router(
-        reading_routes(served, microscope, can_write=token is not None), prefix="/api/v1", responses=_REFUSALS
+        reading_routes(served, microscope, matcher, can_write=token is not None),
+        prefix="/api/v1",
+        responses=_REFUSALS,
     )
     app.include_router(neuronpedia_routes(served, microscope), prefix="/api", responses=_REFUSALS)
     app.include_router(static_routes(static))

@@ -1,34 +1,30 @@
-"""Texts through the model: loaded with the first one, in a thread of its own, one text at a time, a short queue before it."""
+"""Texts through the model: loaded with the first one, in a thread of its own, one text at a time, a short queue before it.
 
-import asyncio
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+A text is a person's own (x-ray), or a place of the corpus at which a feature's contribution is taken away.
+"""
+
+from typing import TYPE_CHECKING
 
 from mohole.errors import ModelError
 from mohole.serve import finders
 from mohole.serve.errors import Refusal
 from mohole.serve.finders import XrayRows
 from mohole.serve.runs import OpenHookpoint, OpenRun
+from mohole.serve.turns import Turns
 
 if TYPE_CHECKING:
+    from mohole.act import AblationEffect
     from mohole.dictionary import Autoencoder
     from mohole.model import LanguageModel
 
-Found = TypeVar("Found")
-
 LONGEST_QUEUE = 8  # texts that wait or run; a text takes a tenth of a second on a small model, so nobody waits long
-_RETRY_SECONDS = 2
 
 
 class Microscope:
     """The models of the runs that are served, and the one worker that uses them."""
 
     def __init__(self, longest_queue: int = LONGEST_QUEUE) -> None:
-        self._longest_queue = longest_queue
-        self._n_queued, self._counting = 0, threading.Lock()
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="xray")
+        self._turns = Turns(longest_queue, "texts wait for the model")
         self._models: dict[str, LanguageModel] = {}
         self._dictionaries: dict[str, Autoencoder] = {}
 
@@ -38,37 +34,27 @@ class Microscope:
         Raises:
             Refusal: the run's model is not here, or too many texts wait.
         """
-        if place.run.model_source is None:
-            raise Refusal(
-                503,
-                f"{place.run.name}: its model ({place.run.model_name}) is not on this machine",
-                "mohole serve RUN --model FOLDER names a folder that holds it",
-                {"Retry-After": "3600"},
-            )
-        return await self._queued(lambda: self._look(place, text, top, follow))
+        _need_model(place.run)
+        return await self._turns.take(lambda: self._look(place, text, top, follow))
 
-    async def _queued(self, work: Callable[[], Found]) -> Found:
-        with self._counting:
-            if self._n_queued >= self._longest_queue:
-                raise Refusal(
-                    503,
-                    f"{self._n_queued} texts wait for the model already",
-                    "ask again in a moment",
-                    {"Retry-After": str(_RETRY_SECONDS)},
-                )
-            self._n_queued += 1
-        done = self._worker.submit(work)
-        done.add_done_callback(self._one_less)  # not when the asker goes away: the work goes on
-        return await asyncio.wrap_future(done)
+    async def effect(self, place: OpenHookpoint, latent: int, token: int) -> "AblationEffect":
+        """What taking a latent away changes around a token of the corpus.
 
-    def _one_less(self, done: "Future[Found]") -> None:
-        with self._counting:
-            self._n_queued -= 1
+        Raises:
+            Refusal: as `look`.
+        """
+        _need_model(place.run)
+        return await self._turns.take(lambda: self._effect(place, latent, token))
 
     def _look(self, place: OpenHookpoint, text: str, top: int, follow: int | None) -> XrayRows:
         model, dictionary = self._model(place.run), self._dictionary(place)
         context = place.corpus.context
         return finders.xray(model, dictionary, text, hookpoint=place.name, top=top, follow=follow, context=context)
+
+    def _effect(self, place: OpenHookpoint, latent: int, token: int) -> "AblationEffect":
+        from mohole.act import ablation_effect
+
+        return ablation_effect(self._model(place.run), self._dictionary(place), place.corpus, latent, token)
 
     def _model(self, run: OpenRun) -> "LanguageModel":
         """Loaded once; a model whose bytes are not those that the run was made with is refused.
@@ -96,7 +82,18 @@ class Microscope:
 
     def close(self) -> None:
         """Take no more; what waits is dropped."""
-        self._worker.shutdown(wait=False, cancel_futures=True)
+        self._turns.close()
+
+
+def _need_model(run: OpenRun) -> None:
+    """Raises: Refusal: the run's model is not here."""
+    if run.model_source is None:
+        raise Refusal(
+            503,
+            f"{run.name}: its model ({run.model_name}) is not on this machine",
+            "mohole serve RUN --model FOLDER names a folder that holds it",
+            {"Retry-After": "3600"},
+        )
 
 
 def _dtype(run: OpenRun) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 
 from mohole.errors import ArtifactError
 from mohole.serve.errors import Refusal
+from mohole.serve.shapes import MOST_MEMBERS
 
 PEOPLE_FILE = "people.sqlite"
 
@@ -167,6 +168,39 @@ class People:
             file.execute("INSERT OR REPLACE INTO lists VALUES (?, ?)", (name, _now()))
             file.execute("DELETE FROM members WHERE name = ?", (name,))
             file.executemany("INSERT INTO members VALUES (?, ?, ?, ?, ?)", rows)
+
+    def lists_with(self, dictionary: str, latent: int) -> list[tuple[str, int, bool]]:
+        """Every list by name: its name, how many members it has, and whether this latent is one of them."""
+        asked = """SELECT lists.name, COUNT(latent), COALESCE(MAX(dictionary = ? AND latent = ?), 0)
+                   FROM lists LEFT JOIN members ON members.name = lists.name GROUP BY lists.name ORDER BY lists.name"""
+        return [(str(name), int(n), bool(is_in)) for name, n, is_in in self._rows(asked, dictionary, latent)]
+
+    def add_member(self, name: str, member: Member) -> bool:
+        """Append to a list, which is made where there is none. Was it not in it yet?
+
+        Raises:
+            Refusal: the list is full.
+        """
+        with self._change() as file:
+            file.execute("INSERT OR IGNORE INTO lists VALUES (?, ?)", (name, _now()))
+            known = "SELECT 1 FROM members WHERE name = ? AND dictionary = ? AND latent = ?"
+            if file.execute(known, (name, member.dictionary, member.latent)).fetchone():
+                return False
+            n, last = file.execute("SELECT COUNT(*), MAX(place) FROM members WHERE name = ?", (name,)).fetchone()
+            if n >= MOST_MEMBERS:
+                raise Refusal(422, f"the list has {n} features, and no room for more", "begin another list")
+            place = 0 if last is None else last + 1
+            row = (name, place, member.dictionary, member.hookpoint, member.latent)
+            file.execute("INSERT INTO members VALUES (?, ?, ?, ?, ?)", row)
+            return True
+
+    def delete_member(self, name: str, dictionary: str, latent: int) -> bool:
+        """Was it in the list?"""
+        if not self.path.exists():
+            return False
+        with self._change() as file:
+            asked = "DELETE FROM members WHERE name = ? AND dictionary = ? AND latent = ?"
+            return file.execute(asked, (name, dictionary, latent)).rowcount > 0
 
     def delete_list(self, name: str) -> bool:
         """Was there one to take away?"""

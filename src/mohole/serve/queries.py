@@ -45,6 +45,20 @@ class ContextAsk(Shape):
     after: Annotated[int, Field(ge=0, le=LONGEST_CONTEXT)] = 128
 
 
+class ListFeaturesAsk(Shape):
+    """A page of a list."""
+
+    offset: Annotated[int, Field(ge=0, le=2**40)] = 0
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+
+
+class EffectAsk(Shape):
+    """A place where a feature fires."""
+
+    token: Annotated[int, Field(ge=0, le=2**62)]
+    """Global index of the token, as in `ExampleFacts`."""
+
+
 class SearchAsk(Shape):
     """A search among the features of a hookpoint."""
 

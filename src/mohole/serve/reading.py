@@ -10,12 +10,15 @@ from starlette.routing import Route
 
 from mohole.serve import answers
 from mohole.serve.bodies import answer, is_known
+from mohole.serve.elsewhere import Matcher
 from mohole.serve.microscope import Microscope
-from mohole.serve.queries import ContextAsk, FeaturesAsk, Hookpoint, Latent, RunName, SearchAsk
+from mohole.serve.queries import ContextAsk, EffectAsk, FeaturesAsk, Hookpoint, Latent, RunName, SearchAsk
 from mohole.serve.run_page import run_page
 from mohole.serve.runs import Served
 from mohole.serve.searching import TEXT_TOP, Searcher, check, found_in_text
 from mohole.serve.shapes import (
+    DictionaryMatches,
+    EffectFacts,
     ExampleFacts,
     FeatureFacts,
     FeaturePage,
@@ -37,11 +40,12 @@ _BYTES: dict[int | str, dict[str, Any]] = {
 }
 
 
-def reading_routes(served: Served, microscope: Microscope, *, can_write: bool) -> APIRouter:
+def reading_routes(served: Served, microscope: Microscope, matcher: Matcher, *, can_write: bool) -> APIRouter:
     """What anyone who can reach the server may ask."""
     router = APIRouter(tags=["read"])
     _add_runs(router, served, can_write)
     _add_features(router, served)
+    _add_matches(router, served, matcher)
     _add_map(router, served)
     _add_searches(router, served, microscope)
     return router
@@ -132,6 +136,18 @@ def _add_features(router: APIRouter, served: Served) -> None:
         return answer(request, place.run.etag, lambda: answers.together(place, latent))
 
 
+def _add_matches(router: APIRouter, served: Served, matcher: Matcher) -> None:
+    @router.get(_FEATURE + "/matches", response_model=tuple[DictionaryMatches, ...])
+    async def matches(request: Request, run: RunName, hookpoint: Hookpoint, latent: Latent) -> Response:
+        """The nearest features of the other dictionaries that are served, at other layers and of other runs."""
+        place, etag = served.hookpoint(run, hookpoint), served.etag
+        place.need(latent)
+        if is_known(request, etag):
+            return answer(request, etag, lambda: None)
+        found = await matcher.matches(place, latent)
+        return answer(request, etag, lambda: found)
+
+
 def _add_map(router: APIRouter, served: Served) -> None:
     @router.get(_AT + "/map", response_model=MapFacts)
     def map_facts(request: Request, run: RunName, hookpoint: Hookpoint) -> Response:
@@ -165,6 +181,22 @@ def _add_searches(router: APIRouter, served: Served, microscope: Microscope) -> 
             lambda: xray_facts(place, rows, ask.top).model_dump_json()
         )  # of a long text, long
         return Response(body, headers={"Cache-Control": "no-store"}, media_type="application/json")
+
+    @router.get(_FEATURE + "/effect", response_model=EffectFacts)
+    async def effect(
+        request: Request,
+        run: RunName,
+        hookpoint: Hookpoint,
+        latent: Latent,
+        ask: Annotated[EffectAsk, Query()],
+    ) -> Response:
+        """Run an example's window with and without the feature's contribution: what the predictions lose."""
+        place = served.hookpoint(run, hookpoint)
+        if is_known(request, etag := place.run.etag):
+            return answer(request, etag, lambda: None)
+        await run_in_threadpool(answers.firings_at, place, latent, ask.token)
+        found = await microscope.effect(place, latent, ask.token)
+        return answer(request, etag, lambda: answers.effect_facts(found))
 
     @router.get(_AT + "/search", response_model=SearchAnswer)
     async def search(

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Sort = Literal["latent", "density", "maximum", "f1", "label"]
 Which = Literal["alive", "dead", "all"]
+MOST_MEMBERS = 10_000
+"""Of a list."""
 
 
 class Shape(BaseModel):
@@ -110,6 +112,40 @@ class ExampleFacts(Shape):
     ends_document: bool
 
 
+class LogitChangeFacts(Shape):
+    """A vocabulary entry whose logit a feature changes."""
+
+    token: str
+    logit: float
+    """With the feature less without it, both less their mean over the vocabulary."""
+    probability: float
+    probability_without: float
+    """Of the entry as the next token."""
+
+
+class EffectFacts(Shape):
+    """What a feature does around one token: the model as it is, beside the model with the feature's contribution taken away."""
+
+    document: int
+    token: int
+    """Global index of the token asked about."""
+    start: int
+    """Global index of the first of `tokens`: the window's, which the model runs alone."""
+    tokens: tuple[str, ...]
+    activations: tuple[float, ...]
+    loss: tuple[float | None, ...]
+    """-ln p of each token, nats, the model as it is; null where no prediction counts."""
+    loss_change: tuple[float | None, ...]
+    """Loss without the feature less loss with it, nats: above 0 it helps to foretell the token."""
+    loss_change_random: tuple[float | None, ...]
+    """The same for a push as far along one random direction."""
+    promoted: tuple[LogitChangeFacts, ...]
+    """Of the prediction made at `token`, what the feature raises most."""
+    suppressed: tuple[LogitChangeFacts, ...]
+    n_removed: int
+    """Tokens at which it was taken away: all of the text that was run."""
+
+
 class IntervalFacts(Shape):
     """Activations in (low, high]; examples drawn uniformly from the documents that fire in it."""
 
@@ -154,13 +190,29 @@ class FamilyFacts(Shape):
 
 
 class Match(Shape):
-    """The nearest latent of another dictionary on the same stream: splitting, or the same thing elsewhere."""
+    """A latent of another dictionary that is near: splitting, or the same thing elsewhere."""
 
-    run: str
-    hookpoint: str
     latent: int
     label: str
     cosine: float
+    """Of the two decoder directions."""
+    correlation: float | None
+    """Of the two activations, silence as 0; null: the catalogues are not of the same tokens, or one of the two is constant."""
+
+
+class DictionaryMatches(Shape):
+    """The nearest latents of one other dictionary of the same width."""
+
+    run: str
+    hookpoint: str
+    n_latents: int
+    is_same_model: bool
+    """Where it is not, the two streams have nothing to do with each other, unless one model was made from the other."""
+    chance: float | None
+    """Cosine of the nearest of as many random directions, on average: what is no nearer is no match. Null: left out."""
+    matches: tuple[Match, ...]
+    left_out: str | None
+    """Why it was not compared."""
 
 
 class FeatureFacts(Shape):
@@ -183,7 +235,6 @@ class FeatureFacts(Shape):
     neighbours: tuple[Neighbour, ...]
     together: tuple[Together, ...]
     family: FamilyFacts | None
-    matches: tuple[Match, ...]
 
 
 class XrayAsk(Shape):
@@ -266,8 +317,33 @@ class FeatureList(Shape):
     """(hookpoint, latent)"""
 
 
+class ListLine(Shape):
+    """A list, seen from a feature."""
+
+    name: str
+    n_members: int
+    is_in: bool
+    """Whether the feature is in it."""
+
+
+class ListedFeature(Shape):
+    """A member of a list."""
+
+    hookpoint: str
+    feature: FeatureLine
+
+
+class ListPage(Shape):
+    """A part of a list, with what is known of its members. Those of dictionaries that are not served are left out."""
+
+    name: str
+    total: int
+    offset: int
+    members: tuple[ListedFeature, ...]
+
+
 class ListAsk(Shape):
-    members: Annotated[tuple[tuple[str, int], ...], Field(max_length=10_000)]
+    members: Annotated[tuple[tuple[str, int], ...], Field(max_length=MOST_MEMBERS)]
 
 
 class Curve(Shape):

@@ -3,20 +3,31 @@
 import hmac
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.security import HTTPBearer
 from starlette.responses import Response
 
-from mohole.serve.answers import label_facts
+from mohole.serve.answers import label_facts, lines
 from mohole.serve.bodies import answer, json_bytes
 from mohole.serve.errors import Refusal, short
 from mohole.serve.people import Member, People, WrittenNote
-from mohole.serve.queries import Hookpoint, Latent, ListName, NoteId, RunName
+from mohole.serve.queries import Hookpoint, Latent, ListFeaturesAsk, ListName, NoteId, RunName
 from mohole.serve.runs import OpenRun, Served
-from mohole.serve.shapes import Error, FeatureList, LabelAsk, LabelFacts, ListAsk, Note, NoteAsk
+from mohole.serve.shapes import (
+    Error,
+    FeatureList,
+    LabelAsk,
+    LabelFacts,
+    ListAsk,
+    ListLine,
+    ListPage,
+    Note,
+    NoteAsk,
+)
 
 _FEATURE = "/runs/{run}/{hookpoint}/features/{latent}"
 _LIST = "/runs/{run}/lists/{name}"
+_MEMBER = _LIST + "/members/{hookpoint}/{latent}"
 _MAY_NOT: dict[int | str, dict[str, Any]] = {401: {"model": Error}, 403: {"model": Error}}
 
 
@@ -37,6 +48,7 @@ def writing_routes(served: Served, token: str | None) -> APIRouter:
 
     writes = APIRouter(dependencies=[Depends(allowed), Depends(bearer)], responses=_MAY_NOT)
     _add_lists(router, writes, served)
+    _add_members(router, writes, served)
     _add_notes(router, writes, served)
     _add_labels(writes, served)
     router.include_router(writes)
@@ -106,6 +118,14 @@ def _add_lists(router: APIRouter, writes: APIRouter, served: Served) -> None:
         found = served.run(run)
         return answer(request, found.etag, lambda: _list(found, name, _need_list(found.people, name)))
 
+    @router.get(_LIST + "/features", response_model=ListPage)
+    def list_features(
+        request: Request, run: RunName, name: ListName, ask: Annotated[ListFeaturesAsk, Query()]
+    ) -> Response:
+        """A page of a list's features, as lines, in the order in which they were put there."""
+        found = served.run(run)
+        return answer(request, found.etag, lambda: _list_page(found, name, ask))
+
     @writes.put(_LIST, response_model=FeatureList)
     def put_list(run: RunName, name: ListName, ask: ListAsk) -> Response:
         """Set a list, in place of an earlier one of that name."""
@@ -123,9 +143,57 @@ def _add_lists(router: APIRouter, writes: APIRouter, served: Served) -> None:
         return Response(status_code=204)
 
 
+def _add_members(router: APIRouter, writes: APIRouter, served: Served) -> None:
+    @router.get(_FEATURE + "/lists", response_model=tuple[ListLine, ...])
+    def lists_of_feature(request: Request, run: RunName, hookpoint: Hookpoint, latent: Latent) -> Response:
+        """Every list of the run, and whether the feature is in it."""
+        place = served.hookpoint(run, hookpoint)
+        place.need(latent)
+        return answer(
+            request,
+            place.run.etag,
+            lambda: tuple(
+                ListLine(name=name, n_members=n, is_in=is_in)
+                for name, n, is_in in place.run.people.lists_with(place.dictionary, latent)
+            ),
+        )
+
+    @writes.put(_MEMBER, status_code=204, response_class=Response)
+    def add_member(run: RunName, name: ListName, hookpoint: Hookpoint, latent: Latent) -> Response:
+        """Put a feature at the end of a list; a list that is not there is made. One that is in it already stays where it is."""
+        found = served.run(run)
+        found.people.add_member(name, _member(found, hookpoint, latent))
+        return Response(status_code=204)
+
+    @writes.delete(_MEMBER, status_code=204, response_class=Response)
+    def delete_member(run: RunName, name: ListName, hookpoint: Hookpoint, latent: Latent) -> Response:
+        """Take a feature out of a list."""
+        found = served.run(run)
+        member = _member(found, hookpoint, latent)
+        if not found.people.delete_member(name, member.dictionary, latent):
+            raise Refusal(404, f"{short(name)}: {hookpoint} {latent} is not in this list")
+        return Response(status_code=204)
+
+
 def _member(run: OpenRun, hookpoint: str, latent: int) -> Member:
     place = run.hookpoint(hookpoint)
     return Member(place.dictionary, place.name, place.need(latent))
+
+
+def _list_page(run: OpenRun, name: str, ask: ListFeaturesAsk) -> dict[str, object]:
+    """A `ListPage`."""
+    members = _list(run, name, _need_list(run.people, name)).members
+    shown = members[ask.offset : ask.offset + ask.limit]
+    latents: dict[str, list[int]] = {}
+    for hookpoint, latent in shown:
+        latents.setdefault(hookpoint, []).append(latent)
+    found = {
+        (place.name, line["latent"]): line
+        for place, some in ((run.hookpoint(hookpoint), some) for hookpoint, some in latents.items())
+        for line in lines(place, some, place.by_hand)
+    }
+    listed = [{"hookpoint": each[0], "feature": found[each]} for each in shown]
+    return {"name": name, "total": len(members), "offset": ask.offset, "members": listed}
 
 
 def _list(run: OpenRun, name: str, members: list[Member]) -> FeatureList:

@@ -134,7 +134,6 @@ class Place:
                 for i, other in others("together")
             ],
             "family": None if entry["family"] < 0 else self.family(int(entry["family"])),
-            "matches": [],
         }  # fmt: skip
 
     def _examples(

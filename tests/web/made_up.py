@@ -17,10 +17,12 @@ from tests.web.made_up_runs import (
     SIZES,
     Columns,
     columns,
+    effect,
     example,
     facts_of,
     feature,
     line,
+    matches,
     passing,
     run_page,
     xray,
@@ -30,13 +32,14 @@ from mohole.serve import shapes
 
 POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 TOKEN = "let-me-write"
-BROKEN_LATENT = 404
+BROKEN_LATENT, UNEDITED_LATENT = 404, 405
 
 
 def make_app(static: Path | None = None) -> FastAPI:  # noqa: PLR0915, C901 - one route after the other
     app = FastAPI(openapi_url=None)
     labels: dict[tuple[str, str], dict[int, str]] = {place: {} for place in SIZES}
     notes: dict[str, shapes.Note] = {}
+    lists: dict[tuple[str, str], list[tuple[str, int]]] = {}
     numbers = itertools.count(1)
 
     @app.middleware("http")
@@ -109,6 +112,18 @@ def make_app(static: Path | None = None) -> FastAPI:  # noqa: PLR0915, C901 - on
     def context(run: str, hookpoint: str, latent: int, token: int, before: int, after: int) -> shapes.ExampleFacts:
         at = place(run, hookpoint)
         return example(at, latent, token // 1000, 0.9, around=1 + (before > 100))
+
+    @app.get(at_place + "/features/{latent}/effect")
+    def one_effect(run: str, hookpoint: str, latent: int, token: int) -> shapes.EffectFacts:
+        if latent == UNEDITED_LATENT:
+            raise HTTPException(
+                422, f"{hookpoint}: the edit fired for 3 rows of 9 | load the model with its self-test on"
+            )
+        return effect(place(run, hookpoint), latent, token)
+
+    @app.get(at_place + "/features/{latent}/matches")
+    def all_matches(run: str, hookpoint: str, latent: int) -> tuple[shapes.DictionaryMatches, ...]:
+        return matches(run, hookpoint, latent)
 
     @app.get(at_place + "/map")
     def map_facts(run: str, hookpoint: str) -> shapes.MapFacts:
@@ -186,6 +201,64 @@ def make_app(static: Path | None = None) -> FastAPI:  # noqa: PLR0915, C901 - on
     def delete_note(run: str, note: str, request: Request) -> None:
         may_write(request)
         notes.pop(note, None)
+
+    def need_list(run: str, name: str) -> list[tuple[str, int]]:
+        if (run, name) not in lists:
+            raise HTTPException(404, f"{name}: no such list")
+        return lists[run, name]
+
+    @app.get(base + "/{run}/lists")
+    def all_lists(run: str) -> list[shapes.FeatureList]:
+        return [
+            shapes.FeatureList(name=name, members=tuple(members))
+            for (r, name), members in sorted(lists.items())
+            if r == run
+        ]
+
+    @app.get(base + "/{run}/lists/{name}")
+    def one_list(run: str, name: str) -> shapes.FeatureList:
+        return shapes.FeatureList(name=name, members=tuple(need_list(run, name)))
+
+    @app.get(base + "/{run}/lists/{name}/features")
+    def list_page(run: str, name: str, offset: int = 0, limit: int = 50) -> shapes.ListPage:
+        members = need_list(run, name)
+        listed = tuple(
+            shapes.ListedFeature(hookpoint=h, feature=line(place(run, h), latent, labels[run, h]))
+            for h, latent in members[offset : offset + limit]
+        )
+        return shapes.ListPage(name=name, total=len(members), offset=offset, members=listed)
+
+    @app.get(at_place + "/features/{latent}/lists")
+    def lists_of(run: str, hookpoint: str, latent: int) -> list[shapes.ListLine]:
+        return [
+            shapes.ListLine(name=name, n_members=len(members), is_in=(hookpoint, latent) in members)
+            for (r, name), members in sorted(lists.items())
+            if r == run
+        ]
+
+    @app.put(base + "/{run}/lists/{name}")
+    def put_list(run: str, name: str, ask: shapes.ListAsk, request: Request) -> shapes.FeatureList:
+        may_write(request)
+        lists[run, name] = list(ask.members)
+        return one_list(run, name)
+
+    @app.delete(base + "/{run}/lists/{name}", status_code=204)
+    def delete_list(run: str, name: str, request: Request) -> None:
+        may_write(request)
+        need_list(run, name)
+        del lists[run, name]
+
+    @app.put(base + "/{run}/lists/{name}/members/{hookpoint}/{latent}", status_code=204)
+    def add_member(run: str, name: str, hookpoint: str, latent: int, request: Request) -> None:
+        may_write(request)
+        members = lists.setdefault((run, name), [])
+        if (hookpoint, latent) not in members:
+            members.append((hookpoint, latent))
+
+    @app.delete(base + "/{run}/lists/{name}/members/{hookpoint}/{latent}", status_code=204)
+    def delete_member(run: str, name: str, hookpoint: str, latent: int, request: Request) -> None:
+        may_write(request)
+        need_list(run, name).remove((hookpoint, latent))
 
     if static:
         app.mount("/", StaticFiles(directory=static, html=True))

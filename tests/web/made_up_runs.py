@@ -158,7 +158,6 @@ def feature(run: str, hookpoint: str, at: Columns, latent: int, written: dict[in
     facts, n = line(at, latent, written), len(at.x)
     alive = not at.dead[latent]
     maximum = facts.maximum
-    other = (latent * 7 + 1) % 1024
     edges = tuple(maximum * i / 24 for i in range(25))
     counts = tuple(int(facts.count * 0.3 * np.exp(-i / 5) * (0.6 + 0.8 * number(latent, i))) for i in range(24))
     others = [int(number(latent, i, "near") * n) for i in range(12)]
@@ -219,11 +218,58 @@ def feature(run: str, hookpoint: str, at: Columns, latent: int, written: dict[in
         )
         if facts.family is not None
         else None,
-        matches=tuple(
-            shapes.Match(run="demo", hookpoint=h, latent=other, label=label_of(columns(1024), other), cosine=0.91)
-            for (r, h) in SIZES
-            if r == "demo" and h != hookpoint
-        ),
+    )
+
+
+def matches(run: str, hookpoint: str, latent: int) -> tuple[shapes.DictionaryMatches, ...]:
+    """In every other dictionary but the million, which is too large; the third match of each is no better than chance."""
+    near = [(latent * 7 + i) % 1024 for i in (1, 2, 3)]
+    return tuple(
+        shapes.DictionaryMatches(
+            run=other_run,
+            hookpoint=other,
+            n_latents=n,
+            is_same_model=other_run == run,
+            chance=None if n > 1024 else 0.3,
+            matches=()
+            if n > 1024
+            else tuple(
+                shapes.Match(latent=o, label=label_of(columns(n), o), cosine=cosine, correlation=correlation)
+                for o, cosine, correlation in zip(near, (0.91, 0.42, 0.28), (0.88, 0.05, None), strict=True)
+            ),
+            left_out="768,000,000 numbers of directions are too many to be read for one feature" if n > 1024 else None,
+        )
+        for (other_run, other), n in SIZES.items()
+        if (other_run, other) != (run, hookpoint)
+    )
+
+
+def effect(at: Columns, latent: int, token: int) -> shapes.EffectFacts:
+    """Of the example about this token: every other token behind it is foretold better with the feature, the others worse."""
+    shown = example(at, latent, token // 1000, 0.9)
+    start = token - shown.at
+    changes = [
+        None if i == 0 else 0.0 if i <= shown.at else (0.37 if (i - shown.at) % 2 else -0.06)
+        for i in range(len(shown.tokens))
+    ]
+    pieces = (" Gate", "<0xE2>", " 大桥", " الذهبية", "\n", " <b>")
+    raised = tuple(
+        shapes.LogitChangeFacts(token=piece, logit=3.1 - 0.4 * i, probability=0.31 / (i + 1), probability_without=0.02)
+        for i, piece in enumerate(pieces)
+    )
+    lowered = tuple(each.model_copy(update={"logit": -each.logit, "probability": 0.001}) for each in raised[::-1])
+    return shapes.EffectFacts(
+        document=shown.document,
+        token=token,
+        start=start,
+        tokens=shown.tokens,
+        activations=shown.activations,
+        loss=tuple(None if change is None else 1.2 for change in changes),
+        loss_change=tuple(changes),
+        loss_change_random=tuple(None if change is None else change / 20 for change in changes),
+        promoted=raised,
+        suppressed=lowered,
+        n_removed=len(shown.tokens),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.report.browser import find_chromium
-from tests.web.made_up import TOKEN, serving
+from tests.web.made_up import TOKEN, UNEDITED_LATENT, serving
 from tests.web.made_up_runs import DEAD_LATENT, HOSTILE_LATENT
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +32,7 @@ PAGES = {
     "xray": (f"{HERE}/xray?text=The Golden Gate Bridge&token=2", "In the whole text"),
     "xray-rows": (f"{HERE}/xray?text=The Golden Gate Bridge&view=rows&follow=5", "strongest features"),
     "dead": (f"{HERE}/{DEAD_LATENT}", "fires nowhere"),
+    "lists": ("#/demo/lists", "None yet"),
     "lost": ("#/demo/nowhere/features", "no such hookpoint"),
 }
 
@@ -124,8 +125,14 @@ def test_a_million_rows_are_walked_by_keyboard(tab):
     for key in ("j", "j", "k", "ArrowDown"):
         tab.keyboard.press(key)
     expect(tab.locator("[aria-selected=true] .latent")).to_have_text("2")
+    for _ in range(30):
+        tab.keyboard.press("j")
+    row, table = (tab.locator(each).bounding_box() for each in ("[aria-selected=true]", ".grid-table"))
+    assert row["y"] + row["height"] <= table["y"] + table["height"] + 1, "a row that is walked to is seen whole"
     tab.keyboard.press("End")
     expect(tab.locator("[aria-selected=true] .latent")).to_have_text("999999")
+    row = tab.locator("[aria-selected=true]").bounding_box()
+    assert row["y"] + row["height"] <= table["y"] + table["height"] + 1
     assert tab.locator(".rows .row").count() < 60
     tab.keyboard.press("k")
     tab.keyboard.press("Enter")
@@ -219,6 +226,108 @@ def test_a_map_of_a_million_points_moves(tab):
     tab.mouse.up()
     tab.mouse.wheel(0, -600)
     expect(tab).to_have_url(re.compile(r"at="))
+
+
+def test_the_effect_of_a_feature_is_shown_under_the_tokens(tab):
+    tab.goto(f"{HERE}/28")
+    example = tab.locator(".example").first
+    text = example.locator("> p")
+    before = text.inner_text()
+    button = example.get_by_role("button", name="Take the feature away here")
+    button.click()
+    expect(example.locator("rt.up").first).to_have_text("+0.37")
+    expect(example.locator("rt.down").first).to_have_text("−0.06")
+    expect(example.locator(".effect")).to_contain_text(
+        re.compile(r"cost \+\d.* nats; after a random push as far, \+?[−\d]")
+    )
+    expect(example.locator(".effect .up li").nth(1)).to_contain_text("<0xE2>2.0 % → 16 %+2.70")
+    expect(example.locator(".effect .up li").first).to_contain_text("·Gate")
+    bare = """node => {
+        const copy = node.cloneNode(true);
+        copy.querySelectorAll("rt").forEach(each => each.remove());
+        return copy.textContent;
+    }"""
+    assert text.evaluate(bare) == before.replace("\xa0", " "), "the text itself is as it was"
+    assert faults(tab) == []
+    tab.emulate_media(color_scheme="dark")
+    assert faults(tab) == []
+    button.click()
+    expect(example.locator("rt")).to_have_count(0)
+    tab.goto(f"{HERE}/{UNEDITED_LATENT}")
+    example.get_by_role("button", name="Take the feature away here").click()
+    expect(example.get_by_role("alert")).to_contain_text("the edit fired for 3 rows of 9")
+    tab.goto("#/million/resid_post.11/28")
+    expect(tab.locator("main")).to_contain_text("The model of this run is not on the server's machine")
+    expect(example.get_by_role("button", name="Take the feature away here")).to_have_count(0)
+
+
+def test_matches_in_other_dictionaries_stand_beside_chance(tab):
+    tab.goto(f"{HERE}/28")
+    card = tab.locator(".elsewhere")
+    expect(card.locator("h3")).to_have_text(
+        ["resid_post.2 chance 0.30", re.compile(r"^million resid_post\.11\s+· of another model$")]
+    )
+    expect(card.locator("li span")).to_have_text(["0.91", "0.88", "0.42", "0.05", "0.28", "–"])
+    expect(card.locator("li.weak")).to_have_count(1)
+    expect(card).to_contain_text("Not compared: 768,000,000 numbers")
+    card.get_by_role("link").first.click()
+    expect(tab).to_have_url(re.compile(r"#/demo/resid_post\.2/197$"))
+
+
+def give_key(box):
+    box.get_by_role("textbox", name=re.compile("token")).fill(TOKEN)
+    box.get_by_role("button", name="Use it").click()
+
+
+def test_lists_are_made_filled_sent_and_taken_away(tab):
+    tab.goto(f"{HERE}/28")
+    card = tab.locator(".lists")
+    card.get_by_role("textbox", name="Name of a new list").fill("a/b")
+    card.get_by_role("button", name="Add").click()
+    expect(card.get_by_role("alert")).to_contain_text("no slash")
+    card.get_by_role("textbox", name="Name of a new list").fill("<b>جسور & 桥")
+    card.get_by_role("button", name="Add").click()
+    give_key(card)
+    box = card.get_by_role("checkbox", name="In the list <b>جسور & 桥")
+    expect(box).to_be_checked()
+    tab.goto(f"{HERE.replace('.1', '.2')}/29")
+    box.click()
+    expect(card.locator(".number")).to_have_text("2")
+    tab.goto(f"{HERE}/features?sort=latent&which=all")
+    into = tab.get_by_label("Collect into")
+    into.fill("<b>جسور & 桥")
+    into.press("Enter")
+    expect(tab.locator(".collect [role=status]")).to_have_text("2 in it")
+    tab.locator("#row3 .pick").click()
+    expect(tab.locator("#row3 .pick")).to_have_attribute("aria-pressed", "true")
+    tab.locator(".grid-table").focus()
+    tab.keyboard.press("j")
+    tab.keyboard.press("l")
+    expect(tab.locator(".collect [role=status]")).to_have_text("4 put in; 4 in it")
+    assert "list=" in tab.url
+    tab.reload()
+    expect(tab.get_by_role("button", name="Take latent 3 out of the list")).to_have_attribute("aria-pressed", "true")
+    assert faults(tab) == []
+    tab.get_by_role("link", name=re.compile("^open")).click()
+    expect(tab.locator("h1")).to_have_text("<b>جسور & 桥 4 features")
+    expect(tab.locator(".listed tbody th .soft")).to_have_text(
+        ["resid_post.1 / 28", "resid_post.2 / 29", "resid_post.1 / 3", "resid_post.1 / 4"]
+    )
+    assert faults(tab) == []
+    link = tab.url
+    tab.get_by_role("button", name="Take resid_post.1 3 out of the list").click()
+    expect(tab.locator("h1 small")).to_have_text("3 features")
+    tab.goto("#/demo/lists")
+    expect(tab.locator(".all-lists li")).to_have_text([re.compile(r"<b>جسور & 桥\s*3 features")])
+    tab.goto("about:blank")
+    tab.goto(link)
+    tab.get_by_role("button", name="Delete list").click()
+    tab.get_by_role("button", name="Keep it").click()
+    tab.get_by_role("button", name="Delete list").click()
+    tab.get_by_role("button", name=re.compile("for everyone")).click()
+    expect(tab.locator("main")).to_contain_text("None yet")
+    tab.goto(link)
+    expect(tab.get_by_role("alert")).to_contain_text("no such list")
 
 
 def test_notes_and_labels_need_the_token(tab):

@@ -61,6 +61,9 @@ def test_a_feature_is_found_read_tried_and_given_a_name(run: Path, address: str,
         expect(page.locator("main")).to_contain_text(f"{feature.count:,} tokens")
         expect(page.locator("main")).to_contain_text(f"{feature.maximum:.2f}")
         expect(page.locator("main")).to_contain_text("Neighbours")
+        expect(page.locator(".elsewhere")).to_contain_text("No other dictionary of this width is served")
+        page.get_by_role("button", name="Take the feature away here").first.click()
+        expect(page.locator(".effect")).to_contain_text("nats; after a random push as far")
         page.screenshot(path=tmp_path / "feature.png")
 
         page.goto(f"/#/tiny/{PLACE}/xray?text=The Golden Gate Bridge is red.")

@@ -1,5 +1,5 @@
 // What every page asks. Who answers is told by the page itself: `mohole publish` marks the one it writes.
-import type { ExampleFacts, FeatureFacts, FeatureLine, FeaturePage, FeatureQuery, MapFacts, Note, RunPage, Runs, SearchAnswer, SearchBy, Source, Xray } from "./facts";
+import type { DictionaryMatches, EffectFacts, ExampleFacts, FeatureFacts, FeatureLine, FeaturePage, FeatureList, FeatureQuery, ListLine, ListPage, MapFacts, Note, RunPage, Runs, SearchAnswer, SearchBy, Source, Xray } from "./facts";
 import { featureAddress as addressAtServer, server } from "./server";
 
 export * from "./facts";
@@ -34,3 +34,17 @@ export const deleteLabel = async (run: string, hookpoint: string, latent: number
 export const getNotes = async (run: string, hookpoint: string, latent: number): Promise<Note[]> => (await source).getNotes(run, hookpoint, latent);
 export const postNote = async (run: string, hookpoint: string, latent: number, text: string): Promise<Note> => (await source).postNote(run, hookpoint, latent, text);
 export const deleteNote = async (run: string, note: string): Promise<unknown> => (await source).deleteNote(run, note);
+export const getEffect = async (run: string, hookpoint: string, latent: number, token: number): Promise<EffectFacts> =>
+  (await source).getEffect(run, hookpoint, latent, token);
+export const getMatches = async (run: string, hookpoint: string, latent: number): Promise<DictionaryMatches[]> => (await source).getMatches(run, hookpoint, latent);
+export const getLists = async (run: string): Promise<FeatureList[]> => (await source).getLists(run);
+export const getList = async (run: string, name: string): Promise<FeatureList> => (await source).getList(run, name);
+export const getListPage = async (run: string, name: string, offset: number, limit: number): Promise<ListPage> => (await source).getListPage(run, name, offset, limit);
+export const getListsOf = async (run: string, hookpoint: string, latent: number): Promise<ListLine[]> => (await source).getListsOf(run, hookpoint, latent);
+export const putMember = async (run: string, name: string, hookpoint: string, latent: number): Promise<unknown> => (await source).putMember(run, name, hookpoint, latent);
+export const deleteMember = async (run: string, name: string, hookpoint: string, latent: number): Promise<unknown> => (await source).deleteMember(run, name, hookpoint, latent);
+export const putList = async (run: string, name: string, members: [string, number][]): Promise<FeatureList> => (await source).putList(run, name, members);
+export const deleteList = async (run: string, name: string): Promise<unknown> => (await source).deleteList(run, name);
+/** What a list may be called: its name is a part of an address. Null: it may. */
+export const whyNoName = (name: string): string | null =>
+  !name.trim() ? "A list needs a name." : name.length > 100 ? "A name has 100 letters at most." : /[/\\]/.test(name) ? "A name has no slash." : /^\.+$/.test(name) ? "A name is more than dots." : null;

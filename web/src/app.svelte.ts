@@ -32,7 +32,7 @@ export function setState(change: Record<string, string>, step = false): void {
 
 /** A new page is read from its beginning, by eye and by screen reader; a change of state leaves a person where they are. */
 function follow(): void {
-  const placeOf = (route: Route): string => JSON.stringify([route.page, route.run, route.hookpoint, route.latent]);
+  const placeOf = (route: Route): string => JSON.stringify([route.page, route.run, route.hookpoint, route.latent, route.page === "lists" ? route.state["name"] : ""]);
   const before = placeOf(app.route);
   app.route = readRoute(location.hash);
   app.tip = null;

@@ -28,11 +28,19 @@ export interface HistogramFacts { edges: number[]; counts: number[] }
 export interface Neighbour { latent: number; label: string; cosine: number }
 export interface Together { latent: number; label: string; n_together: number; phi: number }
 export interface FamilyFacts { family: number; size: number; members: FeatureLine[] }
-export interface Match { run: string; hookpoint: string; latent: number; label: string; cosine: number }
+export interface Match { latent: number; label: string; cosine: number; correlation: number | null }
+export interface DictionaryMatches {
+  run: string; hookpoint: string; n_latents: number; is_same_model: boolean; chance: number | null; matches: Match[]; left_out: string | null;
+}
+export interface LogitChange { token: string; logit: number; probability: number; probability_without: number }
+export interface EffectFacts {
+  document: number; token: number; start: number; tokens: string[]; activations: number[]; loss: (number | null)[];
+  loss_change: (number | null)[]; loss_change_random: (number | null)[]; promoted: LogitChange[]; suppressed: LogitChange[]; n_removed: number;
+}
 export interface FeatureFacts {
   latent: number; hookpoint: string; label: LabelFacts; count: number; n_tokens: number; density: number; maximum: number; mean: number;
   is_dead: boolean; histogram: HistogramFacts | null; top: ExampleFacts[]; intervals: IntervalFacts[]; promoted: Piece[]; suppressed: Piece[];
-  neighbours: Neighbour[]; together: Together[]; family: FamilyFacts | null; matches: Match[];
+  neighbours: Neighbour[]; together: Together[]; family: FamilyFacts | null;
 }
 
 export interface XrayFeature { latent: number; label: string; activation: number; of_maximum: number | null }
@@ -42,6 +50,9 @@ export interface Xray { hookpoint: string; tokens: XrayToken[]; strongest: XrayF
 export interface SearchHit { feature: FeatureLine; score: number; why: string }
 export interface SearchAnswer { query: string; by: SearchBy; hits: SearchHit[] }
 export interface MapFacts { n: number; bounds: [number, number, number, number]; columns: [string, "float32" | "int32" | "uint8"][] }
+export interface ListLine { name: string; n_members: number; is_in: boolean }
+export interface FeatureList { name: string; members: [string, number][] }
+export interface ListPage { name: string; total: number; offset: number; members: { hookpoint: string; feature: FeatureLine }[] }
 export interface Note { note: string; hookpoint: string; latent: number; text: string; written: string }
 
 export interface Curve { name: string; steps: number[]; values: (number | null)[] }
@@ -80,4 +91,14 @@ export interface Source {
   getNotes(run: string, hookpoint: string, latent: number): Promise<Note[]>;
   postNote(run: string, hookpoint: string, latent: number, text: string): Promise<Note>;
   deleteNote(run: string, note: string): Promise<unknown>;
+  getEffect(run: string, hookpoint: string, latent: number, token: number): Promise<EffectFacts>;
+  getMatches(run: string, hookpoint: string, latent: number): Promise<DictionaryMatches[]>;
+  getLists(run: string): Promise<FeatureList[]>;
+  getList(run: string, name: string): Promise<FeatureList>;
+  getListPage(run: string, name: string, offset: number, limit: number): Promise<ListPage>;
+  getListsOf(run: string, hookpoint: string, latent: number): Promise<ListLine[]>;
+  putMember(run: string, name: string, hookpoint: string, latent: number): Promise<unknown>;
+  deleteMember(run: string, name: string, hookpoint: string, latent: number): Promise<unknown>;
+  putList(run: string, name: string, members: [string, number][]): Promise<FeatureList>;
+  deleteList(run: string, name: string): Promise<unknown>;
 }

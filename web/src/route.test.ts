@@ -5,6 +5,7 @@ import { readRoute, writeRoute, type Route } from "./route";
 test.each<Route>([
   { page: "runs", run: "", hookpoint: "", latent: -1, state: {} },
   { page: "run", run: "demo", hookpoint: "", latent: -1, state: { at: "resid_post.2" } },
+  { page: "lists", run: "demo", hookpoint: "", latent: -1, state: { name: "金门 & 大桥?" } },
   { page: "atlas", run: "a/b?c#d", hookpoint: "mlp_out.3", latent: -1, state: { q: "金门 大桥&x=1", at: "1.5,-2,3" } },
   { page: "feature", run: "100%", hookpoint: "resid_post.1", latent: 999_999, state: { test: "a+b\n\u202e=%" } },
   { page: "xray", run: "features", hookpoint: "atlas", latent: -1, state: { text: "<b>" } },

@@ -2,12 +2,13 @@
 //
 //   #/                                     the runs
 //   #/demo                                 a run
+//   #/demo/lists?name=bridges              a list of its features; without a name, all lists
 //   #/demo/resid_post.1/atlas?colour=f1    its map, features, x-ray
 //   #/demo/resid_post.1/421                a feature
 //
 // Behind the #: the same app then works from any path of any static host.
 
-export type Page = "runs" | "run" | "atlas" | "features" | "feature" | "xray" | "lost";
+export type Page = "runs" | "run" | "atlas" | "features" | "feature" | "xray" | "lists" | "lost";
 
 export interface Route {
   page: Page;
@@ -35,6 +36,7 @@ export function readRoute(hash: string): Route {
   const route = { run, hookpoint, latent: -1, state };
   if (parts.length === 0) return { ...route, page: "runs" };
   if (parts.length === 1) return { ...route, page: "run" };
+  if (parts.length === 2 && hookpoint === "lists") return { ...route, hookpoint: "", page: "lists" };
   if (parts.length === 3 && INSIDE.has(last)) return { ...route, page: last as Page };
   if (parts.length === 3 && /^\d+$/.test(last)) return { ...route, page: "feature", latent: Number(last) };
   return { ...route, page: "lost" };
@@ -44,7 +46,8 @@ export function readRoute(hash: string): Route {
 export function writeRoute(route: Partial<Route> & { page: Page }): string {
   const parts: (string | number)[] = [];
   if (route.page !== "runs" && route.run) parts.push(route.run);
-  if (route.page !== "runs" && route.page !== "run") parts.push(route.hookpoint ?? "", route.page === "feature" ? (route.latent ?? 0) : route.page);
+  if (route.page === "lists") parts.push("lists");
+  else if (route.page !== "runs" && route.page !== "run") parts.push(route.hookpoint ?? "", route.page === "feature" ? (route.latent ?? 0) : route.page);
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(route.state ?? {})) if (value !== "") query.set(name, value);
   const tail = query.toString();

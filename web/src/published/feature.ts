@@ -23,7 +23,7 @@ export function featureOf(place: Place, latent: number, { count, sum: total, max
     promoted: piecesOf(block, row, 0, place.nPromoted), suppressed: piecesOf(block, row, place.nPromoted, 2 * place.nPromoted),
     neighbours: others(block, row, "neighbour").map(([other, at]) => ({ latent: other, label: label(block.get("neighbour_label")[at]!), cosine: block.get("cosine")[at]! })),
     together: others(block, row, "together").map(([other, at]) => ({ latent: other, label: label(block.get("together_label")[at]!), n_together: block.get("n_together")[at]!, phi: block.get("phi")[at]! })),
-    family, matches: [],
+    family,
   };
 }
 

@@ -77,6 +77,16 @@ export function published(address: URL): Source {
     deleteLabel: () => absentNow("A published folder is not written to: naming features"),
     postNote: () => absentNow("A published folder is not written to: taking notes"),
     deleteNote: () => absentNow("A published folder is not written to: taking notes"),
+    getEffect: () => absentNow("A published folder holds no model: taking a feature away"),
+    getMatches: () => absentNow("A published folder compares nothing: finding a feature in other dictionaries"),
+    getLists: async () => [],
+    getList: () => absentNow("A published folder holds no lists: reading one"),
+    getListPage: () => absentNow("A published folder holds no lists: reading one"),
+    getListsOf: async () => [],
+    putMember: () => absentNow("A published folder is not written to: keeping lists"),
+    deleteMember: () => absentNow("A published folder is not written to: keeping lists"),
+    putList: () => absentNow("A published folder is not written to: keeping lists"),
+    deleteList: () => absentNow("A published folder is not written to: keeping lists"),
   };
 }
 

@@ -64,6 +64,7 @@ def test_a_budget_keeps_whole_documents_and_drops_the_rows_of_the_others() -> No
         (["x", "_", "1", "(", ")"], ["x_1", "(", ")"]),
         (["a", "\n", "b", "", "c"], ["a", "\n", "b", "", "c"]),
         (["\ufffd", "\ufffd", "é", "t"], ["\ufffd", "\ufffd", "ét"]),
+        (["a", "<0xE2>", "<0x82><0xAC>", "b"], ["a", "<0xE2>", "<0x82><0xAC>", "b"]),
     ],
 )
 def test_words_of_pieces(document: list[str], expected: list[str]) -> None:
@@ -93,6 +94,7 @@ def test_what_ends_a_sentence(piece: str) -> None:
         ("a\u2028b", "“a\\u2028b”"),
         ("😀", "“😀”"),
         ("\ufffd", "“⬚”"),
+        (" <0xE2><0x80>", "“<0xE2><0x80>”"),
         ("  ", "space"),
         ("\n", "line break"),
         ("\u3000", "“\\u3000”"),

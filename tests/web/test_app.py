@@ -382,6 +382,9 @@ def test_hostile_text_is_text(tab):
         "<img src=x onerror=alert(1)> ⟨202E⟩ dlrow ⟨202C⟩ ⟨001B⟩[31m ⟨0000⟩"
     )
     expect(tab.locator(".examples .byte").first).to_have_text(re.compile("<0x(E2|82|AC)>"))
+    euro = tab.locator(".examples [data-whole]").first
+    expect(euro).to_have_text("<0xAC>")
+    expect(euro).to_have_attribute("data-whole", "€")
     expect(tab.locator(".fired")).to_contain_text("<img src=x onerror=alert(1)> ⟨202E⟩abc")
     assert tab.locator("main img, main script, main b script").count() == 0
     assert "owned" not in tab.title()

@@ -1,6 +1,6 @@
 // Hostile text is shown, and honest text is left as it is.
 import { expect, test } from "vitest";
-import { parted, visible, visibleToken } from "./visible";
+import { parted, visible, visibleToken, wholes } from "./visible";
 
 test("what would steer a terminal or turn a line around is a symbol", () => {
   expect(visible("a\nb\x1b[31m\x00")).toBe("a⏎b⟨001B⟩[31m⟨0000⟩");
@@ -22,4 +22,14 @@ test("spaces at a token's ends are seen", () => expect(visibleToken("  the ")).t
 
 test("a token's parts are the token", () => {
   expect(["  the", " ", "\n x", "the "].map(parted)).toEqual([["  ", "the"], ["", " "], ["", "⏎ x"], ["", "the "]]);
+});
+
+test("a character that is cut over several tokens is said where it ends", () => {
+  expect(wholes(["a", "<0xE2>", "<0x82>", "<0xAC>", "b"])).toEqual([undefined, undefined, undefined, "€", undefined]);
+  expect(wholes([" <0xE9><0x87>", "<0x91><0xF0>", "<0x9F><0x91><0xA9>"])).toEqual([undefined, "金", "👩"]);
+  expect(wholes(["<0xE2>", "x", "<0x82>", "<0xAC>"]).some(Boolean)).toBe(false);
+  expect(wholes(["<0xE2>", "<0xE2>", "<0x82>", "<0xAC>"])[3]).toBe("€");
+  expect(wholes(["<0xE0>", "<0x80>", "<0x80>"]).some(Boolean)).toBe(false); // too long a form: no character
+  expect(wholes(["<0xE2>", "<0x80>", "<0xAE>"])[2]).toBe("⟨202E⟩"); // would turn the line around
+  expect(wholes(["<", "0", "x", "E", "2", ">"]).some(Boolean)).toBe(false);
 });

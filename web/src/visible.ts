@@ -5,7 +5,29 @@ const KEPT = /[\u200c\u200d\u0600-\u0605\u06dd\u070f\u08e2]/;
 const HIDDEN = /[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{Zl}\p{Zp}]/gu;
 const LONGEST = 4000;
 
-export const BYTE = /^<0x[0-9A-Fa-f]{2}>$/;
+/** A token that is nothing but bytes of a character. */
+export const BYTE = /^ *(?:<0x[0-9A-Fa-f]{2}>)+$/;
+
+const LEADS: [number, number, number][] = [[0xc2, 0xdf, 2], [0xe0, 0xef, 3], [0xf0, 0xf4, 4]];
+
+/** For each token that ends a character which is cut over several tokens, that character: bytes alone cannot be read. */
+export function wholes(tokens: string[]): (string | undefined)[] {
+  const found: (string | undefined)[] = new Array(tokens.length);
+  let bytes: number[] = [], need = 0;
+  tokens.forEach((token, i) => {
+    if (!token.includes("<0x")) { need = 0; return; }
+    for (const [, byte, letters] of token.matchAll(/<0x([0-9A-Fa-f]{2})>|([^<]+|<)/g)) {
+      if (letters !== undefined || byte === undefined) { need = 0; continue; }
+      const value = parseInt(byte, 16), lead = LEADS.find(([low, high]) => value >= low && value <= high);
+      if (lead) { bytes = [value]; need = lead[2]; } else if (need && value >= 0x80 && value < 0xc0) bytes.push(value); else need = 0;
+      if (!need || bytes.length < need) continue;
+      need = 0;
+      const letter = new TextDecoder().decode(new Uint8Array(bytes));
+      if (!letter.includes("\ufffd")) found[i] = (found[i] ?? "") + visible(letter);
+    }
+  });
+  return found;
+}
 
 function symbol(letter: string): string {
   if (letter === "\n") return "⏎";

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mohole import artifact
+from mohole.byte_pieces import joined
 from mohole.corpus.elsewhere import local_copy
 from mohole.corpus.windows import Windows, cut
 from mohole.record import read_json
@@ -36,7 +37,7 @@ class Corpus:
         self.labels: tuple[str, ...] = tuple(facts["labels"])
         """Names of the truth labels; empty where nothing is known."""
         self.pieces: tuple[str, ...] = tuple(facts["pieces"])
-        """Each token id as a person reads it."""
+        """Each token id as a person reads it; what is a part of a character as its bytes, <0xE2>."""
         self._truth_tokens: Int64 = tensors["truth_tokens"]
         self._truth_starts = np.searchsorted(tensors["truth_labels"], np.arange(len(self.labels) + 1))
         self._label_ids = {label: i for i, label in enumerate(self.labels)}
@@ -97,5 +98,5 @@ class Corpus:
         return self._truth_tokens[self._truth_starts[i] : self._truth_starts[i + 1]]
 
     def text(self, start: int, end: int) -> str:
-        """The tokens [start, end) as a person reads them."""
-        return "".join(self.pieces[token] for token in self.tokens[start:end])
+        """The tokens [start, end) as a person reads them: characters that were cut into several tokens are whole again."""
+        return joined(self.pieces[token] for token in self.tokens[start:end])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mohole.byte_pieces import is_broken
 from mohole.interpret.text import N_POOLS, Text, fold, is_ideograph
 
 Int64 = NDArray[np.int64]
@@ -121,7 +122,7 @@ def piece_class(piece: str) -> int:
     match bare:
         case "":
             return CLASSES.index("line breaks" if "\n" in piece else "spaces")
-        case _ if "\ufffd" in bare:
+        case _ if is_broken(bare):
             return CLASSES.index("broken characters")
         case _ if bare.isdigit():
             return CLASSES.index("digits")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mohole import keys
+from mohole.byte_pieces import joined
 from mohole.corpus import Corpus, first_twins, within_budget
 
 Int32 = NDArray[np.int32]
@@ -58,7 +59,7 @@ class Text:
         return len(self.tokens)
 
     def raw(self, start: int, end: int) -> str:
-        return "".join(self.pieces[token] for token in self.tokens[start:end])
+        return joined(self.pieces[token] for token in self.tokens[start:end])
 
 
 def read_text(view: View, row_tokens: Int64, max_tokens: int, *, seed: int) -> tuple[Text, Int64]:

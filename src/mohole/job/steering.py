@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mohole.act import DEFAULT_TIMES_MAX, Choice, demonstrate, most_active, most_effective
+from mohole.byte_pieces import is_broken
 from mohole.catalogue import Catalogue
 from mohole.config import Clamp, PlantedCorpus, Recipe
 from mohole.corpus import Corpus
@@ -129,7 +130,7 @@ def _beginning(corpus: Corpus, document: int) -> str:
 def _is_inside_a_word(corpus: Corpus, token: int) -> bool:
     """Does this token go on with the word of the token before?"""
     before, after = corpus.pieces[corpus.tokens[token - 1]], corpus.pieces[corpus.tokens[token]]
-    return bool(before[-1:].isalnum() and after[:1].isalnum())
+    return bool(before[-1:].isalnum() and after[:1].isalnum()) or (is_broken(before) and is_broken(after))
 
 
 def _texts(corpus: Corpus, model: LanguageModel) -> Sequence[Tensor]:

@@ -1,5 +1,6 @@
 """Text to tokens and back, for one model. Adds no special tokens: whoever builds a sequence puts BOS there knowingly."""
 
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -7,6 +8,20 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Int
 from torch import Tensor
+
+from mohole.byte_pieces import REPLACEMENT, shown_bytes
+
+_FALLBACK = re.compile("<0x[0-9A-Fa-f]{2}>")
+
+
+def _letters_of_bytes() -> dict[str, int]:
+    """The letters that stand for bytes in vocabularies of bytes (GPT-2's `bytes_to_unicode`): those that print, and from 256 on."""
+    own = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    rest = [byte for byte in range(256) if byte not in own]
+    return {chr(byte): byte for byte in own} | {chr(256 + i): byte for i, byte in enumerate(rest)}
+
+
+_BYTE_OF = _letters_of_bytes()
 
 
 @runtime_checkable
@@ -53,13 +68,23 @@ class Tokenizer:
     def piece(self, token: int) -> str:
         """One token as a person reads it, with the space that some tokenizers drop from the start of a text.
 
-        A token that is part of a character reads as the replacement character; one unknown to the tokenizer as <id>.
+        What of a token is no whole character reads as its bytes, <0xE2>; a token unknown to the tokenizer as <id>.
         """
         if token >= len(self):
             return f"<{token}>"
         anchor, anchor_text = self._anchor
         text = self.decode([anchor, token])
-        return text[len(anchor_text) :] if text.startswith(anchor_text) else self.decode([token])
+        alone = text[len(anchor_text) :] if text.startswith(anchor_text) else self.decode([token])
+        return alone if REPLACEMENT not in alone else self._bytes_of(token, alone)
+
+    def _bytes_of(self, token: int, text: str) -> str:
+        """Of a token whose text has a replacement character: its bytes, where the vocabulary is one of bytes."""
+        entry = str(self.hf.backend_tokenizer.id_to_token(token))
+        if _FALLBACK.fullmatch(entry):  # SentencePiece's own way of writing them
+            return entry.upper().replace("X", "x")
+        if all(letter in _BYTE_OF for letter in entry):
+            return shown_bytes(bytes(_BYTE_OF[letter] for letter in entry))
+        return text  # an entry that really is the replacement character
 
     def prompt(self, text: str) -> Int[Tensor, "1 position"]:
         """`text` as a batch of one sequence, with BOS in front where the tokenizer has one."""

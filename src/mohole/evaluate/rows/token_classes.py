@@ -7,6 +7,7 @@ a part of a character; white space; a number; punctuation; the first piece of a 
 import numpy as np
 from numpy.typing import NDArray
 
+from mohole.byte_pieces import is_broken
 from mohole.corpus import Corpus
 
 Int64 = NDArray[np.int64]
@@ -40,7 +41,7 @@ def _by_text(pieces: tuple[str, ...]) -> tuple[Int64, Bool]:
 
 def _kind(piece: str) -> str:
     text = piece.strip()
-    if "\N{REPLACEMENT CHARACTER}" in text:
+    if is_broken(text):
         return "part of a character"
     if not text:
         return "white space"

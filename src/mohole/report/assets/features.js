@@ -121,19 +121,39 @@ function vocabulary(feature) {
 const HOT = 550;
 const heatOf = (strength) => Math.round(strength > HOT ? 66 + (30 * (strength - HOT)) / (1000 - HOT) : 12 + (30 * strength) / HOT);
 
+// For each piece that ends a character which is cut over several pieces, that character: bytes alone cannot be read.
+function wholes(pieces) {
+  let bytes = [], need = 0;
+  return pieces.map((piece) => {
+    let found = null;
+    if (!piece.includes("<0x")) need = 0;
+    else for (const [, byte] of piece.matchAll(/<0x([0-9A-F]{2})>|[^<]+|</g)) {
+      const value = byte === undefined ? 0 : parseInt(byte, 16), lead = value >= 0xc2 && value <= 0xf4 ? (value < 0xe0 ? 2 : value < 0xf0 ? 3 : 4) : 0;
+      if (lead) { bytes = [value]; need = lead; } else if (need && value >= 0x80 && value < 0xc0) bytes.push(value); else need = 0;
+      if (!need || bytes.length < need) continue;
+      need = 0;
+      const letter = new TextDecoder().decode(new Uint8Array(bytes));
+      if (/[\p{L}\p{M}\p{N}\p{P}\p{S}]/u.test(letter) && !letter.includes("\ufffd")) found = (found ?? "") + letter;
+    }
+    return found;
+  });
+}
+
 function example(snippet, feature) {
   const [start, length, focus, documentId, active] = snippet;
   const strength = new Array(length).fill(0);
   for (let i = 0; i < active.length; i += 2) strength[active[i]] = active[i + 1];
   const text = h("p", { tabindex: "0", onkeydown: walkTokens, onfocusin: (event) => { if (event.target.matches(":focus-visible")) walk(event.target, 0); }, onfocusout: stopWalking });
   let quiet = "";
+  const pieces = Array.from({ length }, (_, i) => data.pieces[data.tokens[start + i]]), whole = wholes(pieces);
   for (let i = 0; i < length; i++) {
-    const piece = data.pieces[data.tokens[start + i]];
+    const piece = pieces[i];
+    if (!strength[i] && whole[i]) { text.append(quiet, h("span", { "data-whole": whole[i] }, piece)); quiet = ""; continue; }
     if (!strength[i]) { quiet += i ? piece : piece.trimStart(); continue; }
     const body = piece.trimStart(), value = (strength[i] / 1000) * feature.maximum;
     text.append(quiet + (i ? piece.slice(0, piece.length - body.length) : ""));
     quiet = "";
-    const token = h("mark", { class: strength[i] > HOT ? "hot" : null, "data-tip": `${short(value)} · ${percent(strength[i] / 1000)} of maximum` }, body || piece);
+    const token = h("mark", { class: strength[i] > HOT ? "hot" : null, "data-tip": `${short(value)} · ${percent(strength[i] / 1000)} of maximum`, "data-whole": whole[i] ?? null }, body || piece);
     token.style.setProperty("--heat", `${heatOf(strength[i])}%`);
     if (i === focus) token.classList.add("focus");
     text.append(token);

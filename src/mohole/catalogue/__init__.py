@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mohole.catalogue.builder import build
-    from mohole.catalogue.catalogue import Catalogue, Example, Feature, Histogram, Interval
+    from mohole.catalogue.catalogue import Catalogue
     from mohole.catalogue.elsewhere import Elsewhere, Match, matches
+    from mohole.catalogue.feature import Example, Feature, Histogram, Interval
     from mohole.catalogue.sources import InMemory, OnDisk, Sources
 
 _WHERE = {
     "Catalogue": "catalogue",
     "Elsewhere": "elsewhere",
-    "Example": "catalogue",
-    "Feature": "catalogue",
-    "Histogram": "catalogue",
+    "Example": "feature",
+    "Feature": "feature",
+    "Histogram": "feature",
     "InMemory": "sources",
-    "Interval": "catalogue",
+    "Interval": "feature",
     "Match": "elsewhere",
     "OnDisk": "sources",
     "Sources": "sources",

@@ -1,7 +1,6 @@
 """Reading a catalogue: one `Feature` per latent, from its entry in the header and its block. Opens at once, whatever its size."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from mohole import artifact
 from mohole.catalogue.blocks import Columns, unpack
 from mohole.catalogue.codes import Codes, CodeStore
 from mohole.catalogue.evidence import TOP
+from mohole.catalogue.feature import Example, Feature, Histogram, Interval
 from mohole.catalogue.header import Header
 from mohole.catalogue.layout import (
     DOCUMENTS_FILE,
@@ -26,7 +26,9 @@ from mohole.catalogue.layout import (
     features_file,
 )
 from mohole.catalogue.statistics import interval_edges, rank_in_group
+from mohole.corpus import Corpus
 from mohole.dictionary import SparseCodes
+from mohole.drawing import notebook
 from mohole.errors import ArtifactError
 from mohole.record import read_json
 from mohole.storage import open_storage
@@ -37,76 +39,6 @@ Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A stretch of one document around a firing: a pointer into the corpus, with the latent's activations along it."""
-
-    document: int
-    token: int
-    """Global index of the token it is about: of a top example the document's strongest, of an interval the one drawn."""
-    start: int
-    end: int
-    """The stretch is tokens [start, end), cut to the document."""
-    activations: tuple[float, ...]
-    """The latent's activation at each token of the stretch, 0 where it is silent: to 11 bits, the maximum exactly.
-    `Catalogue.entries` has every activation exactly."""
-
-    @property
-    def activation(self) -> float:
-        """At `token`."""
-        return self.activations[self.token - self.start]
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """Activations in (low, high]."""
-
-    low: float
-    high: float
-    count: int
-    """Tokens whose activation lies in it."""
-    examples: tuple[Example, ...]
-    """Drawn uniformly from the documents that fire in it, without those already shown higher up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Histogram:
-    """counts[i] activations in (edges[i], edges[i + 1]]: equal steps from 0 to the maximum, zeros not counted."""
-
-    edges: tuple[float, ...]
-    counts: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Feature:
-    """A latent and its evidence. A dead one fired nowhere: no examples, no intervals, no histogram."""
-
-    latent: int
-    count: int
-    """Tokens at which it fires, of the catalogue's `n_tokens`."""
-    density: float
-    """count / n_tokens."""
-    maximum: float
-    mean: float
-    """Mean activation where it fires."""
-    is_dead: bool
-    histogram: Histogram
-    top: tuple[Example, ...]
-    """Strongest first, at most one from a document; documents with the same text count as one."""
-    intervals: tuple[Interval, ...]
-    """From weak to strong."""
-    promoted: tuple[tuple[str, float], ...]
-    """(vocabulary entry, logit) that its direction raises most, strongest first; see catalogue.vocabulary.lens."""
-    suppressed: tuple[tuple[str, float], ...]
-    neighbours: tuple[tuple[int, float], ...]
-    """(latent, cosine) of the nearest decoder directions, nearest first."""
-    together: tuple[tuple[int, int, float], ...]
-    """(latent, tokens at which both fire, phi) of the latents that fire at the same tokens, the closest first; phi is the
-    correlation of the two firings, yes or no, over `n_counted_together` tokens."""
-    family: int | None
-    """Latents of one family have directions that hang together; None: it has none."""
 
 
 class Catalogue:
@@ -288,6 +220,56 @@ class Catalogue:
             neighbours=_listed(block, row, "neighbour", "cosine"),
             together=_listed(block, row, "together", "n_together", "phi"),
             family=family if family >= 0 else None,
+            texts=self._texts,
+        )
+
+    def _texts(self, start: int, end: int) -> tuple[str, ...] | None:
+        corpus = self._corpus
+        return None if corpus is None else tuple(corpus.pieces[token] for token in corpus.tokens[start:end].tolist())
+
+    @cached_property
+    def _corpus(self) -> Corpus | None:
+        """The corpus of the run that this catalogue lies in, if it is the one it was made from."""
+        place, wanted = self.path.resolve().parent.parent / "corpus", self.manifest.inputs.parents.get("corpus")
+        if wanted is None or not (place / artifact.MANIFEST).is_file():
+            return None
+        return Corpus.open(place, verify=False) if artifact.read_manifest(place).digest == wanted else None
+
+    def _repr_html_(self) -> str:
+        """Shown by notebooks."""
+        alive = self.counts > 0
+        n_dead = self.n_latents - int(alive.sum())
+        facts = (
+            f"{self.n_latents:,} latents, {n_dead:,} of them dead, looked at on {self.n_tokens:,} tokens of "
+            f"{self.n_documents:,} documents"
+        )
+        density = np.log10(self.density[alive])
+        counts, edges = np.histogram(density, bins=40) if alive.any() else (np.zeros(1, np.int64), np.zeros(2))
+        frequent = np.argsort(-self.counts, kind="stable")[:_SHOWN].tolist()
+        lines = [
+            (
+                f"{latent}",
+                f"{self.density[latent]:.2%}",
+                f"{self.maximum[latent]:.3g}",
+                f"{self.sums[latent] / max(1, self.counts[latent]):.3g}",
+                f"{self.family[latent]}" if self.family[latent] >= 0 else "–",
+            )
+            for latent in frequent
+        ]
+        ends = (f"{10 ** edges[0]:.1g}", f"{10 ** edges[-1]:.1g}")
+        return notebook.card(
+            f"Catalogue of {self.hookpoint}",
+            notebook.note(facts, kind="soft"),
+            notebook.sides(
+                notebook.part(
+                    "Share of tokens, logarithmic", notebook.bars(counts.tolist(), *ends, "Latents by density")
+                ),
+                notebook.part(
+                    "The most frequent",
+                    notebook.table(("latent", "fires at", "maximum", "mean", "family"), lines, words=()),
+                ),
+            ),
+            notebook.note("catalogue.feature(LATENT) shows one.", kind="soft"),
         )
 
     def block(self, latent: int) -> Columns:
@@ -343,6 +325,8 @@ class Catalogue:
 
 
 _BLOCKS_KEPT = 64
+_SHOWN = 6
+"""Features in a notebook's table."""
 
 
 def _listed(block: Columns, row: int, *names: str) -> tuple[Any, ...]:

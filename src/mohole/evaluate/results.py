@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from mohole.config import Suite
+from mohole.drawing import notebook
 from mohole.metrics import DensityHistogram, Measure
 from mohole.metrics.stamp import Stamp
 
@@ -112,3 +113,54 @@ class Evaluation:
     """By which definitions it was measured, and that they gave every known answer."""
     suites: tuple[SuiteResult, ...] = ()
     """Those asked for by `evaluate.suites`."""
+
+    def _repr_html_(self) -> str:
+        """Shown by notebooks."""
+        first = [_card(self.measures[name]) for name in _FIRST if name in self.measures]
+        density = [*self.density.counts]
+        ends = (f"{10 ** self.density.edges[0]:.1g}", f"{10 ** self.density.edges[-1]:.1g}")
+        return notebook.card(
+            f"Evaluation at {self.hookpoint}",
+            notebook.note(
+                f"{self.kind.replace('_', ' ')} of {self.n_latents:,} latents, on documents never trained on",
+                kind="soft",
+            ),
+            notebook.note(*(each.sentence for each in self.warnings), kind="warning"),
+            notebook.table(("", "value", "95 % interval", "n", "against"), first, words=(0, 4)),
+            notebook.sides(
+                notebook.part(
+                    f"Share of rows in which latents fire, logarithmic; {self.density.zero:,} never",
+                    notebook.bars(density, *ends, "Latents by density"),
+                ),
+                *(
+                    [notebook.part("Tasks", notebook.table(("", "clean", "with it", "n"), map(_task, self.tasks)))]
+                    if self.tasks
+                    else []
+                ),
+            ),
+            notebook.folded(
+                f"All {len(self.measures)} measures",
+                notebook.table(
+                    ("", "value", "95 % interval", "n", "against"), map(_card, self.measures.values()), words=(0, 4)
+                ),
+            ),
+        )
+
+
+_FIRST = ("fvu", "l0", "ce_recovered", "excess_ce", "kl", "dead")
+"""What a notebook shows first."""
+
+
+def _card(measure: Measure) -> tuple[str, str, str, str, str]:
+    has_interval = measure.low is not None and measure.high is not None
+    return (
+        f"{measure.name} ({measure.unit})" if measure.unit else measure.name,
+        f"undefined: {measure.undefined}" if measure.value is None else f"{measure.value:.4g}".replace("-", "−"),
+        f"{measure.low:.4g} to {measure.high:.4g}".replace("-", "−") if has_interval else "–",
+        f"{measure.n:,} {measure.n_of}",
+        measure.baseline,
+    )
+
+
+def _task(task: TaskResult) -> tuple[str, str, str, str]:
+    return task.name, f"{task.clean:.3f}", f"{task.replaced:.3f}", f"{task.n:,}"

@@ -15,7 +15,7 @@ _FALLBACK = re.compile("<0x[0-9A-Fa-f]{2}>")
 
 
 def _letters_of_bytes() -> dict[str, int]:
-    """The letters that stand for bytes in vocabularies of bytes (GPT-2's `bytes_to_unicode`): those that print, and from 256 on."""
+    """The letters that stand for bytes in vocabularies of bytes (GPT-2's `bytes_to_unicode`): themselves, or from 256 on."""
     own = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     rest = [byte for byte in range(256) if byte not in own]
     return {chr(byte): byte for byte in own} | {chr(256 + i): byte for i, byte in enumerate(rest)}

@@ -1,10 +1,14 @@
-"""What a run found, as plain values ready to show: quality, recovery, features with their texts, steering. No layout."""
+"""What a run found, as plain values ready to show: quality, recovery, features with their texts, steering.
+
+No layout but the few lines of `Findings` in a notebook.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mohole.act import Demonstration
+from mohole.drawing import notebook
 from mohole.evaluate import Evaluation, Recovery
 from mohole.interpret import Label
 
@@ -121,3 +125,50 @@ class Findings:
     """Labels were made and scored for activations above this share of a latent's maximum."""
     steering: Demonstration | None
     artifacts: tuple[ArtifactFacts, ...]
+
+    def _repr_html_(self) -> str:
+        """Shown by notebooks."""
+        quality = [
+            (place.hookpoint, f"{place.n_latents:,}", *(_value(place, name) for name in _QUALITY))
+            for place in self.hookpoints
+        ]
+        warnings = [
+            f"{place.hookpoint}: {caution.sentence}"
+            for place in self.hookpoints
+            for caution in place.evaluation.warnings
+        ]
+        told = [
+            (
+                f"{place.hookpoint}/{card.latent}",
+                card.label.text,
+                "–" if card.f1 is None else f"{card.f1:.2f}",
+                f"{card.density:.2%}",
+            )
+            for place in self.hookpoints
+            for card in place.features[:_SHOWN]
+        ]
+        return notebook.card(
+            self.name,
+            notebook.note(
+                f"{self.model}, taken apart on {self.n_tokens:,} tokens of {self.n_documents:,} documents ({self.corpus})",
+                kind="soft",
+            ),
+            notebook.note(*warnings, kind="warning"),
+            notebook.part(
+                "Quality on documents never trained on",
+                notebook.table(("", "latents", "FVU", "L0", "CE recovered", "excess CE, nats", "dead"), quality),
+            ),
+            notebook.part("Features", notebook.table(("", "label", "F1", "fires at"), told, words=(0, 1))),
+        )
+
+
+_QUALITY = ("fvu", "l0", "ce_recovered", "excess_ce", "dead")
+_SHOWN = 5
+"""Features of each hookpoint in a notebook."""
+
+
+def _value(place: HookpointFindings, name: str) -> str:
+    measure = place.evaluation.measures.get(name)
+    if measure is None:
+        return "not measured"
+    return "undefined" if measure.value is None else f"{measure.value:.4g}".replace("-", "−")

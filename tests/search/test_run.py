@@ -1,4 +1,4 @@
-"""`mohole search` and `mohole xray` on a run that was made by the job, as a user meets them."""
+"""`mohole search`, `xray`, `effect` and `matches` on a run that was made by the job, as a user meets them."""
 
 import io
 import json
@@ -13,7 +13,8 @@ import torch
 from tests.conftest import exit_status
 from tests.report.run_folder import make_run
 
-from mohole import job
+from mohole import ablation_effect, job
+from mohole.catalogue import matches
 from mohole.config import from_tables
 from mohole.corpus import Corpus
 from mohole.dictionary.files import open_autoencoder
@@ -165,6 +166,44 @@ def test_xray_of_a_run_is_the_xray_of_its_dictionary(mohole: Mohole, run: Path) 
             assert feature["of_maximum"] == (pytest.approx(feature["activation"] / most) if most else None)
 
 
+def test_the_effect_of_a_feature_is_that_of_python(mohole: Mohole, run: Path) -> None:
+    place = SearchedRun.open(run, PLACES[1]).places[0]
+    latent = int(place.catalogue.counts.argmax())
+    token = place.catalogue.feature(latent).top[1].token
+    found = ablation_effect(load_model("planted"), place.dictionary, Corpus.open(run / "corpus"), latent, token)
+    asked = ("effect", run, latent, "--hookpoint", PLACES[1])
+    for more in (("--example", 2), ("--token", token)):
+        status, out, _ = mohole(*asked, *more, "--json")
+        assert status == 0
+        said = json.loads(out)
+        assert said["loss_change"] == list(found.loss_change)
+        assert (said["token"], said["n_removed"]) == (token, found.n_removed)
+        assert [each["token"] for each in said["promoted"]] == [each.token for each in found.promoted]
+    status, out, _ = mohole(*asked, "--example", 2)
+    assert status == 0
+    assert f"Without latent {latent} of {PLACES[1]}" in out
+    assert "after a random push as far" in " ".join(out.split())
+
+
+def test_matches_are_those_of_the_other_hookpoint_and_of_other_runs(mohole: Mohole, run: Path, tmp_path: Path) -> None:
+    one, other = (SearchedRun.open(run, place).places[0] for place in PLACES)
+    expected = matches(
+        one.catalogue, one.dictionary.W_dec.numpy(), 3, other.catalogue, other.dictionary.W_dec.numpy(), n=2
+    )  # fmt: skip
+    narrow = make_run(tmp_path / "narrow", n_documents=12)
+    status, out, _ = mohole("matches", run, 3, narrow, "--hookpoint", PLACES[0], "--limit", 2, "--json")
+    assert status == 0
+    found = json.loads(out)["matches"]
+    assert [(each["hookpoint"], each["latent"], each["cosine"]) for each in found] == [
+        (PLACES[1], each.latent, pytest.approx(each.cosine)) for each in expected.matches
+    ]
+    assert [each["chance"] for each in found] == [expected.chance] * 2
+    status, out, _ = mohole("matches", run, 3, "--hookpoint", PLACES[0])
+    assert (status, out.count(f"{PLACES[1]}/")) == (0, 3)
+    status, out, _ = mohole("matches", narrow, 3, "--hookpoint", PLACES[0])
+    assert (status, "chance" in out) == (0, True)
+
+
 def test_xray_shows_control_characters_and_marks_the_followed_latent(mohole: Mohole, run: Path) -> None:
     rows = SearchedRun.open(run, PLACES[0]).xray("the owl", load_model("planted"), top=1, follow=None)
     follow = rows.latents[-1][0]
@@ -186,6 +225,16 @@ def test_xray_shows_control_characters_and_marks_the_followed_latent(mohole: Moh
             "has no dictionary there, only at resid_post.0, resid_post.1",
         ),
         (["xray", "{run}", "owl", "--hookpoint", "resid_post.0", "--follow", "64"], "latents 0 to 63"),
+        (["effect", "{run}", "64", "--hookpoint", "resid_post.0"], "latents 0 to 63"),
+        (["effect", "{run}", "3"], "say which with --hookpoint"),
+        (["effect", "{run}", "3", "--hookpoint", "resid_post.0", "--example", "500"], "--example 500: latent 3"),
+        (
+            ["effect", "{run}", "3", "--hookpoint", "resid_post.0", "--token", "99999999"],
+            "token 99999999: the corpus has",
+        ),
+        (["effect", "{run}", "3", "--hookpoint", "resid_post.0", "--model", "no/where"], "no/where: no such folder"),
+        (["matches", "{run}", "64", "--hookpoint", "resid_post.0"], "latents 0 to 63"),
+        (["matches", "{run}", "3", "no/where", "--hookpoint", "resid_post.0"], "no/where: no such folder"),
         (["xray", "{run}", "owl", "--hookpoint", "resid_post.0", "--model", "no/where"], "no/where: no such folder"),
         (["search", "{run}", ""], "QUERY: empty"),
         (["search", "{run}"], "QUERY: missing"),

@@ -19,8 +19,8 @@ Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
 
 _BLOCK_NUMBERS = 1 << 22
-_SAFE_LENGTHS = (1e-15, 1e15)
-"""Between these the square of a row's length neither overflows nor vanishes in float32."""
+_SAFE_SQUARES = (1e-25, 1e30)
+"""Between these the square of a row's length in float32 has not overflowed, and no part of it that counts has vanished."""
 _MOST_ENTRIES = 1 << 22
 """Firings of the two latents together, above which their activations are not read: 80 MB."""
 
@@ -92,18 +92,12 @@ def nearest_to(direction: Float32, among: Float32, n: int) -> tuple[Int64, Float
     finds who may be near, and only those are measured. `among` may be mapped from a file: it is read once, a block at a time.
     """
     row = torch.from_numpy(np.array(direction, dtype=np.float32))
-    near = np.full(len(among), -np.inf, dtype=np.float32)
-    unit, n_at_once = (row.double() / row.double().norm()).float(), max(1, _BLOCK_NUMBERS // max(1, len(row)))
-    n_alive = 0
+    near = np.empty(len(among), dtype=np.float32)
+    unit, n_at_once = (row.double() / row.double().norm()).float().numpy(), max(1, _BLOCK_NUMBERS // max(1, len(row)))
     for low in range(0, len(among), n_at_once):
-        block = torch.from_numpy(np.array(among[low : low + n_at_once], dtype=np.float32))
-        lengths = block.norm(dim=1)
-        is_sure = (lengths > _SAFE_LENGTHS[0]) & (lengths < _SAFE_LENGTHS[1])
-        guess = torch.where(is_sure, (block @ unit) / lengths, torch.inf)  # who is not sure is measured
-        has_length = (block != 0).any(1) & block.isfinite().all(1)
-        near[low : low + n_at_once] = torch.where(has_length, guess, -torch.inf).numpy()
-        n_alive += int(has_length.sum())
-    if not bool(unit.isfinite().all()):  # the direction itself has no length
+        near[low : low + n_at_once] = _guesses(np.asarray(among[low : low + n_at_once]), unit)
+    n_alive = int((near > -np.inf).sum())
+    if not np.isfinite(unit).all():  # the direction itself has no length
         return np.zeros(0, np.int64), np.zeros(0, np.float32), n_alive
     is_sure = np.isfinite(near)
     order = np.sort(near[is_sure])[::-1]
@@ -119,6 +113,18 @@ def nearest_to(direction: Float32, among: Float32, n: int) -> tuple[Int64, Float
         best = np.lexsort((places, -cosines))[:n]
         places, cosines = places[best], cosines[best]
     return places, cosines, n_alive
+
+
+def _guesses(block: Float32, unit: Float32) -> Float32:
+    """Cosines to within rounding; infinite where only measuring tells, minus infinite of rows that have no length."""
+    with np.errstate(all="ignore"):
+        squares = np.einsum("ij,ij->i", block, block)  # in one reading, with nothing made on the way
+        guess = (block @ unit) / np.sqrt(squares)
+    unsure = np.flatnonzero(~((squares > _SAFE_SQUARES[0]) & (squares < _SAFE_SQUARES[1])))
+    rows = block[unsure]
+    has_length = (rows != 0).any(axis=1) & np.isfinite(rows).all(axis=1)
+    guess[unsure] = np.where(has_length, np.inf, -np.inf)
+    return np.asarray(np.where(np.isnan(guess), np.float32(np.inf), guess), dtype=np.float32)
 
 
 def correlation(one: Entries, other: Entries, n_tokens: int) -> float | None:

@@ -12,7 +12,19 @@ from typing import Annotated, Any
 import typer
 
 from mohole import __version__
-from mohole.cli import checks, curves, dictionaries, evaluations, publishing, search, serving, stores, sweep, synthetic
+from mohole.cli import (
+    checks,
+    curves,
+    dictionaries,
+    evaluations,
+    features,
+    publishing,
+    search,
+    serving,
+    stores,
+    sweep,
+    synthetic,
+)
 from mohole.cli.options import Overrides, RecipePath, Replace, tell
 from mohole.config import Recipe, read_recipe
 from mohole.errors import ConfigError, MoholeError
@@ -150,6 +162,8 @@ app.command()(serving.serve)
 app.command()(publishing.publish)
 app.command()(search.search)
 app.command()(search.xray)
+app.command()(features.effect)
+app.command()(features.matches)
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """What other dictionaries that are served have in place of a feature: worked out when it is asked for, and kept.
 
-A feature costs one reading of the others' decoder directions, which are mapped: 0.05 s for each 50 million numbers of them that
-are in memory, on one core. It is done in a thread of its own, so that no other answer waits for it.
+A feature costs one reading of the others' decoder directions, which are mapped: 0.05 to 0.2 s for each 50 million numbers of
+them that are in memory, on one core. It is done in a thread of its own, so that no other answer waits for it.
 """
 
 from collections import OrderedDict

@@ -264,9 +264,7 @@ def test_the_effect_of_a_feature_is_shown_under_the_tokens(tab):
 def test_matches_in_other_dictionaries_stand_beside_chance(tab):
     tab.goto(f"{HERE}/28")
     card = tab.locator(".elsewhere")
-    expect(card.locator("h3")).to_have_text(
-        ["resid_post.2 chance 0.30", "million resid_post.11 of another model"]
-    )
+    expect(card.locator("h3")).to_have_text(["resid_post.2 chance 0.30", "million resid_post.11 of another model"])
     expect(card.locator("li span")).to_have_text(["0.91", "0.88", "0.42", "0.05", "0.28", "–"])
     expect(card.locator("li.weak")).to_have_count(1)
     expect(card).to_contain_text("Not compared: 768,000,000 numbers")

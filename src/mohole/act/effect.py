@@ -6,7 +6,7 @@ What the dictionary does not explain stays in x'. A begin-of-text token and spec
 trained on their rows. Beside it stands what any push does: as far, at the same tokens, along one random direction.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +37,7 @@ class LogitChange:
 
     token: str
     logit: float
-    """Logit with the latent less without it, both less their mean over the vocabulary, which a softmax ignores."""
+    """Logit with the latent less without it, both less their mean over the entries that the corpus has: a softmax ignores it."""
     probability: float
     """Of the entry as the next token, the model as it is."""
     probability_without: float
@@ -129,7 +129,7 @@ def ablation_effect(
     ablated, pushed = without(removed.apply), without(_push(removed, seed))
     nats = [_nats(logits, ids, is_text)[first:] for logits in (clean.logits, ablated, pushed)]
     after_token = clean.logits[0, place].float().cpu(), ablated[0, place].float().cpu()
-    promoted, suppressed = _changes(*after_token, corpus.pieces, top)
+    promoted, suppressed = _changes(*after_token, corpus, top)
     activations = torch.zeros(ids.shape[1])
     activations[is_text[0]] = -removed.shift(clean.rows[hookpoint][is_text.to(model.device)].float().cpu())[:, 0] + 0.0
     return AblationEffect(
@@ -215,18 +215,20 @@ def _each(values: Float[Tensor, " position"]) -> tuple[float | None, ...]:
 
 
 def _changes(
-    clean: Float[Tensor, " vocab"], without: Float[Tensor, " vocab"], pieces: Sequence[str], top: int
+    clean: Float[Tensor, " vocab"], without: Float[Tensor, " vocab"], corpus: Corpus, top: int
 ) -> tuple[tuple[LogitChange, ...], tuple[LogitChange, ...]]:
-    """The entries that the latent raises and lowers most. Rows of the unembedding beyond the tokenizer take no part."""
-    n = min(len(pieces), len(clean))
-    change = clean[:n] - without[:n]
+    """The entries that the latent raises and lowers most, of those that the corpus has: others' rows were never trained, are
+    alike, and would head both lists."""
+    seen = torch.from_numpy(corpus.seen)
+    change = (clean - without)[seen]
     change = change - change.mean()
     odds, odds_without = clean.softmax(0), without.softmax(0)
 
-    def entry(token: int) -> LogitChange:
-        return LogitChange(pieces[token], float(change[token]), float(odds[token]), float(odds_without[token]))
+    def entry(place: int) -> LogitChange:
+        token = int(seen[place])
+        return LogitChange(corpus.pieces[token], float(change[place]), float(odds[token]), float(odds_without[token]))
 
     order = change.argsort(descending=True, stable=True).tolist()
-    raised = [token for token in order[:top] if change[token] > 0]
-    lowered = [token for token in order[::-1][:top] if change[token] < 0]
+    raised = [place for place in order[:top] if change[place] > 0]
+    lowered = [place for place in order[::-1][:top] if change[place] < 0]
     return tuple(map(entry, raised)), tuple(map(entry, lowered))

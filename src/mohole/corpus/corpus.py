@@ -17,6 +17,8 @@ Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
+_SEEN_AMONG = 1 << 24
+
 
 class Corpus:
     """A finished corpus artifact, opened for reading."""
@@ -66,6 +68,12 @@ class Corpus:
     def windows(self) -> Windows:
         """Every window of every document, in order: at most `context` tokens, a begin-of-text token included."""
         return cut(self.document_starts, self.context - int(self.has_bos))
+
+    @cached_property
+    def seen(self) -> Int64:
+        """Vocabulary entries that occur among its first 16 million tokens, ascending: all but the rarest that occur at all."""
+        counts = np.bincount(self.tokens[:_SEEN_AMONG], minlength=len(self.pieces))
+        return np.flatnonzero(counts)
 
     def window_tokens(self, windows: Int64, bos_id: int | None) -> Int64:
         """The tokens of these windows (by number) as a batch [window, position], filled up with zeros on the right.

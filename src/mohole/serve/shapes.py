@@ -117,7 +117,7 @@ class LogitChangeFacts(Shape):
 
     token: str
     logit: float
-    """With the feature less without it, both less their mean over the vocabulary."""
+    """With the feature less without it, both less their mean over the entries that the corpus has."""
     probability: float
     probability_without: float
     """Of the entry as the next token."""

@@ -139,6 +139,20 @@ def test_a_document_is_seen_as_harvest_saw_it(model: LanguageModel, tmp_path: Pa
     assert rows.latents != xray(model, dictionary, long, hookpoint=PLACE, top=4).latents, "the context is not asked for"
 
 
+def test_peaks_are_of_all_that_fire_in_any_window_not_of_what_is_shown(model: LanguageModel) -> None:
+    dictionary = sae(model)
+    found = xray(model, dictionary, TEXT, hookpoint=PLACE, top=1, context=7)
+    whole = xray(model, dictionary, TEXT, hookpoint=PLACE, top=60, context=7)
+    codes = np.zeros((len(whole.tokens), 60), np.float32)
+    for row, (latents, values) in enumerate(zip(whole.latents, whole.activations, strict=True)):
+        codes[row, list(latents)] = values
+    fired = np.flatnonzero(codes.max(0))
+    assert len(fired) > len({latent for each in found.latents for latent in each})
+    assert found.peaks.latents.tolist() == fired.tolist()
+    assert found.peaks.values.tolist() == codes.max(0)[fired].tolist()
+    assert found.peaks.places.tolist() == codes.argmax(0)[fired].tolist()
+
+
 def test_special_tokens_have_no_features(model: LanguageModel) -> None:
     special = model.tokenizer.hf.decode([min(model.special_ids)])
     ids = model.tokenizer.encode(f"the{special} fox")

@@ -17,6 +17,7 @@ from tests.report.run_folder import BRIDGE, HOOKPOINTS, make_run
 from mohole import act
 from mohole.act import AblationEffect, LogitChange
 from mohole.corpus import Corpus
+from mohole.search.peaks import Peaks
 from mohole.serve import finders
 from mohole.serve.app import make_app
 
@@ -38,6 +39,7 @@ class Rows:
     latents: tuple[tuple[int, ...], ...]
     activations: tuple[tuple[float, ...], ...]
     along: tuple[float, ...] | None
+    peaks: Peaks
 
 
 class PlainIndex:
@@ -69,7 +71,14 @@ def plain_xray(
     if follow is not None:
         pairs = (dict(zip(*pair, strict=True)) for pair in zip(fires, values, strict=True))
         along = (0.0, *(pair.get(follow, 0.0) for pair in pairs))
-    return Rows(("<s>", *words), ((), *(each[:top] for each in fires)), ((), *(each[:top] for each in values)), along)
+    where: dict[int, tuple[float, int]] = {}
+    for token, pairs in enumerate(zip(fires, values, strict=True), start=1):
+        for latent, value in zip(*pairs, strict=True):
+            where[latent] = max((value, token), where.get(latent, (0.0, 0)), key=lambda each: each[0])
+    largest, places = zip(*(where[latent] for latent in sorted(where)), strict=True)
+    peaks = Peaks(np.array(sorted(where)), np.float32(largest), np.array(places))
+    shown = (tuple(each[:top] for each in column) for column in (fires, values))
+    return Rows(("<s>", *words), *(((), *column) for column in shown), along, peaks)
 
 
 def plain_effect(model: object, dictionary: object, corpus: Corpus, latent: int, token: int) -> AblationEffect:

@@ -362,6 +362,7 @@ def test_searches_find_by_label_token_and_text(client: httpx.Client, at: str) ->
     assert {hit.feature.latent for hit in fired.hits} == {BRIDGE, 1}
     assert [hit.score for hit in fired.hits] == sorted((hit.score for hit in fired.hits), reverse=True)
     assert "“Bridge”" in next(hit.why for hit in fired.hits if hit.feature.latent == BRIDGE)
+    assert {hit.feature.latent for hit in search(q="Bridge", by="text").hits} == {BRIDGE, 1}, "not only each token's first"
 
 
 def test_a_search_by_numbers_is_the_table_sorted_and_cut(client: httpx.Client, at: str) -> None:
@@ -398,6 +399,10 @@ def test_an_xray_shows_each_token(client: httpx.Client, at: str, catalogue: Cata
     assert feature == known
     assert found.along == (0.0, 0.0, 4.0)
     assert len(found.strongest) == 1
+    second = client.post(f"{at}/xray", json={"text": "Bridge", "top": 2}).json()["strongest"]
+    assert {each["latent"] for each in second} == {BRIDGE, 1}
+    (best,) = client.post(f"{at}/xray", json={"text": "Bridge", "top": 1}).json()["strongest"]
+    assert best == max(second, key=lambda each: each["of_maximum"]), "of all that fire, whatever is shown of a token"
     for wrong in ({"text": ""}, {"text": "x" * 20_001}, {"text": "x", "top": 51}, {"text": "x", "tpo": 3}, {}):
         assert client.post(f"{at}/xray", json=wrong).status_code == 422
     assert client.post(f"{at}/xray", json={"text": "x", "latent": 10**6}).status_code == 404

@@ -8,6 +8,7 @@ from mohole.errors import ConfigError
 from mohole.model import LanguageModel
 from mohole.search.hits import Hit, check_limit
 from mohole.search.passes import read
+from mohole.search.peaks import PeakFinder
 
 
 def by_text(
@@ -39,30 +40,22 @@ def by_text(
         raise ConfigError(
             f"maximum: of {len(maximum)} latents, the dictionary has {n_latents}; give that of its own catalogue"
         )
-    largest = np.zeros(n_latents, dtype=np.float32)
-    where = np.full(n_latents, -1, dtype=np.int64)
+    finder = PeakFinder(n_latents)
     for places, codes in reading.codes():
-        latents, values = codes.latents.numpy(), codes.values.numpy()
-        tokens = places[codes.rows.numpy()]
-        order = np.lexsort((tokens, -values, latents))
-        latents, values, tokens = latents[order], values[order], tokens[order]
-        first = np.ones(len(latents), dtype=np.bool_)
-        first[1:] = latents[1:] != latents[:-1]
-        latents, values, tokens = latents[first], values[first], tokens[first]
-        is_more = (values > largest[latents]) | ((values == largest[latents]) & (tokens < where[latents]))
-        largest[latents[is_more]], where[latents[is_more]] = values[is_more], tokens[is_more]
-    fired = np.flatnonzero(where >= 0)
+        finder.add(places, codes)
+    peaks = finder.peaks()
     known = np.ones(n_latents, dtype=np.float32) if maximum is None else maximum
-    scores = np.where(known[fired] > 0, largest[fired] / np.where(known[fired] > 0, known[fired], 1.0), 0.0)
-    order = np.lexsort((fired, -scores))[:limit]
+    maxima = known[peaks.latents]
+    scores = np.where(maxima > 0, peaks.values / np.where(maxima > 0, maxima, 1.0), 0.0)
+    order = np.lexsort((peaks.latents, -scores))[:limit]
     hits = []
-    for latent, score in zip(fired[order].tolist(), scores[order].tolist(), strict=True):
-        piece, value = reading.pieces[where[latent]], largest[latent]
+    for i, score in zip(order.tolist(), scores[order].tolist(), strict=True):
+        piece, value = reading.pieces[peaks.places[i]], peaks.values[i]
         if maximum is None:
             why = f"{value:.3g} at “{piece}”"
         elif score == 0:
             why = f"{value:.3g} at “{piece}”; never fired in the catalogue"
         else:
             why = f"{score:.0%} of its maximum at “{piece}”"
-        hits.append(Hit(latent, score, why))
+        hits.append(Hit(int(peaks.latents[i]), score, why))
     return hits

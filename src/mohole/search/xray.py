@@ -9,6 +9,7 @@ from mohole.dictionary import AnyDictionary, SparseCodes
 from mohole.errors import ConfigError
 from mohole.model import LanguageModel
 from mohole.search.passes import read
+from mohole.search.peaks import PeakFinder, Peaks
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class XrayRows:
     """Of `latents`, in units of `encode`: the model's, or of each row's own scale."""
     along: tuple[float, ...] | None
     """The followed latent at each token; 0 where it is silent."""
+    peaks: Peaks
+    """Of every latent that fires in the text, whether it is among those of its tokens or not; places count the tokens."""
 
 
 def xray(
@@ -57,14 +60,15 @@ def xray(
     latents: list[tuple[int, ...]] = [()] * n
     activations: list[tuple[float, ...]] = [()] * n
     along = np.zeros(n, dtype=np.float32)
+    finder = PeakFinder(n_latents)
     for places, codes in reading.codes():
+        finder.add(places, codes)
         for row, place in enumerate(places.tolist()):
             latents[place], activations[place] = _strongest(codes, row, top)
         if follow is not None:
             along[places] = codes.column(follow).numpy()
-    return XrayRows(
-        reading.pieces, tuple(latents), tuple(activations), None if follow is None else tuple(along.tolist())
-    )
+    followed = None if follow is None else tuple(along.tolist())
+    return XrayRows(reading.pieces, tuple(latents), tuple(activations), followed, finder.peaks())
 
 
 def _strongest(codes: SparseCodes, row: int, top: int) -> tuple[tuple[int, ...], tuple[float, ...]]:

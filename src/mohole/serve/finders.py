@@ -4,12 +4,17 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mohole.search import labels as search_labels
 from mohole.search import statistics as search_statistics
 from mohole.search import tokens as search_tokens
 from mohole.search import xray as search_xray
 from mohole.search.statistics import Bounds, Statistics
 from mohole.serve.queries import SearchAsk
+
+Int64 = NDArray[np.int64]
 
 
 @runtime_checkable
@@ -34,6 +39,20 @@ class Index(Protocol):
 
 
 @runtime_checkable
+class XrayPeaks(Protocol):
+    """Where each latent that fires in a text is strongest in it."""
+
+    @property
+    def latents(self) -> Int64: ...
+
+    @property
+    def values(self) -> NDArray[np.float32]: ...
+
+    @property
+    def places(self) -> Int64: ...
+
+
+@runtime_checkable
 class XrayRows(Protocol):
     """A text with each token's strongest latents."""
 
@@ -48,6 +67,9 @@ class XrayRows(Protocol):
 
     @property
     def along(self) -> tuple[float, ...] | None: ...
+
+    @property
+    def peaks(self) -> XrayPeaks: ...
 
 
 def label_index(labels: Sequence[str]) -> Index:

@@ -23,7 +23,7 @@ from mohole.serve.queries import Latent
 from mohole.serve.relations import family_of, neighbours_of, places_of, together_of
 from mohole.serve.runs import OpenHookpoint, OpenRun, Served
 
-_ALL_ACTIVE = 512  # latents asked for at a token, to have all that are active: more than any dictionary here keeps
+_ALL_ACTIVE = 512  # latents asked for at a token: all that are active in most dictionaries, the strongest of a denser one
 _TOP = -1.0  # their mark of the strongest examples, in place of an interval's bounds
 _Text = Annotated[str, Field(min_length=1, max_length=20_000)]
 

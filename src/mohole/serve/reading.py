@@ -15,7 +15,7 @@ from mohole.serve.microscope import Microscope
 from mohole.serve.queries import ContextAsk, EffectAsk, FeaturesAsk, Hookpoint, Latent, RunName, SearchAsk
 from mohole.serve.run_page import run_page
 from mohole.serve.runs import Served
-from mohole.serve.searching import TEXT_TOP, Searcher, check, found_in_text
+from mohole.serve.searching import Searcher, check, found_in_text
 from mohole.serve.shapes import (
     DictionaryMatches,
     EffectFacts,
@@ -208,6 +208,6 @@ def _add_searches(router: APIRouter, served: Served, microscope: Microscope) -> 
         if ask.by == "text":
             if is_known(request, etag := place.run.etag):
                 return answer(request, etag, lambda: None)
-            rows = await microscope.look(place, ask.q, top=TEXT_TOP)
+            rows = await microscope.look(place, ask.q, top=1)
             return await run_in_threadpool(answer, request, etag, lambda: found_in_text(place, ask, rows))
         return await run_in_threadpool(answer, request, place.run.etag, lambda: searcher.search(place, ask))

@@ -11,8 +11,6 @@ from mohole.serve.queries import SearchAsk
 from mohole.serve.runs import OpenHookpoint
 from mohole.serve.xrays import share_of_maximum, strongest
 
-TEXT_TOP = 20  # features looked at for each token of a text that is searched by
-
 _Found = tuple[int, float, str]
 
 
@@ -74,18 +72,11 @@ class Searcher:
 def found_in_text(place: OpenHookpoint, ask: SearchAsk, rows: XrayRows) -> Plain:
     """The features that fire on a text, by their share of their maximum."""
     found = []
-    for latent, value in strongest(place, rows)[: ask.limit]:
-        token = _where(rows, latent, value)
+    for latent, value, where in strongest(place, rows, ask.limit):
         share = share_of_maximum(place, latent, value)
         height = f"{value:.3g}" if share is None else f"{value:.3g}, {share:.0%} of its maximum"
-        found.append((latent, share or 0.0, f"fires on “{token}” ({height})"))
+        found.append((latent, share or 0.0, f"fires on “{rows.tokens[where]}” ({height})"))
     return _answer(place, ask.q, "text", found)
-
-
-def _where(rows: XrayRows, latent: int, value: float) -> str:
-    """The token at which it is that strong."""
-    pairs = zip(rows.tokens, rows.latents, rows.activations, strict=True)
-    return next(token for token, latents, values in pairs if (latent, value) in zip(latents, values, strict=True))
 
 
 def _answer(place: OpenHookpoint, query: str, by: str, found: list[_Found]) -> Plain:

@@ -1,6 +1,6 @@
 """A text seen through a dictionary: rows of the model's reading into the shape `Xray`. Runs no model."""
 
-from collections.abc import Iterable
+import numpy as np
 
 from mohole.serve.answers import names_of
 from mohole.serve.finders import XrayRows
@@ -11,7 +11,8 @@ from mohole.serve.shapes import Xray, XrayFeature, XrayToken
 def xray_facts(place: OpenHookpoint, rows: XrayRows, top: int) -> Xray:
     """Each token's features, and the `top` of the whole text."""
     maximum = place.catalogue.maximum
-    latents = sorted({latent for latent, _ in _pairs(rows)})
+    best = strongest(place, rows, top)
+    latents = sorted({latent for each in rows.latents for latent in each} | {latent for latent, _, _ in best})
     names = dict(zip(latents, names_of(place, latents, place.by_hand), strict=True))
 
     def feature(latent: int, activation: float) -> XrayFeature:
@@ -22,21 +23,25 @@ def xray_facts(place: OpenHookpoint, rows: XrayRows, top: int) -> Xray:
         XrayToken(token=token, features=tuple(feature(*pair) for pair in zip(latents, values, strict=True)))
         for token, latents, values in zip(rows.tokens, rows.latents, rows.activations, strict=True)
     )
-    best = (feature(latent, value) for latent, value in strongest(place, rows)[:top])
-    return Xray(hookpoint=place.name, tokens=tokens, strongest=tuple(best), along=rows.along)
+    shown = tuple(feature(latent, value) for latent, value, _ in best)
+    return Xray(hookpoint=place.name, tokens=tokens, strongest=shown, along=rows.along)
 
 
-def strongest(place: OpenHookpoint, rows: XrayRows) -> list[tuple[int, float]]:
-    """Every latent seen with its largest activation in the text, by its share of the maximum; those never seen before last."""
-    largest: dict[int, float] = {}
-    for latent, value in _pairs(rows):
-        largest[latent] = max(value, largest.get(latent, 0.0))
+def strongest(place: OpenHookpoint, rows: XrayRows, n: int) -> list[tuple[int, float, int]]:
+    """The n latents that reach the largest share of their maximum in the text; those never seen before last, ties by latent.
 
-    def rank(pair: tuple[int, float]) -> tuple[float, int]:
-        latent, value = pair
-        return -(share_of_maximum(place, latent, value) or 0.0), latent
+    All that fire take part: one that is far from the strongest of any token may be the strongest that it has ever been.
 
-    return sorted(largest.items(), key=rank)
+    Returns:
+        (latent, its largest activation, the token where).
+    """
+    peaks = rows.peaks
+    maxima = place.catalogue.maximum[peaks.latents].astype(np.float64)
+    shares = np.divide(peaks.values, maxima, out=np.zeros(len(maxima)), where=maxima > 0)
+    order = np.lexsort((peaks.latents, -shares))[:n]
+    return list(
+        zip(peaks.latents[order].tolist(), peaks.values[order].tolist(), peaks.places[order].tolist(), strict=True)
+    )
 
 
 def share_of_maximum(place: OpenHookpoint, latent: int, activation: float) -> float | None:
@@ -46,8 +51,3 @@ def share_of_maximum(place: OpenHookpoint, latent: int, activation: float) -> fl
 
 def _share(activation: float, maximum: float) -> float | None:
     return activation / maximum if maximum > 0 else None
-
-
-def _pairs(rows: XrayRows) -> Iterable[tuple[int, float]]:
-    for latents, values in zip(rows.latents, rows.activations, strict=True):
-        yield from zip(latents, values, strict=True)

@@ -357,12 +357,15 @@ def test_searches_find_by_label_token_and_text(client: httpx.Client, at: str) ->
     assert all("bridge" in hit.feature.label.casefold() for hit in found.hits)
     assert found.hits
     assert found.hits[0].why == "it is there"
+    assert search(q="never fires").hits == search(q="too rarely").hits == (), "what says only that there is no name"
     assert [hit.feature.latent for hit in search(q="Bridge", by="token").hits] == [BRIDGE]
     fired = search(q="the Bridge", by="text")
     assert {hit.feature.latent for hit in fired.hits} == {BRIDGE, 1}
     assert [hit.score for hit in fired.hits] == sorted((hit.score for hit in fired.hits), reverse=True)
     assert "“Bridge”" in next(hit.why for hit in fired.hits if hit.feature.latent == BRIDGE)
-    assert {hit.feature.latent for hit in search(q="Bridge", by="text").hits} == {BRIDGE, 1}, "not only each token's first"
+    assert {hit.feature.latent for hit in search(q="Bridge", by="text").hits} == {BRIDGE, 1}, (
+        "not only each token's first"
+    )
 
 
 def test_a_search_by_numbers_is_the_table_sorted_and_cut(client: httpx.Client, at: str) -> None:

@@ -47,6 +47,12 @@ class Columns:
         """Each latent's automatic label."""
         return [_UNLABELLED] * self.n if self._labels is None else self._labels.columns.texts()
 
+    @property
+    def named_texts(self) -> list[str]:
+        """As `texts`, but nothing where a label only says that there is no name: nobody looks for that."""
+        is_named = (self.status <= STATUSES.index("partial")).tolist()
+        return [text if named else "" for text, named in zip(self.texts, is_named, strict=True)]
+
     def texts_of(self, latents: Sequence[int]) -> list[str]:
         """These latents' automatic labels."""
         if self._labels is None:

@@ -55,7 +55,7 @@ class Searcher:
         return first + rest
 
     def _labels(self, place: OpenHookpoint) -> Index:
-        return self._kept(("labels", place.dictionary), lambda: finders.label_index(place.columns.texts))
+        return self._kept(("labels", place.dictionary), lambda: finders.label_index(place.columns.named_texts))
 
     def _tokens(self, place: OpenHookpoint) -> Index:
         return self._kept(

@@ -7,6 +7,7 @@ import { entries } from "./header";
 import { kept, Table } from "./table";
 
 export const STATUSES: readonly Status[] = ["good", "partial", "none", "few", "dead", "person"];
+const NAMED: ReadonlySet<Status> = new Set<Status>(["good", "partial", "person"]); // the others' labels say only that there is no name
 export const MOST_LATENTS = 1 << 20;
 const LATENTS_OF_LINES = 512, LATENTS_OF_COLUMNS = 65_536;
 
@@ -43,9 +44,9 @@ export class Lines {
   /** Labels with the words of a query in them, in any order; not by meaning, nor misspelt: that takes the server. */
   async search(q: string, limit: number): Promise<SearchHit[]> {
     const wanted = fold(q.trim()), words = wanted.split(/\s+/).filter(Boolean);
-    const texts = await this.foldedTexts(), found: { latent: number; score: number }[] = [];
+    const texts = await this.foldedTexts(), { status } = await this.whole(), found: { latent: number; score: number }[] = [];
     if (!words.length) return [];
-    texts.forEach((text, latent) => { if (words.every((word) => text.includes(word))) found.push({ latent, score: likeness(text, wanted, words) }); });
+    texts.forEach((text, latent) => { if (NAMED.has(STATUSES[status[latent]!]!) && words.every((word) => text.includes(word))) found.push({ latent, score: likeness(text, wanted, words) }); });
     found.sort((a, b) => b.score - a.score || a.latent - b.latent);
     const best = found.slice(0, limit), features = await this.some(best.map((hit) => hit.latent));
     return features.map((feature, i) => ({ feature, score: best[i]!.score, why: `label: “${q.trim()}”` }));

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.conftest import exit_status
 from tests.report.run_folder import make_run
@@ -47,8 +48,16 @@ def test_neuronpedia_rows_are_the_catalogues(exported: Exported, tmp_path: Path)
         feature = exported.catalogue.feature(int(row["index"]))
         assert (row["maxActApprox"], row["frac_nonzero"]) == (feature.maximum, feature.density)
         assert list(zip(row["pos_str"], row["pos_values"], strict=True)) == list(feature.promoted)
+        assert list(zip(row["neg_str"], row["neg_values"], strict=True)) == list(feature.suppressed)
+        near, together = (
+            ("topkCosSimIndices", "topkCosSimValues"),
+            ("correlated_features_indices", "correlated_features_pearson"),
+        )
+        assert list(zip(*(row[name] for name in near), strict=True)) == list(feature.neighbours)
+        assert list(zip(*(row[name] for name in together), strict=True)) == [(i, phi) for i, _, phi in feature.together]
         assert sum(row["freq_hist_data_bar_heights"]) == feature.count
-        assert len(row["freq_hist_data_bar_values"]) == len(row["freq_hist_data_bar_heights"])
+        edges = np.array(feature.histogram.edges)
+        assert row["freq_hist_data_bar_values"] == ((edges[:-1] + edges[1:]) / 2).tolist(), "the bars' middles"
         shown = by_feature[row["index"]]
         assert len(shown) == len(examples(feature))
         assert not (feature.is_dead and shown)
@@ -59,6 +68,11 @@ def test_neuronpedia_rows_are_the_catalogues(exported: Exported, tmp_path: Path)
             assert told["values"][told["qualifyingTokenIndex"]] == example.activation
             assert (told["binMin"] == -1.0) == (number == -1)
             if number >= 0:
+                interval = feature.intervals[number]
+                wanted = (interval.low, interval.high, interval.count / exported.catalogue.n_tokens)
+                assert (told["binMin"], told["binMax"], told["binContains"]) == wanted, (
+                    "a share of all tokens, as there"
+                )
                 assert told["binMin"] < example.activation <= told["binMax"] * (1 + 2**-11)
     assert len({row["id"] for row in activations}) == len(activations)
     texts = {(row["index"], row["dataIndex"]) for row in activations}
@@ -92,11 +106,22 @@ def test_parquet_tables_are_the_catalogues(exported: Exported, tmp_path: Path) -
     for row in features[:50]:
         feature = exported.catalogue.feature(row["latent"])
         assert (row["count"], row["maximum"], row["family"]) == (feature.count, feature.maximum, feature.family)
-        assert [each["latent"] for each in row["neighbours"]] == [latent for latent, _ in feature.neighbours]
+        assert (row["density"], row["mean"]) == (feature.density, feature.mean)
+        assert exported.labels is not None
+        label = exported.labels.label(row["latent"])
+        assert row["f1"] == (label.f1 if label.status in ("good", "partial", "none") else None), "not scored is not 0"
+        assert [tuple(each.values()) for each in row["neighbours"]] == list(feature.neighbours)
+        assert [tuple(each.values()) for each in row["together"]] == list(feature.together)
+        assert [tuple(each.values()) for each in row["promoted"]] == [
+            (token, np.float32(logit)) for token, logit in feature.promoted
+        ]
+        assert [each["token"] for each in row["suppressed"]] == [token for token, _ in feature.suppressed]
         mine = [line for line in shown if line["latent"] == row["latent"]]
         assert [line["token"] for line in mine] == [example.token for _, example in examples(feature)]
         for line, (number, example) in zip(mine, examples(feature), strict=True):
             assert line["tokens"] == exported.pieces(example)
+            assert line["activations"] == np.float32(example.activations).tolist()
+            assert line["tokens"][line["at"]] == exported.corpus.pieces[exported.corpus.tokens[example.token]]
             assert line["interval"] == (None if number == -1 else number)
 
 

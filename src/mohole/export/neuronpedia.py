@@ -5,7 +5,9 @@
 
 Keys are the columns of its database (schema.prisma) as SAEDashboard 0.8 writes them (neuronpedia_export.py). What
 a catalogue does not hold is empty. Two differences, both on purpose: a dead feature has no activations, and no text stands
-twice among a feature's. Correlated features, which are blank there, are those that fire together, by phi over all tokens.
+twice among a feature's. `binContains` is a share of all tokens, as there, where the lowest interval holds the silent
+ones too: here the intervals add up to `frac_nonzero`. Correlated features, which are blank there, are those that fire
+together, by phi over the tokens on which that is counted.
 """
 
 import gzip
@@ -123,7 +125,7 @@ class _Rows:
         low, high, share = -1.0, -1.0, -1.0  # their mark of the strongest examples
         if interval != TOP:
             bounds = feature.intervals[interval]
-            low, high, share = bounds.low, bounds.high, bounds.count / feature.count
+            low, high, share = bounds.low, bounds.high, bounds.count / self.exported.catalogue.n_tokens
         most = max(range(len(example.activations)), key=example.activations.__getitem__)
         return {
             "id": self._id(feature.latent, example.token),

@@ -62,7 +62,7 @@ def _line(feature: Feature, label: Label, x: float, y: float) -> dict[str, Any]:
         "latent": feature.latent,
         "label": label.text,
         "status": label.status,
-        "f1": label.f1 if label.n_scored else None,
+        "f1": label.f1 if label.is_scored else None,
         "count": feature.count,
         "density": feature.density,
         "maximum": feature.maximum,

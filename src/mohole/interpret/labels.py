@@ -39,6 +39,11 @@ class Label:
     threshold: float
     """Activations above this count as firing."""
 
+    @property
+    def is_scored(self) -> bool:
+        """Whether F1, precision and recall mean something: a rule was found, and enough firings to hold it against."""
+        return self.status in ("good", "partial", "none")
+
 
 def unlabelled(latent: int) -> Label:
     """What stands for the label of a latent that nobody has labelled yet."""

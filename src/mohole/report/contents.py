@@ -216,6 +216,8 @@ def _labels(labels: Labels) -> RenderableType:
 
 
 def _scores(label: Label) -> tuple[str, str, str]:
+    if not label.is_scored:
+        return "-", "-", "-"
     return f"{label.f1:.2f}", f"{label.precision:.2f}", f"{label.recall:.2f}"
 
 

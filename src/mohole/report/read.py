@@ -145,7 +145,7 @@ def _best(catalogue: Catalogue, labels: Labels, concepts: Mapping[int, Concept],
 
     def rank(latent: int) -> tuple[bool, float, int, int]:
         label = labels.label(latent)
-        f1 = label.f1 if label.status in ("good", "partial", "none") else -1.0
+        f1 = label.f1 if label.is_scored else -1.0
         return latent not in concepts, -f1, -int(counts[latent]), latent
 
     return sorted(alive, key=rank)[:n]

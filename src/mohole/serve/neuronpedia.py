@@ -23,7 +23,9 @@ from mohole.serve.queries import Latent
 from mohole.serve.relations import family_of, neighbours_of, places_of, together_of
 from mohole.serve.runs import OpenHookpoint, OpenRun, Served
 
-_ALL_ACTIVE = 512  # latents asked for at a token: all that are active in most dictionaries, the strongest of a denser one
+_ALL_ACTIVE = (
+    512  # latents asked for at a token: all that are active in most dictionaries, the strongest of a denser one
+)
 _TOP = -1.0  # their mark of the strongest examples, in place of an interval's bounds
 _Text = Annotated[str, Field(min_length=1, max_length=20_000)]
 
@@ -178,7 +180,7 @@ def _activation_rows(place: OpenHookpoint, model: str, layer: str, feature: Feat
     for example in feature.top:
         yield _activation_row(place, model, layer, feature.latent, example, (_TOP, _TOP, _TOP))
     for interval in reversed(feature.intervals):
-        share = interval.count / max(feature.count, 1)
+        share = interval.count / place.catalogue.n_tokens  # of all tokens, as their makers of pages have it
         for example in interval.examples:
             yield _activation_row(place, model, layer, feature.latent, example, (interval.low, interval.high, share))
 

@@ -70,6 +70,15 @@ def test_a_feature_is_what_the_rows_say(world, make_store, build) -> None:
             np.testing.assert_allclose(example.activations, there, rtol=2**-11, atol=2**-25 * feature.maximum)
 
 
+def test_a_firing_is_never_shown_as_silence_however_weak_beside_the_maximum(make_corpus, make_store, build) -> None:
+    corpus = make_corpus([[1, 2, 3], [2, 3, 1]])
+    feature = build(corpus, make_store(np.float32([[1e6], [1e-3], [0], [0], [1e-3], [0]]))).feature(0)
+    shown = [*feature.top, *(example for interval in feature.intervals for example in interval.examples)]
+    assert {(example.token, *(value > 0 for value in example.activations)) for example in shown} == {
+        (0, True, True, False), (4, False, True, False),
+    }  # fmt: skip
+
+
 def test_documents_with_the_same_text_are_shown_once(world, make_store, build) -> None:
     corpus, rows = world
     catalogue = build(corpus, make_store(rows), top_examples=40, interval_examples=10)

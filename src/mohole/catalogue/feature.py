@@ -23,8 +23,8 @@ class Example:
     end: int
     """The stretch is tokens [start, end), cut to the document."""
     activations: tuple[float, ...]
-    """The latent's activation at each token of the stretch, 0 where it is silent: to 11 bits, the maximum exactly.
-    `Catalogue.entries` has every activation exactly."""
+    """The latent's activation at each token of the stretch, 0 where it is silent: to 11 bits, the maximum exactly; below
+    2^-14 of the maximum to 2^-25 of it, and never 0. `Catalogue.entries` has every activation exactly."""
 
     @property
     def activation(self) -> float:

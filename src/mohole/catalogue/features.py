@@ -143,7 +143,7 @@ def _blocks(
             "example_length": examples.end[first:last] - examples.start[first:last],
             "n_firings": np.diff(firing_starts[first : last + 1]),
             "firing_place": places[inside],
-            "firing_share": (values[inside] / columns["maximum"][whose]).astype(np.float16),
+            "firing_share": _shares(values[inside], columns["maximum"][whose]),
         }
         block |= {name: column.astype(np.float16) for name, column in block.items() if column.dtype == np.float32}
         packed = pack(block)
@@ -151,6 +151,11 @@ def _blocks(
         blocks.append(packed)
         at += len(packed)
     return offsets, lengths, b"".join(blocks)
+
+
+def _shares(values: NDArray[np.float32], maximum: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Of the maximum. Never 0, which is silence: beside a maximum 2^25 times as large a firing would be rounded to it."""
+    return np.maximum((values / maximum).astype(np.float16), np.finfo(np.float16).smallest_subnormal)
 
 
 _IN_HEADER = ("count", "sum", "maximum")

@@ -29,14 +29,16 @@ class Unembedding(Protocol):
 def lens(model: Unembedding, directions: Float[Tensor, "latent d"]) -> Float[Tensor, "latent vocab"]:
     """Logits of a stream that is nothing but this direction, less those of an empty stream.
 
-        lens(d) = unembed(sqrt(D) d) - unembed(0),   |d| = 1
+        lens(d) = unembed(sqrt(D) d / |d|) - unembed(0)
 
     The direct effect only: layers in between are left out. In logits; the final norm fixes the scale, so neither the latent's
-    activation nor the size of the stream enters, and a model without a final norm is read at root mean square 1.
+    activation nor the size of the stream enters, and a model without a final norm is read at root mean square 1. Nor does the
+    direction's own length, which a dictionary with free decoder rows may put anywhere: the norm's epsilon would feel a short one.
     """
     width = directions.shape[1]
     empty = model.unembed(torch.zeros(1, width)).float()
-    return model.unembed(directions * width**0.5).float() - empty
+    units = torch.nn.functional.normalize(directions.float(), dim=1, eps=torch.finfo(torch.float32).tiny)
+    return model.unembed(units * width**0.5).float() - empty
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from tests.catalogue.conftest import contents
 
 from mohole.catalogue import features
 from mohole.catalogue.sample import choose
+from mohole.catalogue.vocabulary import lens
 from mohole.config import TopK
 from mohole.dictionary import SparseAutoencoder
 from mohole.errors import NumericsError, StageError
@@ -133,6 +134,19 @@ def test_hostile_pieces_come_back_as_they_were_and_unseen_entries_are_not_listed
     listed |= {piece for latent in range(12) for piece, _ in catalogue.feature(latent).suppressed}
     assert "<unused>" not in listed
     assert [len(catalogue.feature(0).promoted), len(catalogue.feature(0).suppressed)] == [3, 3]
+
+
+def test_the_lens_tells_the_direction_and_not_what_the_model_says_anyway_nor_how_long_it_is() -> None:
+    weights, bias, directions = torch.randn(5, 7), torch.randn(7), torch.randn(3, 5)
+
+    class Biased:
+        def unembed(self, rows: torch.Tensor) -> torch.Tensor:
+            return rows @ weights + bias
+
+    wanted = 5**0.5 * directions / directions.norm(dim=1, keepdim=True) @ weights
+    for scale in (1.0, 1e-6, 1e6):
+        torch.testing.assert_close(lens(Biased(), scale * directions), wanted, rtol=1e-4, atol=1e-5)
+    assert not lens(Biased(), torch.zeros(1, 5)).any(), "no direction says nothing"
 
 
 def test_what_the_mlp_reads_promotes_nothing(make_corpus, make_store, build, tmp_path) -> None:

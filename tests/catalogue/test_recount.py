@@ -1,4 +1,4 @@
-"""Every number of a catalogue counted again from rows and weights, slowly, in float64: no code of the catalogue in it.
+"""Every number of a catalogue counted again from rows and weights, slowly, in float64; of its code only the draw of documents.
 
 Rows and encoder are small whole numbers, so pre-activations are exact and equal ones are many: rules for ties are tested, too.
 """
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from mohole.catalogue import Catalogue
+from mohole.catalogue.sample import within
 from mohole.config import TopK
 from mohole.corpus import Corpus
 from mohole.dictionary import SparseAutoencoder
@@ -30,7 +31,7 @@ Counted = tuple[Catalogue, Corpus, NDArray[np.float64], NDArray[np.float64]]
 
 
 @pytest.fixture
-def counted(make_corpus: Callable[..., Corpus], make_store, build) -> Counted:
+def counted(make_corpus: Callable[..., Corpus], make_store, build, request: pytest.FixtureRequest) -> Counted:
     """A catalogue, its corpus, the activations [token, latent] and the unit directions [latent, d]."""
     rng = np.random.default_rng(3)
     documents = [rng.integers(2, 12, rng.integers(3, 13)).tolist() for _ in range(50)]  # piece 1 stands in none of them
@@ -55,7 +56,13 @@ def counted(make_corpus: Callable[..., Corpus], make_store, build) -> Counted:
     order = np.argsort(-pre, axis=1, kind="stable")[:, :K]  # equal ones by the lower latent
     codes = np.zeros_like(pre)
     np.put_along_axis(codes, order, np.maximum(np.take_along_axis(pre, order, 1), 0), 1)
-    settings = {"top_examples": N_TOP, "promoted": 3, "neighbours": N_SHOWN, "together": N_SHOWN}
+    settings = {
+        "top_examples": N_TOP,
+        "promoted": 3,
+        "neighbours": N_SHOWN,
+        "together": N_SHOWN,
+        "together_tokens": getattr(request, "param", 10**6),
+    }
     directions = dictionary.W_dec.double().numpy()
     units = directions / np.linalg.norm(directions, axis=1, keepdims=True)
     return build(corpus, make_store(rows), dictionary=dictionary, **settings), corpus, codes, units
@@ -112,10 +119,13 @@ def test_the_strongest_texts_and_those_of_each_interval(counted: Counted) -> Non
             np.testing.assert_allclose(example.activations, codes[example.start : example.end, latent], rtol=2**-11)
 
 
+@pytest.mark.parametrize("counted", [10**6, 150], indirect=True, ids=["over all tokens", "over some"])
 def test_neighbours_and_firing_together_are_the_best_of_all(counted: Counted) -> None:
-    catalogue, _, codes, units = counted
+    catalogue, corpus, codes, units = counted
     cosines = units @ units.T
-    fires = codes > 0
+    over = within(corpus, np.arange(len(codes)), catalogue.n_counted_together, seed=0)
+    assert len(over) == catalogue.n_counted_together
+    fires = codes[over] > 0
     for latent in range(L):
         feature = catalogue.feature(latent)
         others = [other for other in range(L) if other != latent]
@@ -156,3 +166,7 @@ def test_families_and_the_map_are_of_the_latents_they_are_said_of(counted: Count
         assert len({*catalogue.family[family].tolist()}) == 1
         assert catalogue.family[family[0]] >= 0
         assert apart[np.ix_(family, family)].max() < everyone / 2
+    others = np.setdiff1d(np.arange(L), np.concatenate([*FAMILIES]))
+    assert (catalogue.family[others] >= 0).mean() < 0.25, (
+        "near by chance, as directions of few dimensions are, is no family"
+    )

@@ -50,6 +50,8 @@ def test_runs_are_listed(client: httpx.Client, catalogue: Catalogue, labels: lis
         n_labelled=sum(label.status in ("good", "partial") for label in labels),
         n_tokens=catalogue.n_tokens,
         n_documents=catalogue.n_documents,
+        n_counted_together=catalogue.n_tokens,
+        firing_share=0.3,
     )
 
 

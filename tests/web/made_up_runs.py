@@ -311,6 +311,8 @@ def facts_of(run: str) -> shapes.RunFacts:
             n_labelled=int((columns(n).status < 4).sum()),
             n_tokens=2_000_000,
             n_documents=9_000,
+            n_counted_together=300_000,
+            firing_share=0.3,
         )
         for (r, h), n in SIZES.items()
         if r == run

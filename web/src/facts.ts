@@ -5,7 +5,7 @@ export type Which = "alive" | "dead" | "all";
 export type Status = "good" | "partial" | "none" | "few" | "dead" | "person";
 export type SearchBy = "label" | "token" | "text";
 
-export interface HookpointFacts { hookpoint: string; n_latents: number; n_dead: number; n_labelled: number; n_tokens: number; n_documents: number }
+export interface HookpointFacts { hookpoint: string; n_latents: number; n_dead: number; n_labelled: number; n_tokens: number; n_documents: number; n_counted_together: number; firing_share: number | null }
 export interface RunFacts { run: string; model: string; hookpoints: HookpointFacts[]; can_xray: boolean }
 /** Of a published folder: tokens of text on either side of an example's token (null: as its catalogue keeps them). */
 export interface PublishedFacts { context_tokens: number | null }

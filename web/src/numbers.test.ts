@@ -11,6 +11,11 @@ test("rare is not written as never", () => {
   expect([0, 0.5, 0.012, 0.00012, 0.0000012].map(percent)).toEqual(["0 %", "50 %", "1.2 %", "0.01 %", "1e−6"]);
 });
 
+test("what rounds up to the next unit is written in that unit", () => {
+  expect([9.96, 59.7, 119.7, 3599.8, 7199, 5400].map(seconds)).toEqual(["10 s", "1 min 0 s", "2 min 0 s", "1 h 0 min", "2 h 0 min", "1 h 30 min"]);
+  expect([9996, 12_345, 999_499, 999_999, 999_999_999].map(compact)).toEqual(["9,996", "12.3k", "999k", "1M", "1G"]);
+});
+
 test("ticks are round and inside", () => {
   expect(ticks(0, 1, 4)).toEqual([0, 0.5, 1]);
   expect(ticks(-0.31, 0.42, 4)).toEqual([0]);

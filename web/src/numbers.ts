@@ -21,7 +21,8 @@ export const short = (value: Maybe): string => (isKnown(value) ? minus(String(Nu
 export function compact(value: Maybe): string {
   if (!isKnown(value)) return DASH;
   for (const [size, letter] of [[1e9, "G"], [1e6, "M"], [1e4, "k"]] as const) {
-    if (Math.abs(value) >= size) return `${short(value / (letter === "k" ? 1e3 : size))}${letter}`;
+    // 999,999 rounds to 1M, and not to 1000k; below ten thousand every number is written out.
+    if ((letter === "k" ? Math.abs(value) : Number(Math.abs(value).toPrecision(3))) >= size) return `${short(value / (letter === "k" ? 1e3 : size))}${letter}`;
   }
   return Math.abs(value) < 1000 ? short(value) : count(value);
 }
@@ -47,9 +48,11 @@ export function percent(share: Maybe): string {
 
 export function seconds(value: Maybe): string {
   if (!isKnown(value)) return DASH;
-  if (value < 60) return `${fixed(value, value < 10 ? 1 : 0)} s`;
-  if (value < 3600) return `${Math.floor(value / 60)} min ${Math.round(value % 60)} s`;
-  return `${Math.floor(value / 3600)} h ${Math.round((value % 3600) / 60)} min`;
+  if (value < 59.5) return `${fixed(value, value < 9.95 ? 1 : 0)} s`;
+  // Rounded before it is cut: 119.7 s are 2 min 0 s, and never 1 min 60 s.
+  const whole = Math.round(value), minutes = Math.round(value / 60);
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
 /** Round ends for an axis: at most `n` of 1, 2 or 5 times a power of ten, inside [low, high]. */

@@ -54,6 +54,8 @@ def _hookpoint_facts(place: OpenHookpoint) -> HookpointFacts:
         n_labelled=columns.n_named + sum(not columns.is_named(latent) for latent in by_hand),
         n_tokens=catalogue.n_tokens,
         n_documents=catalogue.n_documents,
+        n_counted_together=catalogue.n_counted_together,
+        firing_share=None if place.labels is None else place.labels.firing_share,
     )
 
 

@@ -37,6 +37,10 @@ class HookpointFacts(Shape):
     """Latents whose label is good or partial."""
     n_tokens: int
     n_documents: int
+    n_counted_together: int
+    """Tokens, of those looked at, over which firing together was counted."""
+    firing_share: float | None
+    """Above this share of its maximum a latent counted as firing when labels were found and scored; null: nothing is labelled."""
 
 
 class RunFacts(Shape):
@@ -68,6 +72,7 @@ class LabelFacts(Shape):
     precision: float | None
     recall: float | None
     n_positive: int | None
+    """Tokens, of `n_scored`, at which it fires above the hookpoint's `firing_share` of its maximum: less than all firings."""
     n_scored: int | None
 
 
@@ -177,7 +182,7 @@ class Together(Shape):
     label: str
     n_together: int
     phi: float
-    """Correlation of the two firings (yes or no) over all tokens looked at."""
+    """Correlation of the two firings (yes or no). This and `n_together` are over the hookpoint's `n_counted_together` tokens."""
 
 
 class FamilyFacts(Shape):

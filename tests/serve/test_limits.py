@@ -80,8 +80,12 @@ def site(serve, pristine_run: Path, app_folder: Path) -> httpx.Client:
     return found
 
 
-def test_the_app_is_served_and_deep_links_lead_to_it(site: httpx.Client) -> None:
-    for path in ("/", "/index.html", "/runs/small-run/resid_post.0/417", "/runs/a.b/x%20y"):
+def test_the_app_is_served_and_addresses_without_their_hash_lead_to_it(site: httpx.Client) -> None:
+    for path in ("/small-run", "/small-run/a.b/x%20y", "/small-run/resid_post.0/417"):
+        answer = site.get(path)
+        assert answer.status_code == 307
+        assert str(site.base_url.join(path).join(answer.headers["location"])) == f"{site.base_url}/#{path}"
+    for path in ("/", "/index.html"):
         answer = site.get(path)
         assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8"), path
         assert "the app" in answer.text
@@ -112,7 +116,9 @@ def test_no_path_leads_out_of_the_app(site: httpx.Client, path: str) -> None:
         while block := raw.recv(65536):
             answer += block
     assert b"secret" not in answer.replace(b"secret.html", b"")
-    assert answer.split(b" ")[1] in (b"200", b"404", b"400")
+    assert answer.split(b" ")[1] in (b"307", b"404", b"400")
+    if b"\r\nlocation: " in answer:
+        assert answer.partition(b"\r\nlocation: ")[2].startswith((b"./#/", b"../")), "another host"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""The web app's built files, if they are there, and `index.html` for every deep link. Nothing outside the folder."""
+"""The web app's built files, if they are there; other addresses lead to the app's own, behind the #. Nothing outside the folder."""
 
 import mimetypes
 from pathlib import Path, PurePosixPath
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -35,10 +36,19 @@ def static_routes(folder: Path) -> APIRouter:
             raise Refusal(404, "the app is not built in this installation", "the API is at /api/v1/runs")
         if path not in files and PurePosixPath(path).suffix in _TYPES:
             raise Refusal(404, f"/{path[:300]}: no such file")
-        name = path if path in files else _INDEX
+        if path and path not in files:
+            return _to_the_app(path)
+        name = path or _INDEX
         return _sent(request, name, files[name].read_bytes())
 
     return router
+
+
+def _to_the_app(path: str) -> Response:
+    """`/demo/resid_post.1/417`, typed without its #, is that page. Said from where it was asked for: whatever stands before the
+    address in front of a proxy stays, and no path can name another host."""
+    up = "../" * path.count("/") or "./"
+    return Response(status_code=307, headers={"Location": f"{up}#/{quote(path)}", "Cache-Control": "no-store"})
 
 
 def _sent(request: Request, name: str, body: bytes) -> Response:

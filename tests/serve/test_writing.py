@@ -39,6 +39,12 @@ def test_nothing_is_written_without_the_token(client, at: str, run: Path, method
     assert not (run / PEOPLE_FILE).exists()
 
 
+def test_nothing_is_named_or_noted_with_spaces_alone(client: httpx.Client, at: str) -> None:
+    for method, what in (("PUT", "label"), ("POST", "notes")):
+        answer = client.request(method, f"{at}/features/3/{what}", json={"text": " \n\u3000\t"}, headers=WRITER)
+        assert (answer.status_code, "nothing but spaces" in answer.json()["error"]) == (422, True)
+
+
 def test_a_server_without_a_token_takes_nothing(serve, pristine_run: Path, at: str) -> None:
     reader: httpx.Client = serve(pristine_run)
     assert not reader.get("/api/v1/runs").json()["can_write"]

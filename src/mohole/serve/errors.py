@@ -88,7 +88,8 @@ def say_errors(app: FastAPI) -> None:
         where, *rest = first["loc"]
         name = ".".join(map(str, rest)) or str(where)
         value = "" if first["type"] in ("missing", "json_invalid") else f"{short(first['input'])}: "
-        return error_answer(422, f"{where} {short(name)}: {value}{short(first['msg'])}")
+        what = "nothing but spaces" if first["type"] == "string_pattern_mismatch" else short(first["msg"])
+        return error_answer(422, f"{where} {short(name)}: {value}{what}")
 
     @app.exception_handler(MoholeError)
     async def foreseen(request: Request, failure: MoholeError) -> Response:

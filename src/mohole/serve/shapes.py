@@ -11,6 +11,8 @@ Sort = Literal["latent", "density", "maximum", "f1", "label"]
 Which = Literal["alive", "dead", "all"]
 MOST_MEMBERS = 10_000
 """Of a list."""
+SOMETHING = r"\S"
+"""What people write has more in it than spaces: a label of them would be a heading that nobody sees."""
 
 
 class Shape(BaseModel):
@@ -307,11 +309,11 @@ class Note(Shape):
 
 
 class NoteAsk(Shape):
-    text: Annotated[str, Field(min_length=1, max_length=10_000)]
+    text: Annotated[str, Field(min_length=1, max_length=10_000, pattern=SOMETHING)]
 
 
 class LabelAsk(Shape):
-    text: Annotated[str, Field(min_length=1, max_length=300)]
+    text: Annotated[str, Field(min_length=1, max_length=300, pattern=SOMETHING)]
 
 
 class FeatureList(Shape):

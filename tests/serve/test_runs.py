@@ -7,8 +7,11 @@ import pytest
 from tests.report.run_folder import HOOKPOINTS, finished
 
 from mohole import artifact
+from mohole.catalogue.verify import check_sizes
 from mohole.errors import ArtifactError, ConfigError
+from mohole.serve.errors import Refusal
 from mohole.serve.runs import open_runs
+from mohole.tensors import open_tensors
 
 
 @pytest.fixture
@@ -65,6 +68,59 @@ def test_a_damaged_catalogue_is_named(copy: Path) -> None:
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(ArtifactError, match=file.name):
         open_runs([copy])
+
+
+def test_a_catalogue_that_lacks_a_part_is_refused_by_the_parts_name(copy: Path) -> None:
+    """The parts that no manifest lists, which are read when they are asked for."""
+    for file in (
+        "features/000000.bin",
+        "codes/000000.safetensors",
+        "index/shards/sorted/value/000000-000000.safetensors",
+    ):
+        part = copy / HOOKPOINTS[0] / "catalogue" / file
+        data = part.read_bytes()
+        part.write_bytes(data[:-1])
+        with pytest.raises(ArtifactError, match=f"{Path(file).name}: .*delete .*catalogue and make it again"):
+            check_sizes(part.parents[len(Path(file).parts) - 1])
+        part.unlink()
+        with pytest.raises(ArtifactError, match=Path(file).name):
+            open_runs([copy])
+        part.write_bytes(data)
+    open_runs([copy])
+
+
+def test_a_changed_byte_of_the_corpus_is_named(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be another text under the same activations."""
+    for name in ("corpus.json", "corpus.safetensors"):
+        file = copy / "corpus" / name
+        data = file.read_bytes()
+        file.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+        with pytest.raises(ArtifactError, match=f"{name}: checksum is wrong"):
+            open_runs([copy])
+        file.write_bytes(data)
+    monkeypatch.setattr("mohole.serve.runs.READ_AT_ONCE_BYTES", len(data) - 1)
+    tokens = open_tensors(file)["tokens"]
+    at = data.index(tokens.tobytes())
+    file.write_bytes(data[:at] + b"\x7f" * tokens.nbytes + data[at + tokens.nbytes :])
+    place = open_runs([copy]).hookpoint("run", HOOKPOINTS[0])  # too large to be read for that
+    with pytest.raises(ArtifactError, match="corpus: tokens 0 to 3 are damaged"):
+        place.text(0, 3)
+
+
+def test_what_is_made_again_while_it_is_served_is_not_mixed_with_what_was_there(copy: Path) -> None:
+    served = open_runs([copy])
+    for name in ("catalogue", "labels"):
+        served.hookpoint("run", HOOKPOINTS[0])
+        folder = copy / HOOKPOINTS[0] / name
+        folder.rename(copy / "old")
+        for stands_there in (False, True):
+            if stands_there:
+                shutil.copytree(copy / "old", folder)
+            with pytest.raises(Refusal, match="made again, or are gone"):
+                served.hookpoint("run", HOOKPOINTS[0])
+        served.hookpoint("run", HOOKPOINTS[1])
+        shutil.rmtree(folder)
+        (copy / "old").rename(folder)
 
 
 def test_a_catalogue_of_another_dictionary_is_refused(copy: Path) -> None:

@@ -97,8 +97,14 @@ def _what_is_there(path: Path) -> str:
     return f"{path}: no {MANIFEST}, so not a finished artifact; delete it, or name another folder"
 
 
-def open_artifact(path: Path | str, *, kind: str | None = None, verify: bool = True) -> Manifest:
+def open_artifact(
+    path: Path | str, *, kind: str | None = None, verify: bool = True, most_bytes: int | None = None
+) -> Manifest:
     """Check that a whole, undamaged artifact (of this kind) is at `path`, and return its manifest.
+
+    Args:
+        verify: compare checksums; else sizes alone are looked at.
+        most_bytes: of a larger file the size alone is looked at.
 
     Raises:
         ArtifactError: missing, of another kind, or with a missing, truncated or changed file, which is named.
@@ -115,9 +121,22 @@ def open_artifact(path: Path | str, *, kind: str | None = None, verify: bool = T
             raise ArtifactError(
                 f"{file}: {file.stat().st_size} bytes, {n_bytes} expected; delete {path} and make it again"
             )
-        if verify and file_digest(file) != checksum:
+        is_read = verify and (most_bytes is None or n_bytes <= most_bytes)
+        if is_read and file_digest(file) != checksum:
             raise ArtifactError(f"{file}: checksum is wrong, its bytes have changed; delete {path} and make it again")
     return manifest
+
+
+def check_parent(path: Path, manifest: Manifest, parent: str, digest: str) -> None:
+    """Was the artifact at `path` made from the parent that lies beside it, whose manifest has this digest?
+
+    One that does not say what it was made from is believed.
+
+    Raises:
+        ArtifactError: it was made from another one.
+    """
+    if manifest.inputs.parents.get(parent, digest) != digest:
+        raise ArtifactError(f"{path}: made from another {parent} than the one beside it; make it again")
 
 
 def is_finished(path: Path, inputs: Inputs) -> bool:

@@ -35,10 +35,10 @@ def unpack(data: bytes, where: str) -> Columns:
     """
     try:
         if not 0 < zstandard.frame_content_size(data) <= _MOST_BYTES:
-            raise ArtifactError(f"{where}: damaged (not a block); make the catalogue again")
+            raise ArtifactError(f"{where}: damaged (not a block); `mohole catalogue RECIPE --replace` makes it again")
         whole = zstandard.ZstdDecompressor().decompress(data)
     except zstandard.ZstdError as error:
-        raise ArtifactError(f"{where}: damaged ({error}); make the catalogue again") from None
+        raise ArtifactError(f"{where}: damaged ({error}); `mohole catalogue RECIPE --replace` makes it again") from None
     return tensors_from_bytes(whole, where)
 
 

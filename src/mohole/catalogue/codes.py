@@ -49,7 +49,7 @@ class CodeStore:
         found = open_tensors(path)
         if len(found["tokens"]) != self._n_rows[number]:
             raise ArtifactError(
-                f"{path}: {len(found['tokens'])} rows, {self._n_rows[number]} were written; make it again"
+                f"{path}: {len(found['tokens'])} rows, {self._n_rows[number]} were written; `mohole catalogue RECIPE --replace` makes it again"
             )
         return Codes(found["tokens"], found["row_starts"], found["latents"], found["values"])
 

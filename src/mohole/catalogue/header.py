@@ -33,7 +33,7 @@ class Header:
         if n_bytes != n_latents * HEADER.itemsize:
             there = "missing" if n_bytes < 0 else f"{n_bytes} bytes"
             raise ArtifactError(
-                f"{self.path}: {there}; {n_latents} latents take {n_latents * HEADER.itemsize}; make the catalogue again"
+                f"{self.path}: {there}; {n_latents} latents take {n_latents * HEADER.itemsize}; `mohole catalogue RECIPE --replace` makes it again"
             )
         self._bytes: NDArray[np.uint8] = (
             np.asarray(np.memmap(self.path, dtype=np.uint8, mode="r")) if n_bytes else np.zeros(0, dtype=np.uint8)
@@ -41,7 +41,9 @@ class Header:
         self._pages = np.frombuffer((folder / PAGES_FILE).read_bytes(), dtype="<u8")
         self._checked: set[int] = set()
         if len(self._pages) != -(-n_bytes // PAGE_BYTES):
-            raise ArtifactError(f"{folder / PAGES_FILE}: {len(self._pages)} checksums; make the catalogue again")
+            raise ArtifactError(
+                f"{folder / PAGES_FILE}: {len(self._pages)} checksums; `mohole catalogue RECIPE --replace` makes it again"
+            )
 
     def entry(self, latent: int) -> np.void:
         """One latent's entry.
@@ -75,6 +77,6 @@ class Header:
         found = xxhash.xxh3_64_intdigest(self._bytes[page * PAGE_BYTES : (page + 1) * PAGE_BYTES].data)
         if found != int(self._pages[page]):
             raise ArtifactError(
-                f"{self.path}: bytes {page * PAGE_BYTES} to {(page + 1) * PAGE_BYTES} have changed; make the catalogue again"
+                f"{self.path}: bytes {page * PAGE_BYTES} to {(page + 1) * PAGE_BYTES} have changed; `mohole catalogue RECIPE --replace` makes it again"
             )
         self._checked.add(page)

@@ -23,9 +23,9 @@ _SEEN_AMONG = 1 << 24
 class Corpus:
     """A finished corpus artifact, opened for reading."""
 
-    def __init__(self, path: Path, *, verify: bool = True) -> None:
+    def __init__(self, path: Path, *, verify: bool = True, most_bytes: int | None = None) -> None:
         self.path = path
-        self.manifest = artifact.open_artifact(path, kind="corpus", verify=verify)
+        self.manifest = artifact.open_artifact(path, kind="corpus", verify=verify, most_bytes=most_bytes)
         tensors = open_tensors(path / "corpus.safetensors")
         facts = read_json(path / "corpus.json", "context", "has_bos", "labels", "pieces")
         self.tokens: Int32 = tensors["tokens"]
@@ -45,16 +45,21 @@ class Corpus:
         self._label_ids = {label: i for i, label in enumerate(self.labels)}
 
     @classmethod
-    def open(cls, path: Path | str, *, verify: bool = True) -> "Corpus":
+    def open(cls, path: Path | str, *, verify: bool = True, most_bytes: int | None = None) -> "Corpus":
         """Open the corpus in a folder, or at a URL, from which it is copied for the time of this process.
 
         Args:
             verify: read the files once to compare checksums; else their sizes are looked at.
+            most_bytes: of a larger file the size is looked at all the same.
 
         Raises:
             ArtifactError: missing, unfinished or damaged.
         """
-        return cls(local_copy(path) if isinstance(path, str) and "://" in path else Path(path), verify=verify)
+        return cls(
+            local_copy(path) if isinstance(path, str) and "://" in path else Path(path),
+            verify=verify,
+            most_bytes=most_bytes,
+        )
 
     @property
     def n_tokens(self) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mohole import artifact
 from mohole.artifact import Inputs
+from mohole.catalogue.verify import check_sizes as check_catalogue_sizes
 from mohole.catalogue.verify import verify_bytes as verify_catalogue
 from mohole.config import PlantedCorpus, Recipe
 from mohole.corpus.sources import identity
@@ -93,6 +94,8 @@ class Plan:
             return False
         if stage.kind in STORE_KINDS:
             Store.open(stage.out).check_sizes()
+        elif stage.kind == "catalogue":
+            check_catalogue_sizes(stage.out)
         return True
 
     def parents_are_made(self, stage: Stage) -> bool:

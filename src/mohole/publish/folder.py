@@ -69,7 +69,7 @@ def publish(
         static: the built app.
 
     Raises:
-        ArtifactError: a run that is unfinished or whose artifacts do not belong together, or another publication is at `out`.
+        ArtifactError: a run that is unfinished or damaged or whose artifacts do not belong together, or another publication is at `out`.
         ConfigError: `out` holds something else, or lies in a run. StageError: the app is not built.
     """
     out = Path(out)
@@ -80,6 +80,10 @@ def publish(
     _check_place(out, [Path(run) for run in runs])
     served = open_runs(runs)
     try:
+        for corpus in {place.corpus.path for place in _places(served)}:
+            artifact.open_artifact(
+                corpus
+            )  # all of it: what is published is read by people who cannot compare it with anything
         reach = _kept_reach(served) if context_tokens is None else context_tokens
         inputs = _inputs(served, reach, static)
         if is_published(out) and not replace:

@@ -192,7 +192,7 @@ def context(place: OpenHookpoint, latent: int, ask: ContextAsk) -> Plain:
 
 def _examples(place: OpenHookpoint, examples: Sequence[Example]) -> list[Plain]:
     """Each an `ExampleFacts`."""
-    pieces, starts = place.corpus.pieces, place.document_starts
+    starts = place.document_starts
     found = []
     for example in examples:
         first, last = starts[example.document : example.document + 2].tolist()
@@ -201,7 +201,7 @@ def _examples(place: OpenHookpoint, examples: Sequence[Example]) -> list[Plain]:
                 "document": example.document,
                 "token": example.token,
                 "at": example.token - example.start,
-                "tokens": [pieces[token] for token in place.tokens[example.start : example.end].tolist()],
+                "tokens": place.text(example.start, example.end),
                 "activations": example.activations,
                 "begins_document": example.start == first,
                 "ends_document": example.end == last,

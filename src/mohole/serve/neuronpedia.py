@@ -188,14 +188,14 @@ def _activation_rows(place: OpenHookpoint, model: str, layer: str, feature: Feat
 def _activation_row(
     place: OpenHookpoint, model: str, layer: str, latent: int, example: Example, bin_: tuple[float, float, float]
 ) -> dict[str, Any]:
-    pieces, values = place.corpus.pieces, list(example.activations)
+    values = list(example.activations)
     peak = max(range(len(values)), key=values.__getitem__)
     return {
         "id": f"{place.name}-{latent}-{example.token}",
         "modelId": model,
         "layer": layer,
         "index": str(latent),
-        "tokens": [pieces[token] for token in place.tokens[example.start : example.end].tolist()],
+        "tokens": place.text(example.start, example.end),
         "values": values,
         "maxValue": values[peak],
         "maxValueTokenIndex": peak,

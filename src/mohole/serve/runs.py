@@ -1,5 +1,6 @@
 """Finished runs, opened and named. Everything is checked here, before the server says it is there; nothing is written."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from mohole import artifact
-from mohole.artifact import MANIFEST, Manifest, digest_of
+from mohole.artifact import MANIFEST, Manifest, check_parent, digest_of
 from mohole.catalogue import Catalogue
+from mohole.catalogue.verify import check_sizes
 from mohole.corpus import Corpus
 from mohole.errors import ArtifactError, ConfigError, HookpointError, ModelError
 from mohole.interpret import Label, Labels, unlabelled
@@ -22,6 +24,10 @@ from mohole.serve.errors import Refusal, short
 from mohole.serve.people import People
 from mohole.version import __version__
 from mohole.visible import visible
+
+READ_AT_ONCE_BYTES = 1 << 28
+"""A corpus file up to here is compared with its checksum before anything is shown, a tenth of a second; of a larger one, which may be
+petabytes, the size is looked at."""
 
 
 class OpenHookpoint:
@@ -36,14 +42,45 @@ class OpenHookpoint:
         self.dictionary = artifact.read_manifest(folder / "dictionary").digest
         """Of its manifest: what people write is about this one."""
         self.labels = Labels.open(folder / "labels") if _is_artifact(folder / "labels") else None
-        _check_parent(self.catalogue.path, self.catalogue.manifest, "dictionary", self.dictionary)
+        check_sizes(self.catalogue.path)
+        check_parent(self.catalogue.path, self.catalogue.manifest, "dictionary", self.dictionary)
         if self.labels is not None:
-            _check_parent(self.labels.path, self.labels.manifest, "catalogue", self.catalogue.manifest.digest)
+            check_parent(self.labels.path, self.labels.manifest, "catalogue", self.catalogue.manifest.digest)
             if len(self.labels) != self.catalogue.n_latents:
                 raise ArtifactError(
                     f"{self.labels.path}: {len(self.labels)} labels for {self.catalogue.n_latents} latents; make them again"
                 )
         self.columns = Columns(self.catalogue, self.labels)
+        self._as_opened = self._manifests()
+
+    def need_unchanged(self) -> None:
+        """Part of a catalogue is in memory and part is read when it is asked for: of two catalogues, that would be neither.
+
+        Raises:
+            Refusal: the catalogue or the labels have been made again, or are gone.
+        """
+        if self._manifests() != self._as_opened:
+            raise Refusal(
+                503,
+                f"{self.folder}: its catalogue or labels were made again, or are gone",
+                "end mohole serve and start it again",
+            )
+
+    def _manifests(self) -> tuple[tuple[int, int] | None, ...]:
+        return tuple(_identity(self.folder / name / MANIFEST) for name in ("catalogue", "labels"))
+
+    def text(self, start: int, end: int) -> list[str]:
+        """The vocabulary's entries at tokens [start, end) of the corpus.
+
+        Raises:
+            ArtifactError: a token is none of the vocabulary's.
+        """
+        pieces = self.corpus.pieces
+        try:
+            return [pieces[token] for token in self.tokens[start:end].tolist()]
+        except IndexError:
+            where = f"{self.corpus.path}: tokens {start} to {end} are damaged"
+            raise ArtifactError(f"{where}, one is beyond the {len(pieces)} of its vocabulary; make it again") from None
 
     @property
     def by_hand(self) -> Mapping[int, str]:
@@ -99,12 +136,14 @@ class OpenRun:
         return f'W/"{self.digest[:20]}-{self.people.edition}"'
 
     def hookpoint(self, name: str) -> OpenHookpoint:
-        """A hookpoint by name. Refusal if the run has none of it."""
+        """A hookpoint by name. Refusal if the run has none of it, or it has been made again since it was opened."""
         if name not in self.hookpoints:
             raise Refusal(
                 404, f"{self.name}: {short(name)}: no such hookpoint", f"there are {', '.join(self.hookpoints)}"
             )
-        return self.hookpoints[name]
+        place = self.hookpoints[name]
+        place.need_unchanged()
+        return place
 
 
 class Served:
@@ -217,19 +256,14 @@ def _corpus_of(run: Path, place: Path, catalogue: Manifest, corpora: dict[str, P
     """The corpus that the catalogue points into: the run's own, or that of another served run whose rows it was learned from."""
     wanted = catalogue.inputs.parents.get("corpus")
     if wanted is None:
-        return Corpus.open(run / "corpus", verify=False)
+        return Corpus.open(run / "corpus", most_bytes=READ_AT_ONCE_BYTES)
     if wanted not in corpora:
         there = "another corpus is there" if _is_artifact(run / "corpus") else "it is not there"
         raise ArtifactError(
             f"{place / 'catalogue'}: made from a corpus that {run} does not hold ({there}); "
             "serve the run that holds it too, or make the catalogue again"
         )
-    return Corpus.open(corpora[wanted], verify=False)
-
-
-def _check_parent(path: Path, manifest: Manifest, parent: str, digest: str) -> None:
-    if manifest.inputs.parents.get(parent, digest) != digest:
-        raise ArtifactError(f"{path}: made from another {parent} than the one beside it; make it again")
+    return Corpus.open(corpora[wanted], most_bytes=READ_AT_ONCE_BYTES)
 
 
 def _recorded_model(hookpoints: Iterable[OpenHookpoint]) -> str | None:
@@ -252,6 +286,15 @@ def _first_found(sources: Sequence[str], digest: str | None) -> str | None:
             continue
         return source
     return None
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """Another one for a file that was put in its place. None: there is none."""
+    try:
+        status = os.stat(file)
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def _is_artifact(path: Path) -> bool:

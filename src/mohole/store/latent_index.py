@@ -151,6 +151,15 @@ class LatentIndex:
         layout = read_layout(storage)
         self._shards = [Shard(storage, facts, _ENTRY) for facts in layout.shards[_COLUMN]]
 
+    def check_sizes(self) -> None:
+        """Look whether every shard is there and as long as it was; their bytes are not read.
+
+        Raises:
+            DamageError: one is not.
+        """
+        for shard in self._shards:
+            shard.check_size()
+
     def check(self) -> int:
         """Compare every byte with its checksum. Returns how many entries there are.
 

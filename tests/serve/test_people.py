@@ -101,6 +101,26 @@ def test_nothing_appears_until_something_is_written(tmp_path: Path) -> None:
     people.close()
 
 
+def test_what_was_written_is_read_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what a killed server has left in its log. Nothing appears beside the file: SQLite alone would fail there."""
+    source = tmp_path / "source"
+    source.mkdir()
+    writer = People(source)
+    writer.put_label("d", "resid_post.0", 3, "in the log")
+    run = tmp_path / "run"
+    run.mkdir()
+    for end in ("", "-wal"):
+        (run / (PEOPLE_FILE + end)).write_bytes((source / (PEOPLE_FILE + end)).read_bytes())
+    writer.close()
+    monkeypatch.setattr("mohole.serve.people.os.access", lambda path, mode: False)
+    people = People(run)
+    assert people.labels("d") == {3: "in the log"}
+    people.close()
+    assert people.labels("d") == {3: "in the log"}, "opened again"
+    people.close()
+    assert sorted(file.name for file in run.iterdir()) == [PEOPLE_FILE, f"{PEOPLE_FILE}-wal"]
+
+
 def test_a_change_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
     people, member = People(tmp_path), Member("d", "resid_post.0", 1)
     people.put_list("mine", [member])

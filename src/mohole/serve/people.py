@@ -9,13 +9,15 @@ again is another latent, and has none of its notes. They are kept, and are there
 
 import os
 import secrets
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from mohole.errors import ArtifactError
@@ -86,6 +88,7 @@ class People:
         self._writer: sqlite3.Connection | None = None
         self._seen_change = -1
         self._edition = _Edition()
+        self._copy: TemporaryDirectory[str] | None = None
         try:
             self._now()
         except Refusal as refusal:
@@ -98,6 +101,9 @@ class People:
                 if connection is not None:
                     connection.close()
             self._reader = self._writer = None
+            if self._copy is not None:
+                self._copy.cleanup()
+                self._copy = None
 
     @property
     def edition(self) -> int:
@@ -233,7 +239,7 @@ class People:
 
     def _open_reader(self) -> sqlite3.Connection | None:
         if self._reader is None and self.path.exists():
-            reader = _connect(self.path)
+            reader = _connect(self._readable())
             try:
                 (schema,) = reader.execute("PRAGMA user_version").fetchone()
                 if schema != _SCHEMA:
@@ -243,6 +249,18 @@ class People:
                 raise
             self._reader, self._seen_change = reader, -1
         return self._reader
+
+    def _readable(self) -> Path:
+        """The file; or, in a folder that takes no files, a copy: even to be read, a write-ahead log wants one beside it."""
+        if os.access(self.path.parent, os.W_OK):
+            return self.path
+        self._copy = TemporaryDirectory(prefix="mohole-people-")
+        for end in ("", "-wal"):  # the log last: what it holds goes into the copy when that is opened
+            with suppress(FileNotFoundError):
+                shutil.copyfile(
+                    self.path.with_name(self.path.name + end), Path(self._copy.name) / (self.path.name + end)
+                )
+        return Path(self._copy.name) / self.path.name
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:

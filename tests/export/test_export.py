@@ -2,18 +2,21 @@
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tests.conftest import exit_status
-from tests.report.run_folder import make_run
+from tests.report.run_folder import make_run, remake
 
-from mohole.errors import ArtifactError
+from mohole.errors import ArtifactError, ConfigError
 from mohole.export.features import Exported, examples, hookpoints_of
 from mohole.export.neuronpedia import export_neuronpedia
 from mohole.export.parquet import export_parquet
+from mohole.search.run import SearchedRun
+from mohole.search.statistics import Bounds
 
 PLACE = "resid_post.0"
 
@@ -123,6 +126,45 @@ def test_parquet_tables_are_the_catalogues(exported: Exported, tmp_path: Path) -
             assert line["activations"] == np.float32(example.activations).tolist()
             assert line["tokens"][line["at"]] == exported.corpus.pieces[exported.corpus.tokens[example.token]]
             assert line["interval"] == (None if number == -1 else number)
+
+
+def test_an_export_is_whole_or_not_there(exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And takes the place of an earlier one, but of nothing else."""
+    folder = export_neuronpedia(exported, tmp_path, model="m")
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
+    (folder / "features" / "batch-7.jsonl.gz").write_bytes(b"of a larger dictionary")
+
+    def full(row: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mohole.export.neuronpedia._line", full)
+        with pytest.raises(OSError, match="No space left") as failure:
+            export_neuronpedia(exported, tmp_path, model="m")
+    assert failure.value.filename == str(folder)
+    assert (folder / "features" / "batch-7.jsonl.gz").exists(), "the earlier one is there, untouched"
+    assert export_neuronpedia(exported, tmp_path, model="m") == folder
+    assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
+    (folder / "features" / "notes.txt").write_text("mine")
+    with pytest.raises(ArtifactError, match=r"holds features/notes.txt, which no export writes"):
+        export_neuronpedia(exported, tmp_path, model="m")
+    for model in ("..", "", ". "):
+        with pytest.raises(ConfigError, match="no name for a folder"):
+            export_neuronpedia(exported, tmp_path / "other", model=model)
+    assert not (tmp_path / "other").exists()
+
+
+def test_what_does_not_belong_together_is_not_exported_nor_searched(run: Path, tmp_path: Path) -> None:
+    for name, parent, said in (
+        ("catalogue", "dictionary", "catalogue: made from another dictionary"),
+        ("labels", "catalogue", "labels: made from another catalogue"),
+    ):
+        copy = shutil.copytree(run, tmp_path / name)
+        remake(copy / PLACE / name, name, **{parent: "0" * 32})
+        with pytest.raises(ArtifactError, match=said):
+            Exported.open(copy, PLACE)
+        with pytest.raises(ArtifactError, match=said):
+            SearchedRun.open(copy).by_statistics(Bounds(), 3)
 
 
 def test_hostile_text_is_exported_as_it_is(exported: Exported, tmp_path: Path) -> None:

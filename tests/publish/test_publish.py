@@ -13,8 +13,7 @@ from fastapi.testclient import TestClient
 from tests.conftest import exit_status
 from tests.publish.conftest import BY_HAND, RUN
 from tests.publish.reader import Place
-from tests.report.run_folder import DEAD, HOOKPOINTS, HOSTILE
-from tests.serve.test_runs import remake
+from tests.report.run_folder import DEAD, HOOKPOINTS, HOSTILE, remake
 
 from mohole.errors import ArtifactError, ConfigError, StageError
 from mohole.publish import Published, publish, tables

@@ -6,6 +6,7 @@ figures of evaluation are made up. One feature carries hostile text in its label
 
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -315,3 +316,13 @@ def data_of(page: str) -> dict[str, object]:
     text = page.split('<script type="application/json" id="data">', 1)[1].split("</script>", 1)[0]
     found: dict[str, object] = json.loads(text)
     return found
+
+
+def remake(path: Path, kind: str, **parents: str) -> None:
+    """The same files under a manifest with other parents."""
+    kept = path.with_name("kept")
+    path.rename(kept)
+    bulk = artifact.read_manifest(kept).bulk
+    with artifact.create(path, artifact.Inputs(kind=kind, config={}, seed=0, parents=parents), bulk=bulk) as out:
+        shutil.copytree(kept, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(artifact.MANIFEST))
+    shutil.rmtree(kept)

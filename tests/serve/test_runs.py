@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.report.run_folder import HOOKPOINTS, finished
+from tests.report.run_folder import HOOKPOINTS, finished, remake
 
 from mohole import artifact
 from mohole.catalogue.verify import check_sizes
@@ -17,16 +17,6 @@ from mohole.tensors import open_tensors
 @pytest.fixture
 def copy(pristine_run: Path, tmp_path: Path) -> Path:
     return shutil.copytree(pristine_run, tmp_path / "run")
-
-
-def remake(path: Path, kind: str, **parents: str) -> None:
-    """The same files under a manifest with other parents."""
-    kept = path.with_name("kept")
-    path.rename(kept)
-    bulk = artifact.read_manifest(kept).bulk
-    with artifact.create(path, artifact.Inputs(kind=kind, config={}, seed=0, parents=parents), bulk=bulk) as out:
-        shutil.copytree(kept, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(artifact.MANIFEST))
-    shutil.rmtree(kept)
 
 
 def test_names_are_fit_for_addresses_and_unique(pristine_run: Path, tmp_path: Path) -> None:

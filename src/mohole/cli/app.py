@@ -268,9 +268,9 @@ def _explain(error: OSError) -> str:
     place = error.filename or "what was being written"
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
-            return f"{place}: the disk is full; nothing half-written was kept; free space, or -o run=FOLDER elsewhere"
+            return f"{place}: the disk is full; nothing half-written was kept; free space, or name another place"
         case errno.EACCES | errno.EPERM | errno.EROFS:
-            return f"{place}: no permission ({os.strerror(error.errno)}); change it, or -o run=FOLDER elsewhere"
+            return f"{place}: no permission ({os.strerror(error.errno)}); change it, or name another place"
         case errno.EPIPE:
             return "the reader of this output went away"
         case errno.ENOENT:

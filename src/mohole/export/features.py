@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mohole import artifact
 from mohole.catalogue import Catalogue, Example, Feature
 from mohole.catalogue.evidence import TOP
 from mohole.corpus import Corpus
@@ -24,11 +25,17 @@ class Exported:
     @classmethod
     def open(cls, run: Path, hookpoint: str) -> "Exported":
         """Raises:
-        ArtifactError: the run has no catalogue there, or it is damaged.
+        ArtifactError: the run has no catalogue there, or something is damaged, or was not made from what lies beside it.
         """
         folder = run / hookpoint
         labels = Labels.open(folder / "labels") if (folder / "labels").is_dir() else None
-        return cls(run.resolve().name, Catalogue.open(folder / "catalogue"), Corpus.open(run / "corpus"), labels)
+        catalogue, corpus = Catalogue.open(folder / "catalogue"), Corpus.open(run / "corpus")
+        dictionary = artifact.read_manifest(folder / "dictionary").digest
+        artifact.check_parent(catalogue.path, catalogue.manifest, "dictionary", dictionary)
+        artifact.check_parent(catalogue.path, catalogue.manifest, "corpus", corpus.manifest.digest)
+        if labels is not None:
+            artifact.check_parent(labels.path, labels.manifest, "catalogue", catalogue.manifest.digest)
+        return cls(run.resolve().name, catalogue, corpus, labels)
 
     @property
     def model(self) -> str:

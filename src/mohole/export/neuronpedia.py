@@ -21,7 +21,9 @@ from typing import Any
 
 from mohole.catalogue import Example, Feature
 from mohole.catalogue.evidence import TOP
+from mohole.errors import ConfigError
 from mohole.export.features import Exported, examples
+from mohole.export.whole import whole_folder
 from mohole.interpret import Label
 from mohole.model.hookpoints import parse_hookpoint
 from mohole.progress import track
@@ -30,6 +32,7 @@ Row = Mapping[str, Any]
 
 _FEATURES_PER_BATCH = 1024
 _CREATOR = "mohole"
+_FILES = ("release.jsonl", "model.jsonl", "sourceset.jsonl", "source.jsonl", "*/batch-*.jsonl.gz")
 _EMPTY = (
     "correlated_features_l1", "correlated_neurons_indices", "correlated_neurons_pearson", "correlated_neurons_l1",
     "neuron_alignment_indices", "neuron_alignment_values", "neuron_alignment_l1", "logits_hist_data_bar_heights",
@@ -38,7 +41,7 @@ _EMPTY = (
 
 
 def export_neuronpedia(exported: Exported, out: Path, *, model: str, source_set: str | None = None) -> Path:
-    """Write the files below `out`; files that are there are written again.
+    """Write the files of one source below `out`: all of them or none, in place of an earlier export of it.
 
     Args:
         model: the model's id there.
@@ -46,15 +49,27 @@ def export_neuronpedia(exported: Exported, out: Path, *, model: str, source_set:
 
     Returns:
         The folder of the source.
+
+    Raises:
+        ArtifactError: its place holds something else. ConfigError: no id can be made of the model's name.
     """
     catalogue, point = exported.catalogue, parse_hookpoint(exported.catalogue.hookpoint)
     layer = 0 if point.layer is None else point.layer
     source_set = source_set or f"mohole-{point.kind.replace('_', '-')}-{catalogue.n_latents}"
     source = f"{layer}-{source_set}"
-    folder = out / model.replace("/", "-") / source
+    model_id = model.replace("/", "-")
+    if not model_id.strip(". ") or "\0" in model_id:
+        raise ConfigError(f"--model {model!r}: no name for a folder; give the id that the model has at Neuronpedia")
+    place = out / model_id / source
     made = datetime.fromtimestamp((catalogue.path / "manifest.json").stat().st_mtime, tz=UTC).isoformat()
-    rows = _Rows(exported, model.replace("/", "-"), source, made)
-    folder.mkdir(parents=True, exist_ok=True)
+    rows = _Rows(exported, model_id, source, made)
+    with whole_folder(place, _FILES) as folder:
+        _write_all(folder, exported, rows, source_set)
+    return place
+
+
+def _write_all(folder: Path, exported: Exported, rows: "_Rows", source_set: str) -> None:
+    catalogue = exported.catalogue
     for name, row in rows.about(source_set).items():
         (folder / f"{name}.jsonl").write_text(_line(row), encoding="utf-8")
     with track(f"export {catalogue.hookpoint}", catalogue.n_latents, "features") as tracker:
@@ -65,7 +80,6 @@ def export_neuronpedia(exported: Exported, out: Path, *, model: str, source_set:
             _write(folder, "activations", number, rows.activations(batch))
             _write(folder, "explanations", number, rows.explanations(batch))
             tracker.advance(last - first)
-    return folder
 
 
 class _Rows:

@@ -7,17 +7,22 @@ from mohole.catalogue import Feature
 from mohole.catalogue.evidence import TOP
 from mohole.errors import ConfigError
 from mohole.export.features import Exported, examples
+from mohole.export.whole import whole_folder
 from mohole.interpret import Label
 from mohole.progress import track
 
 _FEATURES_AT_ONCE = 1024
+_FILES = ("features.parquet", "examples.parquet")
 
 
 def export_parquet(exported: Exported, out: Path) -> Path:
-    """Write `features.parquet` and `examples.parquet` into OUT/HOOKPOINT; returns that folder.
+    """Write `features.parquet` and `examples.parquet` into OUT/HOOKPOINT: both or neither, in place of an earlier export of it.
+
+    Returns:
+        That folder.
 
     Raises:
-        ConfigError: pyarrow is not installed.
+        ArtifactError: its place holds something else. ConfigError: pyarrow is not installed.
     """
     try:
         import pyarrow as pa
@@ -25,8 +30,7 @@ def export_parquet(exported: Exported, out: Path) -> Path:
     except ImportError:
         raise ConfigError("Parquet needs pyarrow, which is not here: pip install 'mohole[parquet]'") from None
     catalogue = exported.catalogue
-    folder = out / catalogue.hookpoint
-    folder.mkdir(parents=True, exist_ok=True)
+    place = out / catalogue.hookpoint
     entries = pa.list_(pa.struct([("token", pa.string()), ("logit", pa.float32())]))
     schema = pa.schema(
         [("latent", pa.int64()), ("label", pa.string()), ("status", pa.string()), ("f1", pa.float64()),
@@ -41,6 +45,7 @@ def export_parquet(exported: Exported, out: Path) -> Path:
          ("at", pa.int32()), ("tokens", pa.list_(pa.string())), ("activations", pa.list_(pa.float32()))]
     )  # fmt: skip
     with (
+        whole_folder(place, _FILES) as folder,
         pq.ParquetWriter(folder / "features.parquet", schema, compression="zstd") as features_file,
         pq.ParquetWriter(folder / "examples.parquet", example_schema, compression="zstd") as examples_file,
         track(f"export {catalogue.hookpoint}", catalogue.n_latents, "features") as tracker,
@@ -54,7 +59,7 @@ def export_parquet(exported: Exported, out: Path) -> Path:
             shown = [line for feature, _ in batch for line in _examples(exported, feature)]
             examples_file.write_table(pa.Table.from_pylist(shown, example_schema))
             tracker.advance(last - first)
-    return folder
+    return place
 
 
 def _line(feature: Feature, label: Label, x: float, y: float) -> dict[str, Any]:

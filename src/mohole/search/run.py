@@ -51,7 +51,11 @@ class Place:
 
     @cached_property
     def catalogue(self) -> Catalogue:
-        return Catalogue.open(self.folder / "catalogue")
+        """Raises: ArtifactError: damaged, or of another dictionary than the one beside it."""
+        catalogue = Catalogue.open(self.folder / "catalogue")
+        dictionary = artifact.read_manifest(self.folder / "dictionary").digest
+        artifact.check_parent(catalogue.path, catalogue.manifest, "dictionary", dictionary)
+        return catalogue
 
     @property
     def has_catalogue(self) -> bool:
@@ -59,9 +63,19 @@ class Place:
 
     @cached_property
     def labels(self) -> Labels | None:
-        """None where nobody has labelled it yet."""
+        """None where nobody has labelled it yet.
+
+        Raises:
+            ArtifactError: damaged, or of another catalogue than the one beside them.
+        """
         folder = self.folder / "labels"
-        return Labels.open(folder) if (folder / artifact.MANIFEST).is_file() else None
+        if not (folder / artifact.MANIFEST).is_file():
+            return None
+        labels = Labels.open(folder)
+        if self.has_catalogue:
+            catalogue = artifact.read_manifest(self.folder / "catalogue").digest
+            artifact.check_parent(folder, labels.manifest, "catalogue", catalogue)
+        return labels
 
     def label(self, latent: int) -> Label | None:
         """A latent's label; None where there is none."""

@@ -9,6 +9,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+from mohole.catalogue.layout import AGAIN
 from mohole.errors import ArtifactError
 from mohole.tensors import tensor_bytes, tensors_from_bytes
 
@@ -35,10 +36,10 @@ def unpack(data: bytes, where: str) -> Columns:
     """
     try:
         if not 0 < zstandard.frame_content_size(data) <= _MOST_BYTES:
-            raise ArtifactError(f"{where}: damaged (not a block); `mohole catalogue RECIPE --replace` makes it again")
+            raise ArtifactError(f"{where}: damaged (not a block); {AGAIN}")
         whole = zstandard.ZstdDecompressor().decompress(data)
     except zstandard.ZstdError as error:
-        raise ArtifactError(f"{where}: damaged ({error}); `mohole catalogue RECIPE --replace` makes it again") from None
+        raise ArtifactError(f"{where}: damaged ({error}); {AGAIN}") from None
     return tensors_from_bytes(whole, where)
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mohole.catalogue.layout import codes_file
+from mohole.catalogue.layout import AGAIN, codes_file
 from mohole.errors import ArtifactError
 from mohole.tensors import open_tensors
 
@@ -48,9 +48,7 @@ class CodeStore:
         path = self._folder / codes_file(number)
         found = open_tensors(path)
         if len(found["tokens"]) != self._n_rows[number]:
-            raise ArtifactError(
-                f"{path}: {len(found['tokens'])} rows, {self._n_rows[number]} were written; `mohole catalogue RECIPE --replace` makes it again"
-            )
+            raise ArtifactError(f"{path}: {len(found['tokens'])} rows, {self._n_rows[number]} were written; {AGAIN}")
         return Codes(found["tokens"], found["row_starts"], found["latents"], found["values"])
 
     def parts(self) -> Iterator[Codes]:

@@ -8,7 +8,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from mohole.catalogue.layout import HEADER, HEADER_FILE, PAGE_BYTES, PAGES_FILE
+from mohole.catalogue.layout import AGAIN, HEADER, HEADER_FILE, PAGE_BYTES, PAGES_FILE
 from mohole.errors import ArtifactError
 
 
@@ -33,7 +33,7 @@ class Header:
         if n_bytes != n_latents * HEADER.itemsize:
             there = "missing" if n_bytes < 0 else f"{n_bytes} bytes"
             raise ArtifactError(
-                f"{self.path}: {there}; {n_latents} latents take {n_latents * HEADER.itemsize}; `mohole catalogue RECIPE --replace` makes it again"
+                f"{self.path}: {there}; {n_latents} latents take {n_latents * HEADER.itemsize}; {AGAIN}"
             )
         self._bytes: NDArray[np.uint8] = (
             np.asarray(np.memmap(self.path, dtype=np.uint8, mode="r")) if n_bytes else np.zeros(0, dtype=np.uint8)
@@ -41,9 +41,7 @@ class Header:
         self._pages = np.frombuffer((folder / PAGES_FILE).read_bytes(), dtype="<u8")
         self._checked: set[int] = set()
         if len(self._pages) != -(-n_bytes // PAGE_BYTES):
-            raise ArtifactError(
-                f"{folder / PAGES_FILE}: {len(self._pages)} checksums; `mohole catalogue RECIPE --replace` makes it again"
-            )
+            raise ArtifactError(f"{folder / PAGES_FILE}: {len(self._pages)} checksums; {AGAIN}")
 
     def entry(self, latent: int) -> np.void:
         """One latent's entry.
@@ -77,6 +75,6 @@ class Header:
         found = xxhash.xxh3_64_intdigest(self._bytes[page * PAGE_BYTES : (page + 1) * PAGE_BYTES].data)
         if found != int(self._pages[page]):
             raise ArtifactError(
-                f"{self.path}: bytes {page * PAGE_BYTES} to {(page + 1) * PAGE_BYTES} have changed; `mohole catalogue RECIPE --replace` makes it again"
+                f"{self.path}: bytes {page * PAGE_BYTES} to {(page + 1) * PAGE_BYTES} have changed; {AGAIN}"
             )
         self._checked.add(page)

@@ -40,6 +40,8 @@ HEADER = np.dtype(
 )
 """One entry for each latent, in order. `offset` and `n_bytes` are those of its block in the features' file of its range."""
 
+AGAIN = "`mohole catalogue RECIPE --replace` makes it again"
+"""What to do about damage."""
 PAGE_BYTES = 1 << 16
 """The header's pages have a checksum each."""
 

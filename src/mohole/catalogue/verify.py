@@ -6,7 +6,7 @@ import xxhash
 
 from mohole import artifact
 from mohole.catalogue.header import Header
-from mohole.catalogue.layout import FACTS_FILE, INDEX, codes_file, features_file
+from mohole.catalogue.layout import AGAIN, FACTS_FILE, HEADER, HEADER_FILE, INDEX, codes_file, features_file
 from mohole.errors import ArtifactError, DamageError
 from mohole.record import read_json
 from mohole.storage import open_storage
@@ -22,16 +22,15 @@ def check_sizes(path: Path) -> None:
         ArtifactError: one is missing or of another length, and which.
     """
     facts = read_json(path / FACTS_FILE, "codes", "features", "n_latents")
+    step = f"delete {path} and make it again"
     for name_of, files in ((codes_file, facts["codes"]), (features_file, facts["features"])):
         for number, file in enumerate(files):
-            _check_size(path / name_of(number), file["n_bytes"], f"delete {path} and make it again")
-    Header(path, facts["n_latents"])
+            _check_size(path / name_of(number), file["n_bytes"], step)
+    _check_size(path / HEADER_FILE, facts["n_latents"] * HEADER.itemsize, step)
     try:
         _index(path).check_sizes()
     except DamageError as error:  # it would name a store's command, and the index of a catalogue is none by itself
-        raise ArtifactError(
-            f"{path / INDEX / error.name}: not what was written; delete {path} and make it again"
-        ) from None
+        raise ArtifactError(f"{path / INDEX / error.name}: not what was written; {step}") from None
 
 
 def verify_bytes(path: Path) -> None:
@@ -47,9 +46,7 @@ def verify_bytes(path: Path) -> None:
     found = _index(path).check()
     expected = sum(part["n_entries"] for part in facts["codes"])
     if found != expected:
-        raise ArtifactError(
-            f"{path / INDEX}: {found} entries, {expected} were written; `mohole catalogue RECIPE --replace` makes it again"
-        )
+        raise ArtifactError(f"{path / INDEX}: {found} entries, {expected} were written; {AGAIN}")
 
 
 def _index(path: Path) -> LatentIndex:
@@ -64,12 +61,10 @@ def _check_size(file: Path, n_bytes: int, step: str) -> None:
 
 
 def _compare(file: Path, n_bytes: int, digest: str) -> None:
-    _check_size(file, n_bytes, "`mohole catalogue RECIPE --replace` makes it again")
+    _check_size(file, n_bytes, AGAIN)
     found = xxhash.xxh3_128()
     with file.open("rb") as opened:
         while part := opened.read(_AT_ONCE):
             found.update(part)
     if found.hexdigest() != digest:
-        raise ArtifactError(
-            f"{file}: checksum is wrong, its bytes have changed; `mohole catalogue RECIPE --replace` makes it again"
-        )
+        raise ArtifactError(f"{file}: checksum is wrong, its bytes have changed; {AGAIN}")

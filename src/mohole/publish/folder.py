@@ -69,7 +69,8 @@ def publish(
         static: the built app.
 
     Raises:
-        ArtifactError: a run that is unfinished or damaged or whose artifacts do not belong together, or another publication is at `out`.
+        ArtifactError: a run that is unfinished, damaged, or whose artifacts do not belong together, or another publication is at
+            `out`.
         ConfigError: `out` holds something else, or lies in a run. StageError: the app is not built.
     """
     out = Path(out)

@@ -26,8 +26,8 @@ from mohole.version import __version__
 from mohole.visible import visible
 
 READ_AT_ONCE_BYTES = 1 << 28
-"""A corpus file up to here is compared with its checksum before anything is shown, a tenth of a second; of a larger one, which may be
-petabytes, the size is looked at."""
+"""A corpus file up to here is compared with its checksum before anything is shown: a tenth of a second. Of a larger one, which
+may be terabytes, the size is looked at."""
 
 
 class OpenHookpoint:

@@ -1,4 +1,4 @@
-"""The web app's built files, if they are there; other addresses lead to the app's own, behind the #. Nothing outside the folder."""
+"""The web app's built files, if they are there; other addresses lead to the app's, behind the #. Nothing outside the folder."""
 
 import mimetypes
 from pathlib import Path, PurePosixPath

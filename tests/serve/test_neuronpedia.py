@@ -1,6 +1,7 @@
 """Clients of Neuronpedia's addresses find their keys, with our numbers in them."""
 
 import re
+from itertools import pairwise
 
 import httpx
 import pytest
@@ -33,16 +34,28 @@ ACTIVATION_KEYS = set(
 
 @pytest.mark.parametrize("layer", [HOOKPOINT, "0-resid_post"])
 def test_a_feature_has_their_keys_and_our_numbers(client: httpx.Client, run, layer: str) -> None:
-    feature = Catalogue.open(run / HOOKPOINT / "catalogue").feature(BRIDGE)
+    catalogue = Catalogue.open(run / HOOKPOINT / "catalogue")
+    feature, n_tokens = catalogue.feature(BRIDGE), catalogue.n_tokens
     answer = client.get(f"/api/feature/small-run/{layer}/{BRIDGE}")
     found = answer.json()
     assert set(found) >= FEATURE_KEYS
     assert (found["modelId"], found["layer"], found["index"]) == ("small-run", layer, str(BRIDGE))
     assert (found["maxActApprox"], found["frac_nonzero"]) == (feature.maximum, feature.density)
-    assert found["pos_str"] == [token for token, _ in feature.promoted]
-    assert found["neg_values"] == [logit for _, logit in feature.suppressed]
+    for names, wanted in (
+        (("pos_str", "pos_values"), feature.promoted),
+        (("neg_str", "neg_values"), feature.suppressed),
+        (("topkCosSimIndices", "topkCosSimValues"), feature.neighbours),
+        (
+            ("correlated_features_indices", "correlated_features_pearson"),
+            tuple((other, phi) for other, _, phi in feature.together),
+        ),
+    ):
+        assert wanted, names
+        assert tuple(zip(*(found[name] for name in names), strict=True)) == wanted
     assert sum(found["freq_hist_data_bar_heights"]) == feature.count
-    assert len(found["freq_hist_data_bar_values"]) == len(found["freq_hist_data_bar_heights"])
+    edges = feature.histogram.edges
+    middles = [(low + high) / 2 for low, high in pairwise(edges)]
+    assert found["freq_hist_data_bar_values"] == pytest.approx(middles)
     assert "Golden-Gate-Brücke" in found["explanations"][0]["description"]
     top = [each for each in found["activations"] if each["binMin"] == -1]
     assert [each["maxValue"] for each in top] == [example.activation for example in feature.top]
@@ -52,7 +65,8 @@ def test_a_feature_has_their_keys_and_our_numbers(client: httpx.Client, run, lay
         assert each["maxValue"] == max(each["values"]) == each["values"][each["maxValueTokenIndex"]] > 0
         if each["binMin"] >= 0:
             assert each["binMin"] < each["values"][each["qualifyingTokenIndex"]] <= each["binMax"]
-            assert 0 < each["binContains"] <= 1
+            (count,) = (interval.count for interval in feature.intervals if interval.low == each["binMin"])
+            assert each["binContains"] == count / n_tokens, "of all tokens"
     assert client.get(answer.url, headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
     dead = client.get(f"/api/feature/small-run/{layer}/{DEAD}").json()
     assert (dead["activations"], dead["freq_hist_data_bar_heights"], dead["maxActApprox"]) == ([], [], 0.0)

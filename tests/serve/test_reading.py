@@ -18,8 +18,12 @@ from mohole.corpus import Corpus
 from mohole.dictionary.files import open_directions
 from mohole.errors import StageError
 from mohole.interpret import Labels
+from mohole.search.peaks import Peaks
+from mohole.search.xray import XrayRows
 from mohole.serve import elsewhere, shapes
 from mohole.serve.columns import Columns
+from mohole.serve.runs import open_runs
+from mohole.serve.xrays import strongest
 
 
 @pytest.fixture(scope="module")
@@ -411,6 +415,18 @@ def test_an_xray_shows_each_token(client: httpx.Client, at: str, catalogue: Cata
     for wrong in ({"text": ""}, {"text": "x" * 20_001}, {"text": "x", "top": 51}, {"text": "x", "tpo": 3}, {}):
         assert client.post(f"{at}/xray", json=wrong).status_code == 422
     assert client.post(f"{at}/xray", json={"text": "x", "latent": 10**6}).status_code == 404
+
+
+def test_what_is_strongest_in_a_text_goes_by_each_ones_own_maximum(run: Path) -> None:
+    served = open_runs([run])
+    place = served.hookpoint(next(iter(served.runs)), HOOKPOINT)
+    place.catalogue.maximum = np.float32([10, 1, 4, 0, 2])
+    peaks = Peaks(np.arange(5), np.float32([5, 2, 3, 9, 1]), np.array([7, 6, 5, 4, 3]))
+    rows = XrayRows((), (), (), None, peaks)
+    # shares 2, .75, .5 twice (the lower latent first), and last the one that the catalogue never saw
+    assert strongest(place, rows, 9) == [(1, 2.0, 6), (2, 3.0, 5), (0, 5.0, 7), (4, 1.0, 3), (3, 9.0, 4)]
+    assert strongest(place, rows, 1) == [(1, 2.0, 6)]
+    served.close()
 
 
 def test_what_a_reader_has_is_not_sent_again(client: httpx.Client, at: str) -> None:

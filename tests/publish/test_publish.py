@@ -149,6 +149,8 @@ def test_a_damaged_publication_is_named_and_can_be_replaced(run: Path, app: Path
     header.write_bytes(header.read_bytes()[:-1] + b"\x01")
     with pytest.raises(ArtifactError, match=r"header\.bin: checksum is wrong"):
         publish([run], site, static=app)
+    with pytest.raises(ArtifactError, match=r"header\.bin: its bytes are not those that were published"):
+        make_published_app(site)
     header.unlink()
     with pytest.raises(ArtifactError, match=r"header\.bin: no bytes"):
         make_published_app(site)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.catalogue.conftest import Vocabulary, contents, pass_through
+from tests.conftest import exit_status
 
 from mohole import artifact, catalogue, config
 from mohole.catalogue import builder, features
@@ -140,6 +141,20 @@ def test_every_kind_of_damage_is_found(world: catalogue.InMemory, tmp_path: Path
                 verify_bytes(path)
         file.write_bytes(data)
     verify_bytes(path)
+
+
+def test_the_command_proves_a_catalogue_or_says_what_makes_it_again(
+    world: catalogue.InMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = make(tmp_path / "out", world)
+    assert exit_status(monkeypatch, "verify", path) == 0
+    assert "every byte is as it was written" in capfd.readouterr().out
+    assert exit_status(monkeypatch, "verify", path, "--mend") == 1
+    file = path / "features/000000.bin"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    assert exit_status(monkeypatch, "verify", path) == 1
+    assert "000000.bin: checksum is wrong" in (said := capfd.readouterr().err)
+    assert "mohole catalogue RECIPE --replace" in said
 
 
 def test_a_damaged_feature_is_named_and_others_are_read(world: catalogue.InMemory, tmp_path: Path) -> None:

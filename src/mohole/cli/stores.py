@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from mohole.cli.options import Overrides
 from mohole.config import Machine, Recipe, n_bytes, read_recipe
 from mohole.errors import ArtifactError, ConfigError, DamageError
+
+if TYPE_CHECKING:
+    from mohole.store.store import Store
 
 Place = Annotated[str, typer.Argument(metavar="STORE", help="A store of activations: a folder or a URL.")]
 Memory = Annotated[str | None, typer.Option(metavar="SIZE", help="What all workers together may hold, such as 512MiB.")]
@@ -121,15 +124,21 @@ def verify(
         bool, typer.Option("--statistics", help="Test the order of a sorted store against chance, too.")
     ] = False,
 ) -> None:
-    """Prove a store: every byte, every key, the order, and that nothing was lost, doubled or changed."""
+    """Prove a store: every byte, every key, the order, and that nothing was lost, doubled or changed.
+
+    Of a catalogue: every byte.
+    """
     from rich.console import Console
 
-    from mohole.cli.tables import print_battery, print_certificate
+    from mohole.cli.tables import print_certificate
     from mohole.storage import open_storage
     from mohole.store import seal
     from mohole.store.store import Store
-    from mohole.store.verify import tokens_in_order, verify
+    from mohole.store.verify import verify
 
+    if _is_catalogue(Path(store)):
+        _verify_catalogue(Path(store), for_stores=mend or statistics)
+        return
     try:
         opened = Store.open(store)
         certificate = verify(opened)
@@ -152,21 +161,46 @@ def verify(
     if not certificate.holds:
         raise ArtifactError(f"{store}: {len(certificate.damaged) + len(certificate.wrong)} faults, listed above")
     if statistics:
-        from mohole.store.uniformity import MIN_ROWS, uniformity
+        _test_order(opened)
 
-        if opened.facts.order.kind != "random":
-            raise ConfigError(
-                f"{store}: its rows are in the order of the text; --statistics asks whether an order is random"
-            )
-        if opened.facts.n_training < MIN_ROWS:
-            raise ConfigError(
-                f"{store}: {opened.facts.n_training} rows to train on; --statistics judges an order of {MIN_ROWS} and more"
-            )
-        tokens = tokens_in_order(opened)[: opened.facts.n_training]  # held-out rows come after all others
-        battery = uniformity(tokens, documents=opened.documents.of(tokens))
-        print_battery(battery, Console())
-        if battery.suspicious():
-            raise ArtifactError(f"{store}: its order is not a uniform shuffle; see the statistics above")
+
+def _test_order(opened: "Store") -> None:
+    """Raises: ConfigError: not an order that could be random. ArtifactError: it does not look it."""
+    from rich.console import Console
+
+    from mohole.cli.tables import print_battery
+    from mohole.store.uniformity import MIN_ROWS, uniformity
+    from mohole.store.verify import tokens_in_order
+
+    if opened.facts.order.kind != "random":
+        raise ConfigError(
+            f"{opened.url}: its rows are in the order of the text; --statistics asks whether an order is random"
+        )
+    if opened.facts.n_training < MIN_ROWS:
+        raise ConfigError(
+            f"{opened.url}: {opened.facts.n_training} rows to train on; --statistics judges an order of {MIN_ROWS} and more"
+        )
+    tokens = tokens_in_order(opened)[: opened.facts.n_training]  # held-out rows come after all others
+    battery = uniformity(tokens, documents=opened.documents.of(tokens))
+    print_battery(battery, Console())
+    if battery.suspicious():
+        raise ArtifactError(f"{opened.url}: its order is not a uniform shuffle; see the statistics above")
+
+
+def _is_catalogue(path: Path) -> bool:
+    from mohole import artifact
+
+    return (path / artifact.MANIFEST).is_file() and artifact.read_manifest(path).kind == "catalogue"
+
+
+def _verify_catalogue(path: Path, *, for_stores: bool) -> None:
+    """Raises: ConfigError: options that are for stores. ArtifactError: damage."""
+    from mohole.catalogue.verify import verify_bytes
+
+    if for_stores:
+        raise ConfigError(f"{path}: a catalogue; --mend and --statistics are for stores of rows")
+    verify_bytes(path)
+    typer.echo(f"{path}: every byte is as it was written")
 
 
 def export(

@@ -50,6 +50,9 @@ def test_the_bytes_are_the_seed_s_and_not_those_of_rounding(monkeypatch: pytest.
     places = place(*neighbours, directions, seed=3, epochs=50)
     assert places.tobytes() == place(*neighbours, directions, seed=3, epochs=50).tobytes()
     assert places.tobytes() != place(*neighbours, directions, seed=4, epochs=50).tobytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_map, "HAS_NUMBA", False)
+        assert places.tobytes() == place(*neighbours, directions, seed=3, epochs=50).tobytes()
     monkeypatch.setattr(feature_map, "_BLOCK_ROWS", 7)  # sums in another order
     noise = 1e-14 * torch.randn(300, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     assert places.tobytes() == place(*neighbours, directions.double() + noise, seed=3, epochs=50).tobytes()

@@ -1,6 +1,7 @@
 """Statistics do not depend on how the firings were cut or ordered, and are what a slow loop finds."""
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -53,7 +54,8 @@ def everything(parts: list[Firings], *, merged: bool) -> list[bytes]:
     top = gather(lambda: TopDocuments(N_LATENTS, N_DOCUMENTS, 4), parts)
     sample = gather(lambda: IntervalSample(moments.maximum, 3, 4 + 3 * 2, seed=1), parts)
     intervals, drawn = sample.drawn(2, N_DOCUMENTS, top.firings)
-    arrays = [moments.counts, moments.sums, moments.maximum, sample.counts, intervals]
+    bins = np.sum([statistics.histogram(part, moments.maximum, 40) for part in parts], axis=0)
+    arrays = [moments.counts, moments.sums, moments.maximum, moments.magnitudes, bins, sample.counts, intervals]
     for firings in (top.firings, drawn):
         arrays += [firings.latents, firings.values, firings.tokens, firings.documents]
     return [array.tobytes() for array in arrays]
@@ -64,6 +66,26 @@ def everything(parts: list[Firings], *, merged: bool) -> list[bytes]:
 def test_any_cut_and_any_order_give_the_same_bytes(seed: int, cuts: int, order: int, merged: bool) -> None:
     firings = some_firings(seed)
     assert everything(cut(firings, order, cuts), merged=merged) == everything([firings], merged=False)
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 50), cuts=st.integers(0, 5), order=st.integers(0, 50))
+def test_without_numba_the_bytes_are_the_same(seed: int, cuts: int, order: int) -> None:
+    firings = some_firings(seed)
+    if seed % 3 == 0:  # weaker than the least power of two
+        firings = replace(firings, values=firings.values * np.float32(1e-11))
+    parts = cut(firings, order, cuts)
+    starts = np.sort(np.random.default_rng(seed).integers(0, 181, 12))  # some documents are empty
+    starts = np.concatenate([[0], starts, [181]])
+
+    def both() -> list[bytes]:
+        found = [statistics.documents_of(part.tokens, starts, np.arange(13)[::-1].copy()) for part in parts]
+        return [*everything(parts, merged=order % 2 == 0), *(documents.tobytes() for documents in found)]
+
+    compiled = both()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statistics, "HAS_NUMBA", False)
+        assert both() == compiled
 
 
 def test_sums_are_exact() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mohole import config
 from mohole.catalogue.blocks import Columns
 from mohole.catalogue.layout import N_HISTOGRAM_BINS
-from mohole.catalogue.statistics import Firings, IntervalSample, Moments, TopDocuments, histogram
+from mohole.catalogue.statistics import Firings, IntervalSample, Moments, TopDocuments, documents_of, histogram
 from mohole.corpus import Corpus
 from mohole.store.latent_index import Entries
 
@@ -98,7 +98,9 @@ def along(pieces: Pieces, first: int, examples: Examples) -> tuple[Int64, Int64,
 
 def _firings(pieces: Pieces, first: int, corpus: Corpus, twins: Int64) -> Iterable[Firings]:
     for piece in pieces():
-        yield Firings(piece.latent - first, piece.value, piece.token, twins[corpus.document_of(piece.token)])
+        yield Firings(
+            piece.latent - first, piece.value, piece.token, documents_of(piece.token, corpus.document_starts, twins)
+        )
 
 
 def _examples(top: Firings, drawn: Firings, which: Int64, corpus: Corpus, context_tokens: int) -> Examples:

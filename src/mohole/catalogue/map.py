@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mohole import keys
+from mohole.kernels import HAS_NUMBA
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
@@ -150,24 +151,35 @@ def _settle(start: Float64, one: Int64, other: Int64, weights: Float64, seed: in
     mean, square = np.zeros_like(here), np.zeros_like(here)
     mean_scale = square_scale = 1.0
     for epoch in range(epochs):
-        force = np.empty_like(here)
-        apart = here[:, one] - here[:, other]
-        pull = share / (1 + apart[0] * apart[0] + apart[1] * apart[1])
-        random = (keys.stream(seed, keys.Use.MAP_SAMPLE, epoch, n * _PUSHES) % np.uint64(n)).astype(np.int64)
-        away = here[:, :, None] - here[:, random].reshape(2, n, _PUSHES)
-        distance = away[0] * away[0] + away[1] * away[1]
-        push = 1 / ((_CLOSEST + distance) * (1 + distance))
-        for axis in (0, 1):
-            force[axis] = np.bincount(one, pull * apart[axis], minlength=n)
-            pushes = push * away[axis]
-            for number in range(_PUSHES):
-                force[axis] -= pushes[:, number]
+        random = keys.stream(seed, keys.Use.MAP_SAMPLE, epoch, n * _PUSHES).reshape(n, _PUSHES)
+        force = _forces(here, one, other, share, random)
         mean = 0.9 * mean + 0.1 * force
         square = 0.999 * square + 0.001 * force * force
         mean_scale, square_scale = 0.9 * mean_scale, 0.999 * square_scale
         rate = _RATE * (1 - epoch / epochs) / (1 - mean_scale)
         here = here - rate * mean / (np.sqrt(square / (1 - square_scale)) + 1e-8)
     return np.ascontiguousarray(here.T)
+
+
+def _forces(here: Float64, one: Int64, other: Int64, share: Float64, random: NDArray[np.uint64]) -> Float64:
+    """What pulls and pushes each point [2, point]; `random` [point, push] are words, whose remainders are points."""
+    n, force = here.shape[1], np.empty_like(here)
+    if HAS_NUMBA:
+        from mohole.catalogue.map_compiled import forces  # numba takes 0.3 s to import
+
+        forces(here, one, other, share, random, np.uint64(n), _CLOSEST, force)
+        return force
+    apart = here[:, one] - here[:, other]
+    pull = share / (1 + apart[0] * apart[0] + apart[1] * apart[1])
+    away = here[:, :, None] - here[:, (random % np.uint64(n)).astype(np.int64)]
+    distance = away[0] * away[0] + away[1] * away[1]
+    push = 1 / ((_CLOSEST + distance) * (1 + distance))
+    for axis in (0, 1):
+        force[axis] = np.bincount(one, pull * apart[axis], minlength=n)
+        pushes = push * away[axis]
+        for number in range(_PUSHES):
+            force[axis] -= pushes[:, number]
+    return force
 
 
 def _into_disc(places: Float64) -> Float64:

@@ -61,13 +61,12 @@ def tensor_writer(
 def tensor_bytes(tensors: Mapping[str, NDArray[Any]]) -> bytes:
     """What `write_tensors` writes."""
     header, n_bytes = _laid_out({name: (array.dtype, array.shape) for name, array in tensors.items()})
-    head = header_bytes(header)
-    data = bytearray(len(head) + n_bytes)
-    data[: len(head)] = head
-    for name, array in tensors.items():
-        start, end = (len(head) + offset for offset in header[name]["data_offsets"])
-        data[start:end] = np.ascontiguousarray(array).tobytes()
-    return bytes(data)
+    in_order = sorted(tensors, key=lambda name: header[name]["data_offsets"])
+    data = b"".join(
+        [header_bytes(header), *(np.ascontiguousarray(tensors[name]).data for name in in_order)]
+    )  # copied once
+    assert len(data) == len(header_bytes(header)) + n_bytes
+    return data
 
 
 def _laid_out(tensors: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]) -> tuple[dict[str, Any], int]:

@@ -183,7 +183,7 @@ def _for_ranges(
     if len(counted) < len(sample.tokens):
         there = np.zeros_like(counts)
         for part in CodeStore(out, [part["n_rows"] for part in parts]).parts():
-            chosen = np.isin(part.entry_tokens, counted)
+            chosen = np.repeat(np.isin(part.tokens, counted, assume_unique=True), np.diff(part.row_starts))
             there += np.bincount(part.latents[chosen], minlength=len(counts))
     write_tensors(
         out / DRIVER_FILE,

@@ -22,6 +22,7 @@ Int64 = NDArray[np.int64]
 
 ENCODE, RUNS, SAMPLE_FILE = "encode", "runs", "sample.safetensors"
 _NUMBERS_AT_ONCE = 1 << 22  # pre-activations
+_ROWS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
@@ -72,17 +73,18 @@ def encode(dictionary: Dictionary, store: Store, tokens: Int64) -> Codes:
     Raises:
         NumericsError: a row holds NaN or infinity; its token is named.
     """
-    chunk = max(256, min(8192, _NUMBERS_AT_ONCE // dictionary.n_latents))
+    chunk = max(256, min(_ROWS_AT_ONCE, _NUMBERS_AT_ONCE // dictionary.n_latents))
+    n_read = _ROWS_AT_ONCE // chunk * chunk  # a read of few rows costs as much as one of many
     n_active, latents, values = [], [], []
-    for start in range(0, len(tokens), chunk):
-        rows = torch.from_numpy(store.take(dictionary.hookpoint, tokens[start : start + chunk]))
-        finite = rows.isfinite().all(1)
-        if not finite.all():
-            token = tokens[start + int((~finite).nonzero()[0, 0])]
+    for first in range(0, len(tokens), n_read):
+        rows = torch.from_numpy(store.take(dictionary.hookpoint, tokens[first : first + n_read]))
+        if not bool(rows.isfinite().all()):
+            token = tokens[first + int((~rows.isfinite().all(1)).nonzero()[0, 0])]
             raise NumericsError(f"{dictionary.hookpoint}: the row of token {token} is not finite; harvest it again")
-        codes = dictionary.encode(rows)
-        n_active.append(codes.n_active.numpy())
-        latents.append(codes.latents.numpy().astype(np.int32))
-        values.append(codes.values.numpy().astype(np.float32))
+        for start in range(0, len(rows), chunk):
+            codes = dictionary.encode(rows[start : start + chunk])
+            n_active.append(codes.n_active.numpy())
+            latents.append(codes.latents.numpy().astype(np.int32))
+            values.append(codes.values.numpy().astype(np.float32))
     row_starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(n_active), dtype=np.int64)])
     return Codes(tokens, row_starts, np.concatenate(latents), np.concatenate(values))

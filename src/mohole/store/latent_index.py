@@ -16,6 +16,7 @@ from mohole import artifact
 from mohole.artifact import Inputs
 from mohole.errors import ConfigError
 from mohole.execute import Executor
+from mohole.kernels.by_latent import by_latent
 from mohole.storage import Storage, open_storage
 from mohole.store.cells import Cells
 from mohole.store.columns import RowFormat
@@ -23,7 +24,7 @@ from mohole.store.listing import BULK, Layout, StoreFacts, read_layout, write_do
 from mohole.store.order import Documents, Order
 from mohole.store.plan import Limits, cells_of_pile
 from mohole.store.shard import Shard, ShardFacts
-from mohole.store.shard_writer import sorted_places, write_shard
+from mohole.store.shard_writer import write_shard
 from mohole.store.shuffle import Source, shuffle
 
 Int64 = NDArray[np.int64]
@@ -51,42 +52,42 @@ class EntryIds:
     n_tokens: int
 
     def __post_init__(self) -> None:
-        if self._bits + max(self.n_latents - 1, 1).bit_length() > 62:
+        if self.token_bits + max(self.n_latents - 1, 1).bit_length() > 62:
             raise ConfigError(f"{self.n_latents} latents and {self.n_tokens} tokens do not fit one 62-bit id")
 
     @property
-    def _bits(self) -> int:
+    def token_bits(self) -> int:
         return max(self.n_tokens - 1, 1).bit_length()
 
     @property
     def n_ids(self) -> int:
-        return self.n_latents << self._bits
+        return self.n_latents << self.token_bits
 
     def of(self, latents: Int64, tokens: Int64) -> Int64:
-        return (latents << self._bits) | tokens
+        return (latents << self.token_bits) | tokens
 
     def split(self, ids: Int64) -> tuple[Int64, Int64]:
         """(latents, tokens)"""
-        return ids >> self._bits, ids & ((1 << self._bits) - 1)
+        return ids >> self.token_bits, ids & ((1 << self.token_bits) - 1)
 
 
 def write_run(storage: Storage, name: str, part: Entries, ids: EntryIds, cell_bits: int) -> ShardFacts:
-    """Write some entries, in any order, as one sorted run.
+    """Write some entries, in any order, as one sorted run. Quickest where tokens ascend, as those of codes do.
 
     Args:
         cell_bits: of all runs alike: ranges are read by the coarsest cells there are.
     """
     documents, order = _ordering(ids)
-    entry_ids = ids.of(part.latent, part.token)
-    key_token = np.stack([order.keys(entry_ids, documents), entry_ids.astype(np.uint64)], axis=1)
-    places = sorted_places(key_token)
-    stored, _ = _ENTRY.encode(part.value[places][:, None])
+    entry_ids, values = by_latent(part.latent, part.token, part.value, ids.n_latents, ids.token_bits)
+    key_token = np.empty((len(entry_ids), 2), dtype=np.uint64)
+    key_token[:, 0], key_token[:, 1] = order.keys(entry_ids, documents), entry_ids
+    stored, _ = _ENTRY.encode(values[:, None])
     return write_shard(
         storage,
         name,
         _ENTRY,
         Cells.everything(cell_bits),
-        key_token[places],
+        key_token,
         lambda first, last: stored[first:last],
     )
 
@@ -201,14 +202,15 @@ class LatentIndex:
             for number in range(wanted.first, wanted.first + wanted.count, _CELLS_AT_ONCE):
                 n_cells = min(_CELLS_AT_ONCE, wanted.first + wanted.count - number)
                 found = shard.read(Cells(wanted.bits, number, n_cells))
-                latents, tokens = self._ids.split(found.key_token[:, 1].astype(np.int64))
-                mine = (latents >= first) & (latents < last)
-                if mine.any():
-                    yield Entries(latents[mine], tokens[mine], _ENTRY.decode(found.stored[mine])[:, 0])
+                low_place, high_place = np.searchsorted(found.key_token[:, 1], bounds.astype(np.uint64))
+                mine = slice(int(low_place), int(high_place))
+                if mine.start < mine.stop:
+                    latents, tokens = self._ids.split(found.key_token[mine, 1].astype(np.int64))
+                    yield Entries(latents, tokens, _ENTRY.decode(found.stored[mine])[:, 0])
 
 
 def joined(parts: Sequence[Entries]) -> Entries:
     """Several parts as one."""
     if not parts:
         return Entries(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
-    return Entries(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    return Entries(*(np.concatenate(columns) for columns in zip(*parts, strict=True))) if len(parts) > 1 else parts[0]

@@ -1,5 +1,6 @@
 """The catalogue's steps: stopped anywhere they go on, cut anyhow they give the same bytes, and no damage is read over."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,6 +101,48 @@ def test_a_step_that_is_done_is_not_done_again(
     verify_bytes(make(tmp_path / "out", world))
 
 
+@pytest.mark.usefixtures("in_small_steps")
+def test_what_a_begun_catalogue_has_lost_is_named_and_made_again(
+    world: catalogue.InMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A commit says that a file was there, not that it still is: none is left out of what is finished."""
+    expected = contents(make(tmp_path / "whole", world))
+
+    def stopped(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    shard = "index/shards/sorted/value/000000-000000.safetensors"
+    for step, lost in (
+        ("sort_runs", ["runs/000001.safetensors", "runs/000002.counts"]),
+        ("_for_ranges", ["codes/000001.safetensors"]),
+        ("_for_ranges", [shard]),
+        ("_finish", ["features/000001.bin", "columns/000002.safetensors"]),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(builder, step, stopped)
+            with pytest.raises(KeyboardInterrupt):
+                make(tmp_path / "out", world)
+        capfd.readouterr()
+        for name in lost:
+            (tmp_path / ".out.partial" / name).unlink()
+        with monkeypatch.context() as patch:
+            patch.setattr(builder, step, stopped)
+            with pytest.raises(KeyboardInterrupt):
+                make(tmp_path / "out", world)
+        said = capfd.readouterr().err
+        assert [name for name in lost if f"{name}: missing" in said] == lost
+    assert contents(make(tmp_path / "out", world)) == expected
+    verify_bytes(tmp_path / "out")
+
+
+def test_a_missing_shard_of_rows_is_named(world: catalogue.InMemory, tmp_path: Path) -> None:
+    shard = next((tmp_path / "store").rglob("*0*.safetensors"))
+    shard.unlink()
+    with pytest.raises(ArtifactError, match=rf"{shard.name}: no such object; run the stage that writes it again"):
+        make(tmp_path / "out", world)
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_made_in_ranges_is_what_is_made_at_once(
     world: catalogue.InMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +182,9 @@ def test_every_kind_of_damage_is_found(world: catalogue.InMemory, tmp_path: Path
             file.write_bytes(wrong)
             with pytest.raises(ArtifactError):
                 verify_bytes(path)
+        file.unlink()
+        with pytest.raises(ArtifactError, match=re.escape(file.name)):
+            verify_bytes(path)
         file.write_bytes(data)
     verify_bytes(path)
 

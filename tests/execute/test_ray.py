@@ -1,6 +1,7 @@
 """Ray Core: the same laws as worker processes. One Ray is started for all of these tests, which costs 10 seconds once."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,8 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.catalogue.conftest import contents
 from tests.execute import tasks
+from tests.faults import tiny
 
+from mohole import job
+from mohole.catalogue.verify import verify_bytes
 from mohole.errors import ConfigError, StageError
 from mohole.execute import Cores, Executor, Task, open_executor
 
@@ -151,6 +156,30 @@ def test_a_connection_of_the_callers_own_is_used_and_left_open(executor: Executo
     assert ray.is_initialized()
     executor.run([Task("two", tasks.add_line, (tmp_path / "x",))])
     assert len(tasks.lines(tmp_path / "x")) == 2
+
+
+def test_a_catalogue_made_by_ray_has_the_bytes_of_one_process(
+    executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of `mohole catalogue RECIPE --executor ray`, in several parts and ranges; the work is done elsewhere."""
+    monkeypatch.setattr("mohole.catalogue.builder.TOKENS_PER_PART", 1200)
+    monkeypatch.setattr("mohole.catalogue.builder.LATENTS_PER_RANGE", 32)
+    run, train = tmp_path / "run", {"n_latents": 64}
+    job.run_until(tiny.recipe(run, train=train), "catalogue", say=lambda _: None)
+    out = run / "resid_post.0" / "catalogue"
+    expected = contents(out)
+    assert {"codes/000001.safetensors", "features/000001.bin"} < set(expected)
+    shutil.rmtree(out)
+
+    def not_here(*given: object) -> None:
+        raise AssertionError("done by the driver")
+
+    monkeypatch.setattr("mohole.catalogue.encode.encode", not_here)
+    monkeypatch.setattr("mohole.catalogue.features.gather", not_here)
+    machine = {"executor": "ray", "processes": 2}
+    job.run_verb(tiny.recipe(run, train=train, machine=machine), "catalogue", say=lambda _: None)
+    assert contents(out) == expected
+    verify_bytes(out)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense"])

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tests.catalogue.conftest import contents
 from tests.execute.tasks import happens, is_alive
-from tests.faults.conftest import MEMORY, digests, leftovers
+from tests.faults.conftest import MEMORY, digests, files, leftovers
 from tests.faults.drivers import Driver, Drivers
 from tests.faults.tiny import tables
 
@@ -190,22 +190,53 @@ def test_a_killed_harvest_gives_the_same_store(harvests: Drivers, tmp_path: Path
     assert pool.with_workers_killed(dice, expected, most=1) == Kills(1, 1)
 
 
-def test_a_killed_catalogue_gives_the_same_bytes(tmp_path: Path, dice: random.Random) -> None:
+@dataclass
+class Catalogues:
+    """Drivers of a catalogue, and the bytes that it has when nobody kills it."""
+
+    drivers: Drivers
+    out: Path
+    expected: dict[str, bytes]
+
+    def start(self, machine: dict[str, Any] | None = None, **options: Any) -> Driver:
+        changes = {"machine": machine} if machine else {}
+        run = self.out.parents[1]
+        return self.drivers.start(recipe=tables(run, train={"n_latents": 128}, **changes), **options)
+
+    def commits(self) -> dict[str, tuple[int, int]]:
+        """Of an attempt that has not ended: which file each is."""
+        partial = self.out.parent / f".{self.out.name}.partial"
+        return files(partial / "tasks") if partial.exists() else {}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogues]:
+    run = tmp_path_factory.mktemp("catalogues") / "run"
+    recipe = parse(tables(run, train={"n_latents": 128}))
+    job.run_verb(recipe, "harvest", say=lambda _: None)
+    job.run_verb(recipe, "train", say=lambda _: None)
+    drivers = Drivers("catalogue", run.parent / "log")
+    found = Catalogues(drivers, run / "resid_post.0" / "catalogue", {})
+    assert found.start().join() == (0, "")
+    found.expected = contents(found.out)
+    assert {"codes/000003.safetensors", "features/000003.bin"} < set(found.expected)
+    yield found
+    drivers.close()
+
+
+@pytest.fixture
+def catalogues(made: Catalogues) -> Catalogues:
+    shutil.rmtree(made.out, ignore_errors=True)
+    return made
+
+
+def test_a_killed_catalogue_gives_the_same_bytes(catalogues: Catalogues, dice: random.Random) -> None:
     """Killed ever later; and worker processes make what one process makes."""
-    run = tmp_path / "run"
-    recipe = tables(run, train={"n_latents": 128})
-    job.run_verb(parse(recipe), "harvest", say=lambda _: None)
-    job.run_verb(parse(recipe), "train", say=lambda _: None)
-    out = run / "resid_post.0" / "catalogue"
-    drivers = Drivers("catalogue", tmp_path / "log")
-    assert drivers.start(recipe=recipe).join() == (0, "")
-    expected = contents(out)
-    assert {"codes/000003.safetensors", "features/000003.bin"} < set(expected)
-    kills, patience = 0, 0.0
-    while kills < 3:
+    out, kills, patience = catalogues.out, 0, 0.0
+    while kills < 2:
         shutil.rmtree(out, ignore_errors=True)
         while not (out / artifact.MANIFEST).exists():
-            driver = drivers.start(recipe=recipe)
+            driver = catalogues.start()
             time.sleep(patience * dice.random())
             patience += 0.3
             if driver.is_alive():
@@ -213,13 +244,44 @@ def test_a_killed_catalogue_gives_the_same_bytes(tmp_path: Path, dice: random.Ra
                 driver.kill()
             status, error = driver.join()
             assert status in (0, -signal.SIGKILL), error
-        assert contents(out) == expected
+        assert contents(out) == catalogues.expected
         verify_bytes(out)
     shutil.rmtree(out)
-    machine = {"executor": "process", "processes": 2}
-    assert drivers.start(recipe=tables(run, train={"n_latents": 128}, machine=machine)).join() == (0, "")
-    assert contents(out) == expected
-    drivers.close()
+    assert catalogues.start({"executor": "process", "processes": 2}).join() == (0, "")
+    assert contents(out) == catalogues.expected
+
+
+STEPS = (
+    "builder.write_tensors",  # of the sample
+    "encode.encode",
+    "encode.write_run",
+    "encode.commit",
+    "builder.sort_runs",
+    "builder.commit",  # of the index
+    "builder._for_ranges",
+    "features.gather",
+    "features._blocks",
+    "features.commit",
+    "builder.families",
+    "builder.write_header",
+    "builder._write_pieces",
+    "builder._tidy",
+)
+"""What makes a catalogue, in order."""
+
+
+def test_a_catalogue_killed_after_each_of_its_steps_loses_none(catalogues: Catalogues) -> None:
+    committed: dict[str, tuple[int, int]] = {}
+    for step in STEPS:
+        driver = catalogues.start(dies_after=f"mohole.catalogue.{step}")
+        assert driver.join() == (-signal.SIGKILL, ""), step
+        if step != "builder._tidy":
+            assert catalogues.commits().items() >= committed.items(), step
+            committed = catalogues.commits()
+    assert len(committed) > len(catalogues.expected) / 4
+    assert catalogues.start().join() == (0, "")
+    assert contents(catalogues.out) == catalogues.expected
+    verify_bytes(catalogues.out)
 
 
 def test_killed_processes_of_ray_give_the_same_store(

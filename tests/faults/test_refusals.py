@@ -18,7 +18,7 @@ from tests.faults.drivers import Drivers
 from tests.faults.tiny import recipe
 
 from mohole import artifact
-from mohole.config import Machine
+from mohole.config import Machine, Recipe
 from mohole.errors import ArtifactError, ConfigError, StageError
 from mohole.job import run_verb
 from mohole.job.rows import shuffle_store
@@ -103,6 +103,37 @@ def test_training_on_rows_of_another_recipe_is_refused(run: Path, changes: dict[
         run_verb(recipe(run, **changes), "train")
     assert files(run).items() >= before.items()
     assert not (run / "resid_post.0" / "dictionary").exists()
+
+
+def test_a_catalogue_of_another_version_of_the_dictionary_is_refused(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finished one, and one that a kill left half made."""
+
+    def train(steps: int) -> Recipe:
+        version = recipe(run, train={"steps": steps})
+        run_verb(version, "train", replace=True, say=lambda _: None)
+        return version
+
+    run_verb(train(5), "catalogue", say=lambda _: None)
+    out = run / "resid_post.0" / "catalogue"
+    before = files(out)
+    another = train(6)
+    with pytest.raises(StageError, match=r"catalogue: made with other settings \(parents\.dictionary: "):
+        run_verb(another, "catalogue")
+    assert files(out) == before
+    shutil.rmtree(out)
+    with monkeypatch.context() as patch:
+        patch.delattr("mohole.catalogue.builder._finish")
+        with pytest.raises(NameError):
+            run_verb(another, "catalogue", say=lambda _: None)
+    before = files(out.parent / ".catalogue.partial")
+    assert any(name.startswith("features/") for name in before)
+    with pytest.raises(
+        ArtifactError, match=r"\.catalogue\.partial: begun with other settings .*\(parents\.dictionary: "
+    ):
+        run_verb(train(7), "catalogue")
+    assert files(out.parent / ".catalogue.partial") == before
 
 
 class PowerError(Exception):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mohole import config
 from mohole.catalogue.blocks import Columns
 from mohole.catalogue.codes import CodeStore
-from mohole.catalogue.commits import commit, is_committed, read_commit, run_missing
+from mohole.catalogue.commits import commit, is_committed, is_whole, run_missing
 from mohole.catalogue.encode import ENCODE, RUNS, SAMPLE_FILE, EncodeTask, run_encode
 from mohole.catalogue.families import families
 from mohole.catalogue.features import COLUMNS, DRIVER_FILE, RANGES, RangeTask, run_range
@@ -44,6 +44,7 @@ from mohole.metrics.matching import expected_max_cosine
 from mohole.progress import track
 from mohole.storage import Storage, open_storage
 from mohole.store.latent_index import EntryIds, cell_bits_of, sort_runs
+from mohole.store.listing import LAYOUT_FILE, SHARDS
 from mohole.store.plan import Limits
 from mohole.store.shard import ShardFacts
 from mohole.store.shuffle import LISTINGS
@@ -100,16 +101,21 @@ def _make(
     n_units = len(sample.tokens) + ids.n_latents
     with track(f"catalogue {dictionary.hookpoint}", n_units, "tokens and latents") as tracker:
         write_tensors(out / SAMPLE_FILE, {"tokens": sample.tokens})
+        is_indexed = _is_indexed(storage)
         encodings = _encodings(sources, sample, ids, limits, storage)
         calls = [Task(task.name, run_encode, (task,)) for task in encodings]
         n_rows = [task.last - task.first for task in encodings]
-        parts = run_missing(executor, storage, ENCODE, calls, tracker, n_rows)
+        let_go = (f"{RUNS}/",) if is_indexed else ()
+        parts = run_missing(executor, storage, ENCODE, calls, tracker, n_rows, "codes", let_go)
+        tracker.advance(0, note=INDEX)
         counts = _index(storage, parts, ids, executor, limits)
         n_counted = _for_ranges(out, corpus, sample, counts, settings, parts, seed)
         ranges = _ranges(sources, ids, counts, parts, settings, seed, storage)
         calls = [Task(task.name, run_range, (task,)) for task in ranges]
-        made = run_missing(executor, storage, RANGES, calls, tracker, [task.last - task.first for task in ranges])
-    _finish(out, [task.name for task in ranges], dictionary.directions(torch.arange(ids.n_latents)), seed)
+        n_latents = [task.last - task.first for task in ranges]
+        made = run_missing(executor, storage, RANGES, calls, tracker, n_latents, "features")
+        tracker.advance(0, note="families and map")
+        _finish(out, [task.name for task in ranges], dictionary.directions(torch.arange(ids.n_latents)), seed)
     write_tensors(out / DOCUMENTS_FILE, {"document_starts": np.asarray(corpus.document_starts, dtype=np.int64)})
     _write_pieces(out, corpus.pieces)
     facts = {
@@ -123,7 +129,7 @@ def _make(
         "promoted": settings.promoted,
         "latents_per_file": LATENTS_PER_RANGE,
         "codes": [{key: part[key] for key in ("n_rows", "n_entries", "n_bytes", "digest")} for part in parts],
-        "features": made,
+        "features": [{key: part[key] for key in ("n_bytes", "digest")} for part in made],
     }
     storage.put(FACTS_FILE, (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode())
 
@@ -148,6 +154,15 @@ def _cuts(tokens: Int64, corpus: Corpus) -> list[tuple[int, int]]:
     return cuts
 
 
+def _is_indexed(storage: Storage) -> bool:
+    """Is the index there? What is left of one that is not whole is taken away: the runs that it was made of are gone."""
+    was_indexed = is_committed(storage, INDEX, _INDEXED)
+    if was_indexed and not is_whole(storage, INDEX, _INDEXED):
+        storage.delete([*storage.names(f"{INDEX}/"), *storage.names(f"{TASKS}/{ENCODE}/")])
+        return False
+    return was_indexed
+
+
 def _index(
     storage: Storage, parts: Sequence[dict[str, Any]], ids: EntryIds, executor: Executor, limits: Limits
 ) -> Int64:
@@ -162,8 +177,8 @@ def _index(
         write_tensors(counts_file, {"counts": counts})
         runs = [ShardFacts.from_json(part["run"]) for part in parts]
         sort_runs(storage.folder(RUNS), runs, ids, storage.folder(INDEX), executor, limits)
-        commit(storage, INDEX, _INDEXED, {})
-    read_commit(storage, INDEX, _INDEXED)
+        shards = storage.names(f"{INDEX}/{SHARDS}/")
+        commit(storage, INDEX, _INDEXED, {}, [COUNTS_FILE, f"{INDEX}/{LAYOUT_FILE}", *shards])
     storage.delete(storage.names(f"{RUNS}/"))
     return np.array(open_tensors(counts_file)["counts"])
 

@@ -1,6 +1,7 @@
 """One part of the tokens through the dictionary: its codes by token, and the same entries by latent for the index."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,8 +51,9 @@ def run_encode(task: EncodeTask) -> None:
     data = tensor_bytes(codes._asdict())
     out.put(codes_file(task.number), data)
     latents, counts = np.unique(codes.latents, return_counts=True)
+    counted = f"{RUNS}/{task.name}.counts"
     out.put(
-        f"{RUNS}/{task.name}.counts",
+        counted,
         tensor_bytes({"latents": latents.astype(np.int64), "counts": counts.astype(np.int64)}),
     )
     run = write_run(
@@ -61,8 +63,9 @@ def run_encode(task: EncodeTask) -> None:
         task.ids,
         task.cell_bits,
     )
-    made = {"n_rows": len(tokens), "n_entries": len(codes.values), "n_bytes": len(data)}
-    commit(out, ENCODE, task.name, made | {"digest": xxhash.xxh3_128_hexdigest(data), "run": run.as_json()})
+    made: dict[str, Any] = {"n_rows": len(tokens), "n_entries": len(codes.values), "n_bytes": len(data)}
+    made |= {"digest": xxhash.xxh3_128_hexdigest(data), "run": run.as_json()}
+    commit(out, ENCODE, task.name, made, [codes_file(task.number), counted, f"{RUNS}/{run.name}"])
     out.close()
 
 

@@ -65,8 +65,10 @@ def run_range(task: RangeTask) -> None:
     out.put(features_file(task.number), data)
     kept = {name: columns[name] for name in ("count", "sum", "maximum", "neighbour", "cosine")}
     header = {"offset": offsets, "n_bytes": n_bytes}
-    out.put(f"{COLUMNS}/{task.name}.safetensors", tensor_bytes(kept | header))
-    commit(out, RANGES, task.name, {"n_bytes": len(data), "digest": xxhash.xxh3_128_hexdigest(data)})
+    columns_file = f"{COLUMNS}/{task.name}.safetensors"
+    out.put(columns_file, tensor_bytes(kept | header))
+    made = {"n_bytes": len(data), "digest": xxhash.xxh3_128_hexdigest(data)}
+    commit(out, RANGES, task.name, made, [features_file(task.number), columns_file])
     out.close()
 
 

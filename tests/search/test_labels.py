@@ -53,7 +53,7 @@ def test_a_label_finds_itself_first(labels: list[str], data: st.DataObject) -> N
 def test_scores_are_those_of_the_formula(asked: list[str], data: st.DataObject) -> None:
     vocabulary = st.lists(st.sampled_from(["golden", "gate", "bridge", "bridges", "和", "tower"]), max_size=5)
     labels = [" ".join(chosen) for chosen in data.draw(st.lists(vocabulary, min_size=1, max_size=8))]
-    table = WordTable(labels)
+    table = WordTable.of(labels)
     spelling = Spelling(table)
     n, own = len(labels), [words(label) for label in labels]
     likeness = []
@@ -161,7 +161,7 @@ def test_words_that_keep_the_same_company_are_near() -> None:
     assert by_meaning
     assert all("ferry" in labels[latent] for latent in by_meaning)
     assert found(hits)[:6] == [i for i, label in enumerate(labels) if "boat" in label], "the word itself comes first"
-    company = Company(WordTable(labels))
+    company = Company.of(WordTable.of(labels))
     assert isinstance(company, Embedder)
     own = company.embed(labels)
     np.testing.assert_allclose(np.linalg.norm(own, axis=1), 1, rtol=1e-5)
@@ -176,7 +176,7 @@ def test_words_that_keep_the_same_company_are_near() -> None:
 def test_a_word_said_twice_is_one_word_to_its_company() -> None:
     once = ["red wine", "red cheese", "old wine", "old cheese", "blue sky"]
     twice = ["red wine wine", *once[1:]]
-    mine, other = (Company(WordTable(labels)).embed(["wine", "cheese"]) for labels in (once, twice))
+    mine, other = (Company.of(WordTable.of(labels)).embed(["wine", "cheese"]) for labels in (once, twice))
     assert mine[0] @ mine[1] == pytest.approx(other[0] @ other[1], abs=1e-4)
 
 

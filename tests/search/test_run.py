@@ -48,7 +48,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def word(run: Path) -> str:
     """A word that some latent fires most on."""
     corpus = Corpus.open(run / "corpus")
-    ids = corpus.tokens[SearchedRun.open(run).places[0].catalogue.top_tokens[:, 0]]
+    ids = corpus.tokens[SearchedRun.open(run).places[0].catalogue.strongest()[0][:, 0]]
     return next(piece for piece in (corpus.pieces[i].strip() for i in ids) if piece.isalpha() and len(piece) > 2)
 
 

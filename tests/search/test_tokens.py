@@ -11,7 +11,7 @@ from tests.report.run_folder import BRIDGE, DEAD, HOSTILE, make_run
 from mohole.catalogue import Catalogue
 from mohole.corpus import Corpus
 from mohole.errors import ArtifactError, ConfigError
-from mohole.search.tokens import TokenIndex, _Asked, _covers, by_token
+from mohole.search.tokens import TokenIndex, _Asked, _covers, by_token, token_columns
 from mohole.search.words import fold
 
 
@@ -80,12 +80,18 @@ def test_a_token_is_in_a_word_only_if_it_is(pieces: list[str], at: int, word: st
     assert _covers(pieces, at, word) == is_in
 
 
+def _index(top_tokens: np.ndarray, corpus: SimpleNamespace) -> TokenIndex:
+    """Of latents that raise nothing."""
+    raised = np.full((len(top_tokens), 1), -1, dtype=np.int32)
+    return TokenIndex(token_columns(top_tokens, raised, corpus), corpus)
+
+
 def test_a_word_does_not_begin_in_one_document_and_end_in_the_next() -> None:
     pieces = ["gol", "den", " x", " gol"]
     tokens, starts = np.asarray([0, 1, 3, 1, 2], dtype=np.int32), np.asarray([0, 1, 5])
     corpus = SimpleNamespace(pieces=pieces, tokens=tokens, document_starts=starts)
     top = np.asarray([[0, -1], [1, -1], [2, 3], [4, -1]])
-    here = TokenIndex(top, np.full((4, 1), -1, dtype=np.int32), corpus)._strongest(_Asked("golden", False))
+    here = _index(top, corpus)._strongest(_Asked("golden", False))
     assert here.tolist() == [0, 0, 2, 0]
 
 
@@ -99,7 +105,7 @@ def test_the_quick_look_finds_what_the_close_one_does() -> None:
     tokens = draw.integers(0, len(pieces), 3000).astype(np.int32)
     starts = np.concatenate([[0], np.sort(draw.choice(np.arange(1, 3000), 300, replace=False)), [3000]])
     corpus = SimpleNamespace(pieces=pieces, tokens=tokens, document_starts=starts)
-    index = TokenIndex(np.arange(3000)[:, None], np.full((3000, 1), -1, dtype=np.int32), corpus)
+    index = _index(np.arange(3000)[:, None], corpus)
     folded = [fold(piece) for piece in pieces]
     for query in ("fox", "foxes", "fox es", "桥", "大桥", "f", ",", "fi", "_", "e"):
         here = index._strongest(_Asked(query, False))

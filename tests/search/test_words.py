@@ -37,23 +37,23 @@ def test_words_are_the_same_whatever_their_case_and_form(text: str) -> None:
 
 @given(st.lists(few_words, max_size=8), few_words)
 def test_a_table_says_which_texts_have_a_phrase(texts: list[str], phrase: str) -> None:
-    table, asked = WordTable(texts), words(phrase)
-    if not asked or any(word not in table.numbers for word in asked):
+    table, asked = WordTable.of(texts), words(phrase)
+    if not asked or any(word not in table.vocabulary for word in asked):
         return
     own = [words(text) for text in texts]
     n = len(asked)
     brute = [i for i, text in enumerate(own) if any(text[j : j + n] == asked for j in range(len(text)))]
-    assert table.with_phrase([table.numbers[word] for word in asked]).tolist() == brute
+    assert table.with_phrase([table.vocabulary.number(word) for word in asked]).tolist() == brute
 
 
 def test_a_phrase_ends_where_its_text_ends() -> None:
-    table = WordTable(["golden", "gate", "x golden", "gate golden gate"])
-    assert table.with_phrase([table.numbers["golden"], table.numbers["gate"]]).tolist() == [3]
+    table = WordTable.of(["golden", "gate", "x golden", "gate golden gate"])
+    assert table.with_phrase([table.vocabulary.number("golden"), table.vocabulary.number("gate")]).tolist() == [3]
 
 
 def test_a_part_of_a_word_stands_in_it_whole() -> None:
     """cabcxbcab has every three letters of bcabc, and not the word."""
-    table = WordTable(["cabcxbcab", "zbcabcz"])
+    table = WordTable.of(["cabcxbcab", "zbcabcz"])
     found = Spelling(table).candidates("bcabc")
     assert [table.vocabulary[number] for number, (_, how) in found.items() if how == INSIDE] == ["zbcabcz"]
 
@@ -76,15 +76,15 @@ def test_one_wrong_letter_is_forgiven_wherever_it_is(word: str, place: int, lett
     i = place % (len(word) - 1)
     wrong = [word[:i] + letter + word[i:], word[:i] + letter + word[i + 1 :], word[:i] + word[i + 1 :],
              word[:i] + word[i + 1] + word[i] + word[i + 2 :]][how]  # fmt: skip
-    table = WordTable(VOCABULARY)
+    table = WordTable.of(VOCABULARY)
     if len(wrong) < 4:
         return
     found = Spelling(table).candidates(wrong)
-    assert table.numbers[word] in found, (wrong, word)
+    assert table.vocabulary.number(word) in found, (wrong, word)
 
 
 def test_a_word_is_itself_before_it_is_a_beginning_a_part_or_a_slip() -> None:
-    table = WordTable(["bridge", "bridges", "footbridge", "bride"])
+    table = WordTable.of(["bridge", "bridges", "footbridge", "bride"])
     spelling = Spelling(table)
 
     def kinds(word: str) -> dict[str, str]:

@@ -117,8 +117,8 @@ def run(pristine_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def stand_ins() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finders, "label_index", PlainIndex)
-        patch.setattr(finders, "token_index", lambda catalogue, corpus: OneFeature())
+        patch.setattr(finders, "label_index", lambda labels, kept, made_from: PlainIndex(labels))
+        patch.setattr(finders, "token_index", lambda catalogue, corpus, kept: OneFeature())
         patch.setattr(finders, "xray", plain_xray)
         patch.setattr("mohole.serve.microscope.Microscope._model", lambda self, run: object())
         patch.setattr(act, "ablation_effect", plain_effect)

@@ -108,19 +108,12 @@ class Catalogue:
         """Where each latent lies on the map, [latent, 2]: near directions lie near."""
         return np.stack([self._header.column("x"), self._header.column("y")], axis=1)
 
-    @property
-    def top_tokens(self) -> Int64:
-        """[latent, example] Global index of the token that each top example is about, strongest first; -1: no such example."""
-        return self._columns[0]
+    def strongest(self) -> tuple[Int64, Int32]:
+        """For searches over all latents; every block is read for it.
 
-    @property
-    def promoted_ids(self) -> Int32:
-        """[latent, entry] Vocabulary entries that each latent's direction raises most, strongest first; -1: none."""
-        return self._columns[1]
-
-    @cached_property
-    def _columns(self) -> tuple[Int64, Int32]:
-        """`top_tokens` and `promoted_ids`: every block is read once, for searches over all latents."""
+        [latent, example]: global index of the token that each top example is about, strongest first; -1: no such example.
+        [latent, entry]: vocabulary entries that each latent's direction raises most, strongest first; -1: none.
+        """
         tops: list[tuple[Int64, Int64, Int64]] = []
         ids = np.full((self.n_latents, self._n_promoted), -1, dtype=np.int32)
         for first in range(0, self.n_latents, FEATURES_PER_BLOCK):

@@ -1,4 +1,4 @@
-"""Features by label: words, their beginnings and misspellings, and meaning. In memory; nothing is fetched, nothing written.
+"""Features by label: words, their beginnings and misspellings, and meaning. In memory or mapped; nothing is fetched, nothing written.
 
 For each word of the query the most like word of a label counts, by its rarity:
 
@@ -12,17 +12,18 @@ nowhere, and its trigrams need three letters where 大桥 has two; a label need 
 which word stood for which. Most of what a query costs here are the cosines, which it would need too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mohole.search.company import Company
+from mohole.search.company import Company, company_columns
 from mohole.search.hits import Hit, best, check_limit
 from mohole.search.meaning import Embedder, Vectors
-from mohole.search.spelling import EXACT, Spelling
-from mohole.search.words import WordTable, words
+from mohole.search.spelling import EXACT, Spelling, spelling_columns
+from mohole.search.words import WordTable, word_columns, words
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -35,17 +36,33 @@ _MOST_WORDS = 64
 """Words of a query that are looked up; a longer one finds what they find."""
 
 
+def label_columns(labels: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """All that a `LabelIndex` without an embedder of its own makes of labels, as arrays that can be kept in a file."""
+    words = word_columns(labels)
+    table = WordTable(words)
+    return words | spelling_columns(table.vocabulary) | company_columns(table)
+
+
 class LabelIndex:
     """Labels, made ready to be searched. A label's place in the sequence is its latent."""
 
-    def __init__(self, labels: Sequence[str], *, embedder: Embedder | None = None) -> None:
+    def __init__(
+        self,
+        labels: Sequence[str],
+        *,
+        embedder: Embedder | None = None,
+        columns: Mapping[str, NDArray[Any]] | None = None,
+    ) -> None:
         """Args:
         embedder: what knows the meaning of texts; None: only what the labels themselves show (see company.py).
+        columns: as `label_columns` gives them of these very labels, in memory or mapped: nothing is then made here. None: made now,
+            or with the first query that needs them.
         """
         self._labels = labels
-        self._table = WordTable(labels)
-        self._spelling = Spelling(self._table)
+        self._table = WordTable.of(labels) if columns is None else WordTable(columns)
+        self._spelling = Spelling(self._table, columns)
         self._given = embedder
+        self._columns = columns
 
     def search(self, query: str, limit: int) -> list[Hit]:
         """The labels nearest to the query, ties by latent; none for a query without a word.
@@ -88,9 +105,8 @@ class LabelIndex:
             total += weight
         whole = np.minimum(matched / np.maximum(self._table.lengths, 1), 1.0)
         scores = _OF_WORDS * shares / total + _OF_WHOLE * whole * (shares > 0)
-        known = self._table.numbers
-        if all(word in known for word in asked):
-            phrase = [known[word] for word in asked]
+        phrase = [number for word in asked if (number := self._table.vocabulary.number(word)) is not None]
+        if len(phrase) == len(asked):
             same = self._table.with_phrase(phrase)
             scores[same] += _OF_PHRASE
             for latent in same[self._table.lengths[same] == len(phrase)].tolist():
@@ -117,7 +133,9 @@ class LabelIndex:
 
     @cached_property
     def _embedder(self) -> Embedder:
-        return self._given or Company(self._table)
+        if self._given is not None:
+            return self._given
+        return Company.of(self._table) if self._columns is None else Company(self._table, self._columns)
 
     @cached_property
     def _distinct(self) -> tuple[list[str], Int64]:

@@ -1,8 +1,9 @@
 """Words of a vocabulary that a word may have been meant to be: it begins one, stands inside one, or is one misspelt."""
 
 import bisect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +30,12 @@ _LONGEST = 64
 class Spelling:
     """The vocabulary of a word table, searched by what a word looks like."""
 
-    def __init__(self, table: WordTable) -> None:
+    def __init__(self, table: WordTable, columns: Mapping[str, NDArray[Any]] | None = None) -> None:
+        """Args:
+        columns: as `spelling_columns` gives them of the table's vocabulary; None: made when first needed.
+        """
         self._table = table
+        self._given = columns
 
     def candidates(self, word: str) -> dict[int, tuple[float, str]]:
         """Numbers of words that `word` may stand for, each with its likeness (1 is the word itself) and how it is like it.
@@ -40,8 +45,8 @@ class Spelling:
         found: dict[int, tuple[float, str]] = {}
         for number, length in self._beginning_with(word):
             found[number] = (0.5 + 0.4 * len(word) / length, BEGINS)
-        if word in self._table.numbers:
-            found[self._table.numbers[word]] = (1.0, EXACT)
+        if (own := self._table.vocabulary.number(word)) is not None:
+            found[own] = (1.0, EXACT)
         if not found and _LEAST_INSIDE <= len(word) <= _LONGEST:
             found |= {number: (0.3 + 0.3 * len(word) / length, INSIDE) for number, length in self._around(word)}
             found |= {number: (0.8 * likeness, MISSPELT) for number, likeness in self._misspelt(word)}
@@ -50,20 +55,20 @@ class Spelling:
     def _beginning_with(self, word: str) -> Iterator[tuple[int, int]]:
         if len(word) < _LEAST_BEGINNING:
             return
-        listed = self._table.sorted_words
+        listed = self._table.vocabulary
         first = bisect.bisect_left(listed, word)
-        for other in listed[first : first + _MOST]:
-            if not other.startswith(word):
+        for number in range(first, min(first + _MOST, len(listed))):
+            if not (other := listed[number]).startswith(word):
                 return
-            yield self._table.numbers[other], len(other)
+            yield number, len(other)
 
     def _around(self, word: str) -> Iterator[tuple[int, int]]:
         needed = {word[i : i + 3] for i in range(len(word) - 2)}
         n_shared = self._shared(needed)
-        for number in np.flatnonzero(n_shared == len(needed)):
+        for number in np.flatnonzero(n_shared == len(needed)).tolist():
             other = self._table.vocabulary[number]
             if word in other:
-                yield int(number), len(other)
+                yield number, len(other)
 
     def _misspelt(self, word: str) -> Iterator[tuple[int, float]]:
         if len(word) < _LEAST_MISSPELT:
@@ -82,43 +87,47 @@ class Spelling:
 
     def _shared(self, trigrams: set[str]) -> Int64:
         """How many of these trigrams each word of the vocabulary has."""
-        known = [self._trigram_numbers[trigram] for trigram in sorted(trigrams) if trigram in self._trigram_numbers]
-        starts = self._trigram_starts
-        parts = [self._trigram_words[starts[number] : starts[number + 1]] for number in known]
+        codes, starts, having = self._index["trigrams"], self._index["trigram_starts"], self._index["trigram_words"]
+        wanted = np.array(sorted(map(_code, trigrams)), dtype=np.uint64)
+        places = np.searchsorted(codes, wanted)
+        known = [place for place, code in zip(places.tolist(), wanted.tolist(), strict=True) if codes[place : place + 1].tolist() == [code]]
+        parts = [having[starts[place] : starts[place + 1]] for place in known]
         joined = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
         return np.bincount(joined, minlength=len(self._table.vocabulary))
 
     @cached_property
-    def _index(self) -> tuple[dict[str, int], NDArray[np.int32], Int64, Int64]:
-        """Of each trigram its number and the words that have it; of each word its letters. Made when first needed."""
-        numbers: dict[str, int] = {}
-        flat: list[int] = []
-        counts = np.zeros(len(self._table.vocabulary), dtype=np.int64)
-        lengths = np.asarray([len(word) for word in self._table.vocabulary], dtype=np.int64)
-        for i, word in enumerate(self._table.vocabulary):
-            own = [numbers.setdefault(trigram, len(numbers)) for trigram in _trigrams(word[:_LONGEST])]
-            flat += own
-            counts[i] = len(own)
-        trigrams = np.asarray(flat, dtype=np.int32)
-        order = np.argsort(trigrams, kind="stable")
-        words = np.repeat(np.arange(len(counts), dtype=np.int32), counts)[order]
-        return numbers, words, np.searchsorted(trigrams[order], np.arange(len(numbers) + 1)), lengths
+    def _index(self) -> Mapping[str, NDArray[Any]]:
+        return spelling_columns(self._table.vocabulary) if self._given is None else self._given
 
     @property
-    def _trigram_numbers(self) -> dict[str, int]:
-        return self._index[0]
+    def _lengths(self) -> NDArray[np.int32]:
+        return self._index["word_lengths"]
 
-    @property
-    def _trigram_words(self) -> NDArray[np.int32]:
-        return self._index[1]
 
-    @property
-    def _trigram_starts(self) -> Int64:
-        return self._index[2]
+def spelling_columns(vocabulary: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Of each trigram, in order, the words that have it; of each word its letters."""
+    lengths, counts, flat = [], [], []
+    for word in vocabulary:
+        own = [_code(trigram) for trigram in _trigrams(word[:_LONGEST])]
+        lengths.append(len(word))
+        counts.append(len(own))
+        flat += own
+    trigrams, which = np.unique(np.array(flat, dtype=np.uint64), return_inverse=True)
+    order = np.argsort(which, kind="stable")
+    words = np.repeat(np.arange(len(counts), dtype=np.int32), counts)[order]
+    starts = np.searchsorted(which[order], np.arange(len(trigrams) + 1))
+    return {
+        "trigrams": trigrams,
+        "trigram_starts": starts,
+        "trigram_words": words,
+        "word_lengths": np.array(lengths, dtype=np.int32),
+    }
 
-    @property
-    def _lengths(self) -> Int64:
-        return self._index[3]
+
+def _code(trigram: str) -> int:
+    """Three letters as one number: a code point has 21 bits."""
+    first, second, third = map(ord, trigram)
+    return first << 42 | second << 21 | third
 
 
 def _trigrams(word: str) -> set[str]:

@@ -1,8 +1,8 @@
 """Features by a word of the text: those that fire most strongly on it, and those that make the model say it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,11 +84,12 @@ def by_token(catalogue: Catalogue, query: str, limit: int, *, corpus: Tokens | N
 
 
 class _Grouped:
-    """Numbers from 0 to before `n_keys`, each with the places in a column where it stands."""
+    """Numbers from 0 on, each with the places in a column where it stands."""
 
-    def __init__(self, column: NDArray[np.integer], n_keys: int) -> None:
-        self._places = np.argsort(column, kind="stable").astype(np.int32)
-        self._starts = np.searchsorted(column[self._places], np.arange(n_keys + 1))
+    def __init__(self, columns: Mapping[str, NDArray[Any]], name: str) -> None:
+        """Of `NAME_places` and `NAME_starts`, as `_grouped` gives them."""
+        self._places: Int32 = columns[f"{name}_places"]
+        self._starts: Int64 = columns[f"{name}_starts"]
 
     def places(self, keys: Int64) -> tuple[Int32, Int64]:
         """Where these stand, and which of them (its place in `keys`) each is."""
@@ -98,28 +99,59 @@ class _Grouped:
         return self._places[self._starts[keys][which] + within], which
 
 
+def _grouped(column: NDArray[np.integer], n_keys: int, name: str) -> dict[str, NDArray[Any]]:
+    places = np.argsort(column, kind="stable").astype(np.int32)
+    return {f"{name}_places": places, f"{name}_starts": np.searchsorted(column[places], np.arange(n_keys + 1))}
+
+
+def token_columns(top_tokens: Int64, promoted_ids: Int32, corpus: Tokens) -> dict[str, NDArray[Any]]:
+    """What `TokenIndex` reads, as arrays that can be kept in a file.
+
+    Args:
+        top_tokens, promoted_ids: as `Catalogue.strongest` has them, -1 where there is none.
+    """
+    is_one = top_tokens >= 0
+    n_examples = is_one.sum(axis=1)
+    tokens, which = np.unique(top_tokens[is_one], return_inverse=True)
+    raisers, ranks = np.nonzero(promoted_ids >= 0)
+    raised = promoted_ids[promoted_ids >= 0]
+    return {
+        "n_examples": n_examples,
+        "n_raised": np.array([promoted_ids.shape[1]]),
+        "tokens": tokens,
+        "latents": np.repeat(np.arange(len(top_tokens), dtype=np.int32), n_examples),
+        "raisers": raisers.astype(np.int32),
+        "ranks": ranks.astype(np.int32),
+        "raised": raised,
+        **_grouped(which, len(tokens), "by_token"),
+        **_grouped(np.asarray(corpus.tokens[tokens]), len(corpus.pieces), "by_piece"),
+        **_grouped(raised, len(corpus.pieces), "by_raised"),
+    }
+
+
 class TokenIndex:
     """The strongest tokens and the raised entries of all latents, made ready to be searched by word: a query then costs what it
     finds and a look at every piece of the vocabulary, not at every latent."""
 
-    def __init__(self, top_tokens: Int64, promoted_ids: Int32, corpus: Tokens) -> None:
-        """Args: as `Catalogue.top_tokens` and `promoted_ids` have them, -1 where there is none."""
-        self._corpus, self._n_latents = corpus, len(top_tokens)
+    def __init__(self, columns: Mapping[str, NDArray[Any]], corpus: Tokens) -> None:
+        """Args:
+        columns: as `token_columns` gives them of this corpus, in memory or mapped.
+        """
+        self._corpus = corpus
+        self._n_examples: Int64 = columns["n_examples"]
+        self._n_latents = len(self._n_examples)
+        self._n_raised = int(columns["n_raised"][0])
+        self._tokens: Int64 = columns["tokens"]
+        self._latents: Int32 = columns["latents"]
+        self._raisers: Int32 = columns["raisers"]
+        self._ranks: Int32 = columns["ranks"]
+        self._raised: Int32 = columns["raised"]
+        self._by_token, self._by_piece, self._by_raised = (
+            _Grouped(columns, name) for name in ("by_token", "by_piece", "by_raised")
+        )
         self._folded = [fold(piece) for piece in corpus.pieces]
         self._cores = [piece.strip() for piece in self._folded]
         self._is_run = [_is_run(core) for core in self._cores]
-        is_one = top_tokens >= 0
-        self._n_examples: Int64 = is_one.sum(axis=1)
-        latents = np.repeat(np.arange(self._n_latents, dtype=np.int32), self._n_examples)
-        tokens, which = np.unique(top_tokens[is_one], return_inverse=True)
-        self._tokens, self._latents = tokens, latents
-        self._by_token = _Grouped(which, len(tokens))
-        self._by_piece = _Grouped(np.asarray(corpus.tokens[tokens]), len(self._folded))
-        self._n_raised = promoted_ids.shape[1]
-        is_one = promoted_ids >= 0
-        self._raisers, ranks = np.nonzero(is_one)
-        self._ranks, self._raised = ranks.astype(np.int32), promoted_ids[is_one]
-        self._by_raised = _Grouped(self._raised, len(self._folded))
         words = [(bool(piece) and joins(piece[0]), bool(piece) and joins(piece[-1])) for piece in self._folded]
         begins, ends = np.array(words, dtype=np.bool_).reshape(-1, 2).T
         is_empty = np.array([not piece for piece in self._folded], dtype=np.bool_)
@@ -129,7 +161,7 @@ class TokenIndex:
     @classmethod
     def of(cls, catalogue: Catalogue, corpus: Tokens) -> "TokenIndex":
         """Of a catalogue and its corpus; reads every block of the catalogue."""
-        return cls(catalogue.top_tokens, catalogue.promoted_ids, corpus)
+        return cls(token_columns(*catalogue.strongest(), corpus), corpus)
 
     def search(self, query: str, limit: int) -> list[Hit]:
         """Features whose top examples' strongest token is, or is a part of, this word (or phrase), or whose direction raises it.

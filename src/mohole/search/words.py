@@ -1,9 +1,11 @@
 """Texts as words that can be compared: case, accents and dressing gone, Chinese and kana cut by the character. No search."""
 
+import bisect
 import re
 import unicodedata
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,30 +50,92 @@ def words(text: str) -> list[str]:
     return _WORD.findall(folded) or _SIGN.findall(folded)
 
 
+class WordList(Sequence[str]):
+    """Words in order (of code points, which is that of their UTF-8), as one run of bytes: only those asked for become a str."""
+
+    def __init__(self, columns: Mapping[str, NDArray[Any]], name: str) -> None:
+        """Of `NAME_bytes` and `NAME_starts`, as `listed` gives them."""
+        self._starts: Int64 = columns[f"{name}_starts"]
+        self._bytes = columns[f"{name}_bytes"].data
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[str]: ...
+    def __getitem__(self, at: int | slice) -> str | list[str]:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        if not 0 <= at < len(self):
+            raise IndexError(at)
+        low, high = self._starts[at : at + 2].tolist()
+        return str(self._bytes[low:high], "utf-8", "surrogatepass")
+
+    def number(self, word: str) -> int | None:
+        """Where a word stands; None: it is not here."""
+        place = bisect.bisect_left(self, word)
+        return place if place < len(self) and self[place] == word else None
+
+
+def listed(texts: Sequence[str], name: str) -> dict[str, NDArray[Any]]:
+    """The columns of texts, one after the other."""
+    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+    starts = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+    return {f"{name}_bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8), f"{name}_starts": starts}
+
+
+def word_columns(texts: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """What `WordTable` reads: texts as numbers of words, and for each word the texts that have it."""
+    numbers: dict[str, int] = {}
+    flat: list[int] = []
+    starts = np.zeros(len(texts) + 1, dtype=np.int64)
+    cut = lru_cache(maxsize=1 << 12)(words)  # a million labels have many that are equal
+    for i, text in enumerate(texts):
+        flat += [numbers.setdefault(word, len(numbers)) for word in cut(text)]
+        starts[i + 1] = len(flat)
+    vocabulary = sorted(numbers)
+    place = np.empty(len(vocabulary), dtype=np.int32)
+    place[[numbers[word] for word in vocabulary]] = np.arange(len(vocabulary))
+    placed = place[np.asarray(flat, dtype=np.int64)]
+    text_of_place = np.repeat(np.arange(len(texts), dtype=np.int32), np.diff(starts))
+    order = np.argsort(placed, kind="stable")
+    return listed(vocabulary, "word") | {
+        "flat": placed,
+        "text_starts": starts,
+        "text_of_place": text_of_place,
+        "postings": text_of_place[order],
+        "posting_starts": np.searchsorted(placed[order], np.arange(len(vocabulary) + 1)),
+    }
+
+
 class WordTable:
     """Many texts as numbers of words, one after the other, and for each word the texts that have it."""
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        self.n_texts = len(texts)
-        numbers: dict[str, int] = {}
-        flat: list[int] = []
-        starts = np.zeros(len(texts) + 1, dtype=np.int64)
-        cut = lru_cache(maxsize=1 << 12)(words)  # a million labels have many that are equal
-        for i, text in enumerate(texts):
-            flat += [numbers.setdefault(word, len(numbers)) for word in cut(text)]
-            starts[i + 1] = len(flat)
-        self.numbers = numbers
-        self.vocabulary = list(numbers)
-        self.flat: Int32 = np.asarray(flat, dtype=np.int32)
+    def __init__(self, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Args:
+        columns: as `word_columns` gives them, in memory or mapped.
+        """
+        self.vocabulary = WordList(columns, "word")
+        """In order. A word's number is its place."""
+        self.flat: Int32 = columns["flat"]
         """Word numbers, all texts one after the other."""
-        self.starts = starts
-        self.lengths: Int64 = np.diff(starts)
+        self.starts: Int64 = columns["text_starts"]
+        self.n_texts = len(self.starts) - 1
+        self.text_of_place: Int32 = columns["text_of_place"]
+        self._postings: Int32 = columns["postings"]
+        self._posting_starts: Int64 = columns["posting_starts"]
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> "WordTable":
+        """Of these texts."""
+        return cls(word_columns(texts))
+
+    @cached_property
+    def lengths(self) -> Int64:
         """Words of each text."""
-        self.text_of_place: Int32 = np.repeat(np.arange(len(texts), dtype=np.int32), self.lengths)
-        order = np.argsort(self.flat, kind="stable")
-        self._postings: Int32 = self.text_of_place[order]
-        self._posting_starts = np.searchsorted(self.flat[order], np.arange(len(numbers) + 1))
-        self.sorted_words: list[str] = sorted(numbers)
+        return np.diff(self.starts)
 
     def counts(self, chosen: Int64) -> Int64:
         """How often each of these words stands in the texts."""

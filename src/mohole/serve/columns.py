@@ -3,9 +3,9 @@
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from mohole.catalogue import Catalogue
 from mohole.interpret import Labels
 from mohole.interpret.label_columns import STATUSES as LABEL_STATUSES
 from mohole.search.statistics import Statistics
+from mohole.serve.kept import Kept
 from mohole.serve.queries import FeaturesAsk
 from mohole.serve.relations import families_of
 from mohole.serve.shapes import Sort
@@ -31,33 +32,71 @@ _KEPT_SELECTIONS = 8  # each 4 bytes a latent
 _BETWEEN = b"\xff"  # in no UTF-8 text
 
 
+class Texts(Sequence[str]):
+    """Every latent's automatic label: read when it is asked for, a million strings are nowhere kept."""
+
+    def __init__(self, n: int, labels: Labels | None, *, only_named: bool = False) -> None:
+        """`only_named`: nothing in place of a label that only says that there is no name."""
+        self._n, self._labels, self._only_named = n, labels, only_named
+
+    def __len__(self) -> int:
+        return self._n
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[str]: ...
+    def __getitem__(self, at: int | slice) -> str | list[str]:
+        if isinstance(at, slice):
+            return self.of(range(*at.indices(self._n)))
+        if not 0 <= at < self._n:
+            raise IndexError(at)
+        return self.of([at])[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.of(None))
+
+    def of(self, latents: Sequence[int] | None) -> list[str]:
+        """Of these; None: of all."""
+        if self._labels is None:
+            nothing = "" if self._only_named else _UNLABELLED
+            return [nothing] * (self._n if latents is None else len(latents))
+        columns, chosen = self._labels.columns, None if latents is None else np.asarray(latents, dtype=np.int64)
+        texts = columns.texts() if chosen is None else columns.texts(chosen)
+        if not self._only_named:
+            return texts
+        status = columns.status if chosen is None else columns.status[chosen]
+        is_named = (status <= STATUSES.index("partial")).tolist()
+        return [text if named else "" for text, named in zip(texts, is_named, strict=True)]
+
+
 class Columns:
     """What a list of features is sorted and filtered by. `people` are labels by hand: they stand before the others."""
 
-    def __init__(self, catalogue: Catalogue, labels: Labels | None) -> None:
+    def __init__(self, catalogue: Catalogue, labels: Labels | None, kept: Kept) -> None:
         self.catalogue = catalogue
+        self.texts = Texts(catalogue.n_latents, labels)
+        """Each latent's automatic label."""
+        self._kept_files = kept
         self.n = catalogue.n_latents
         self._labels = labels
         self._orders: dict[tuple[str, bool], Int32] = {}
         self._selections: OrderedDict[object, Int32] = OrderedDict()
         self._lock = threading.Lock()
 
-    @cached_property
-    def texts(self) -> list[str]:
-        """Each latent's automatic label."""
-        return [_UNLABELLED] * self.n if self._labels is None else self._labels.columns.texts()
-
     @property
-    def named_texts(self) -> list[str]:
+    def named_texts(self) -> Texts:
         """As `texts`, but nothing where a label only says that there is no name: nobody looks for that."""
-        is_named = (self.status <= STATUSES.index("partial")).tolist()
-        return [text if named else "" for text, named in zip(self.texts, is_named, strict=True)]
+        return Texts(self.n, self._labels, only_named=True)
 
     def texts_of(self, latents: Sequence[int]) -> list[str]:
         """These latents' automatic labels."""
-        if self._labels is None:
-            return [_UNLABELLED] * len(latents)
-        return self._labels.columns.texts(np.asarray(latents, dtype=np.int64))
+        return self.texts.of(latents)
+
+    @property
+    def made_from(self) -> str:
+        """Digest of the artifact that decides what the texts are."""
+        return (self.catalogue if self._labels is None else self._labels).manifest.digest
 
     @cached_property
     def status(self) -> NDArray[np.uint8]:
@@ -169,8 +208,19 @@ class Columns:
         return mask
 
     @cached_property
+    def _listed(self) -> Mapping[str, NDArray[Any]]:
+        """What lists need of all labels, from the file of it: their order, and what they are searched in."""
+
+        def make() -> dict[str, NDArray[Any]]:
+            folded = [text.casefold() for text in self.texts.of(None)]
+            order = np.array(sorted(range(self.n), key=folded.__getitem__), dtype=np.int32)
+            return haystack_columns([text.encode("utf-8", "replace") for text in folded]) | {"order": order}
+
+        return self._kept_files.arrays("texts", [self.made_from], make)
+
+    @cached_property
     def _haystack(self) -> "Haystack":
-        return Haystack([_folded(text) for text in self.texts])
+        return Haystack(self._listed)
 
     def _order(self, sort: Sort, descending: bool, people: Mapping[int, str]) -> Int32:
         """All latents by one column, ties by number; those without a value last, either way."""
@@ -179,7 +229,7 @@ class Columns:
                 order = np.arange(self.n, dtype=np.int32)
                 return order[::-1] if descending else order
             case "label":
-                order = self._kept("label", False, self._by_label)
+                order: Int32 = self._listed["order"]
                 order = self._with_people(order, people) if people else order
                 return order[::-1] if descending else order
             case "f1":
@@ -199,10 +249,6 @@ class Columns:
             self._orders[key] = make()
         return self._orders[key]
 
-    def _by_label(self) -> Int32:
-        texts = self.texts
-        return np.array(sorted(range(self.n), key=[text.casefold() for text in texts].__getitem__), dtype=np.int32)
-
     def _with_people(self, order: Int32, people: Mapping[int, str]) -> Int32:
         """The order by automatic labels, with the few that are labelled by hand taken out and put where they belong."""
         by_hand = np.zeros(self.n, np.bool_)
@@ -216,10 +262,11 @@ class Columns:
 class Haystack:
     """Many short texts, searched for a part at once: no loop over texts or hits in Python."""
 
-    def __init__(self, texts: Sequence[bytes]) -> None:
-        self._bytes = np.frombuffer(_BETWEEN.join(texts) + _BETWEEN, dtype=np.uint8)
-        self._starts = np.cumsum([0, *(len(text) + 1 for text in texts)], dtype=np.int64)[:-1]
-        self._often = np.bincount(self._bytes, minlength=256)
+    def __init__(self, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Of columns as `haystack_columns` gives them, in memory or mapped."""
+        self._bytes: NDArray[np.uint8] = columns["bytes"]
+        self._starts: Int64 = columns["starts"]
+        self._often: Int64 = columns["often"]
 
     def containing(self, part: bytes) -> Bool:
         """Which texts have this part in them: places of its rarest byte, then of those the ones with the next rarest..."""
@@ -232,6 +279,13 @@ class Haystack:
             places = places[self._bytes[places + i] == wanted[i]]
         mask[np.searchsorted(self._starts, places, side="right") - 1] = True
         return mask
+
+
+def haystack_columns(texts: Sequence[bytes]) -> dict[str, NDArray[Any]]:
+    """What `Haystack` looks through: the texts one after the other, where each begins, how often each byte is there."""
+    joined = np.frombuffer(_BETWEEN.join(texts) + _BETWEEN, dtype=np.uint8)
+    starts = np.cumsum([0, *(len(text) + 1 for text in texts)], dtype=np.int64)[:-1]
+    return {"bytes": joined, "starts": starts, "often": np.bincount(joined, minlength=256)}
 
 
 def _folded(text: str) -> bytes:
@@ -247,5 +301,5 @@ def _place(order: Int32, texts: Sequence[str], text: str) -> int:
     low, high = 0, len(order)
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if text < texts[order[middle]].casefold() else (middle + 1, high)
+        low, high = (low, middle) if text < texts[int(order[middle])].casefold() else (middle + 1, high)
     return low

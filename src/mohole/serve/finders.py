@@ -12,6 +12,7 @@ from mohole.search import statistics as search_statistics
 from mohole.search import tokens as search_tokens
 from mohole.search import xray as search_xray
 from mohole.search.statistics import Bounds, Statistics
+from mohole.serve.kept import Kept
 from mohole.serve.queries import SearchAsk
 
 Int64 = NDArray[np.int64]
@@ -72,14 +73,17 @@ class XrayRows(Protocol):
     def peaks(self) -> XrayPeaks: ...
 
 
-def label_index(labels: Sequence[str]) -> Index:
-    """An index of these labels; place i is latent i."""
-    return search_labels.LabelIndex(labels)
+def label_index(labels: Sequence[str], kept: Kept, made_from: Sequence[str]) -> Index:
+    """An index of these labels; place i is latent i. `made_from`: digests of what the labels are from."""
+    columns = kept.arrays("words", made_from, lambda: search_labels.label_columns(list(labels)))
+    return search_labels.LabelIndex(labels, columns=columns)
 
 
-def token_index(catalogue: Any, corpus: Any) -> Index:
+def token_index(catalogue: Any, corpus: Any, kept: Kept) -> Index:
     """An index of the tokens that latents fire on or raise."""
-    return search_tokens.TokenIndex.of(catalogue, corpus)
+    made_from = [catalogue.manifest.digest, corpus.manifest.digest]
+    columns = kept.arrays("tokens", made_from, lambda: search_tokens.token_columns(*catalogue.strongest(), corpus))
+    return search_tokens.TokenIndex(columns, corpus)
 
 
 def by_statistics(statistics: Statistics, ask: SearchAsk) -> Sequence[Hit]:

@@ -21,6 +21,7 @@ from mohole.model.source import find_model, name_of
 from mohole.record import read_json
 from mohole.serve.columns import Columns
 from mohole.serve.errors import Refusal, short
+from mohole.serve.kept import Kept
 from mohole.serve.people import People
 from mohole.version import __version__
 from mohole.visible import visible
@@ -50,7 +51,8 @@ class OpenHookpoint:
                 raise ArtifactError(
                     f"{self.labels.path}: {len(self.labels)} labels for {self.catalogue.n_latents} latents; make them again"
                 )
-        self.columns = Columns(self.catalogue, self.labels)
+        self.kept = Kept(folder)
+        self.columns = Columns(self.catalogue, self.labels, self.kept)
         self._as_opened = self._manifests()
 
     def need_unchanged(self) -> None:

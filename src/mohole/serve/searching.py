@@ -26,7 +26,7 @@ def check(ask: SearchAsk) -> None:
 
 
 class Searcher:
-    """Searches of labels, tokens and numbers, with indices for each hookpoint, made with its first search."""
+    """Searches of labels, tokens and numbers, with indices for each hookpoint, opened (see kept.py) with its first search."""
 
     def __init__(self) -> None:
         self._indices: dict[tuple[str, str], Index] = {}
@@ -55,12 +55,12 @@ class Searcher:
         return first + rest
 
     def _labels(self, place: OpenHookpoint) -> Index:
-        return self._kept(("labels", place.dictionary), lambda: finders.label_index(place.columns.named_texts))
+        texts, made_from = place.columns.named_texts, [place.columns.made_from]
+        return self._kept(("labels", place.dictionary), lambda: finders.label_index(texts, place.kept, made_from))
 
     def _tokens(self, place: OpenHookpoint) -> Index:
-        return self._kept(
-            ("tokens", place.catalogue.manifest.digest), lambda: finders.token_index(place.catalogue, place.corpus)
-        )
+        key = ("tokens", place.catalogue.manifest.digest)
+        return self._kept(key, lambda: finders.token_index(place.catalogue, place.corpus, place.kept))
 
     def _kept(self, key: tuple[str, str], make: Callable[[], Index]) -> Index:
         with self._lock:

@@ -9,7 +9,8 @@ answered, so that with n readers an answer takes n times as long as alone. `pace
 times a second. Clock times of a busy machine prove nothing: CPU-time of the server for an answer is beside them, a measurement
 waits until the machine's load is below `--quiet` (for ten minutes at most), and is repeated. The files are read once before, so
 that disks are not what is measured. `whole`: requests that look at all features, the first time and then the next page or query
-of the kind, one reader.
+of the kind, one reader; then the same of a second server, which finds the indices that the first one has left (delete
+`HOOKPOINT/indices` for a first one).
 """
 
 import argparse
@@ -26,6 +27,8 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +75,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rate", type=float, default=200.0, help="of the paced readers, a second, all together")
     parser.add_argument("--quiet", type=float, default=1.0, help="load of the last minute to wait for")
+    parser.add_argument(
+        "--whole-alone", action="store_true", help="no readers, only the requests that look at all features"
+    )
     parser.add_argument("--suffix", default="", help="of the result's name")
     return parser.parse_args()
 
@@ -96,27 +102,41 @@ def _served(run: Path, arguments: argparse.Namespace) -> dict[str, object]:
     n_latents = Catalogue.open(hookpoint / "catalogue").n_latents
     for file in (*run.glob("corpus/*"), *hookpoint.glob("labels/*"), *hookpoint.glob("catalogue/features/*")):
         file.read_bytes()
+    found: dict[str, object] = {"latents": n_latents, "workers": arguments.workers}
+    with _server(run, hookpoint.name, n_latents, arguments.workers) as (pid, place):
+        found["until_it_serves_cpu_seconds"] = round(_cpu_seconds(pid), 2)
+        found["until_it_serves_resident_mib"] = _resident_mib(pid)
+        if not arguments.whole_alone:
+            asyncio.run(_read(place, 4, 400, None))  # caches of the processor, and what is made with the first answer
+            ways = ((1, None), (arguments.readers, None), (arguments.readers, arguments.rate))
+            found["features"] = [_repeated(pid, place, n, rate, arguments) for n, rate in ways]
+            found["resident_mib"] = _resident_mib(pid)
+        if arguments.workers == 1:
+            found["indices_there"] = (hookpoint / "indices").is_dir()
+            found["whole"] = {name: _whole(pid, place, name) for name in _WHOLE}
+            found["resident_mib_after_all"], found["own_mib_after_all"] = (
+                _resident_mib(pid),
+                _resident_mib(pid, "RssAnon"),
+            )
+    if arguments.workers == 1:
+        with _server(run, hookpoint.name, n_latents, 1) as (pid, place):
+            found["whole_of_next_server"] = {name: _whole(pid, place, name) for name in _WHOLE}
+            found["next_server_resident_mib_after_all"] = _resident_mib(pid)
+            found["next_server_own_mib_after_all"] = _resident_mib(pid, "RssAnon")
+    print(json.dumps(found), flush=True)
+    return found
+
+
+@contextmanager
+def _server(run: Path, hookpoint: str, n_latents: int, workers: int) -> Iterator[tuple[int, _Place]]:
     with tempfile.TemporaryFile() as said:
-        workers = ["--workers", str(arguments.workers)]
-        command = [sys.executable, "-m", "mohole", "serve", str(run), "--port", "0", *workers]
+        command = [sys.executable, "-m", "mohole", "serve", str(run), "--port", "0", "--workers", str(workers)]
         server = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=said, text=True)
         try:
             assert server.stderr is not None
             port = re.search(r":(\d+) serves (\S+);", server.stderr.readline())
             assert port, "the server did not start"
-            found: dict[str, object] = {"latents": n_latents, "workers": arguments.workers}
-            found["until_it_serves_cpu_seconds"] = round(_cpu_seconds(server.pid), 2)
-            place = _Place(int(port[1]), f"/api/v1/runs/{port[2]}/{hookpoint.name}/", n_latents)
-            found["until_it_serves_resident_mib"] = _resident_mib(server.pid)
-            asyncio.run(_read(place, 4, 400, None))  # caches of the processor, and what is made with the first answer
-            ways = ((1, None), (arguments.readers, None), (arguments.readers, arguments.rate))
-            found["features"] = [_repeated(server.pid, place, n, rate, arguments) for n, rate in ways]
-            found["resident_mib"] = _resident_mib(server.pid)
-            if arguments.workers == 1:
-                found["whole"] = {name: _whole(server.pid, place, name) for name in _WHOLE}
-                found["resident_mib_after_all"] = _resident_mib(server.pid)
-            print(json.dumps(found), flush=True)
-            return found
+            yield server.pid, _Place(int(port[1]), f"/api/v1/runs/{port[2]}/{hookpoint}/", n_latents)
         finally:
             server.terminate()
             server.communicate()
@@ -190,12 +210,13 @@ def _cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + sum(map(_cpu_seconds, map(int, children)))
 
 
-def _resident_mib(pid: int) -> int:
-    """Of the process alone; pages of mapped files count, which others share."""
+def _resident_mib(pid: int, which: str = "VmRSS") -> int:
+    """Of the process alone; pages of mapped files count, which others share. RssAnon: without those."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return round(next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")))
+    return round(next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{which}:")))
 
 
+PLACES = "?" + "&".join(f"latent={prefix}{{0}}" for prefix in ("", 1, 2, 3, 4, 5, 6, 9, 11, 99))
 _WHOLE = {
     "table by latent": ("features", "features?offset=50"),
     "table by density": ("features?sort=density&descending=1", "features?sort=density&descending=1&offset=50"),
@@ -212,9 +233,11 @@ _WHOLE = {
     "search by token": ("search?by=token&q=ri", "search?by=token&q=mu"),
     "search by label": ("search?q=names+baton", "search?q=code+gelmu"),
     "map": ("map", "map"),
+    "a tile of the map": ("map/tiles/0/0/0", "map/tiles/2/1/2"),
+    "places of ten features": ("map/places" + PLACES.format(0), "map/places" + PLACES.format(7)),
     "map's points": ("map/points", "map/points"),
 }
-"""Two requests of each kind: the first makes what the next ones use."""
+"""Two of each kind: the first makes what the next ones use; where that takes long, in a file that the next server opens."""
 
 
 def _whole(pid: int, place: _Place, name: str) -> dict[str, float]:

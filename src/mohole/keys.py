@@ -60,6 +60,7 @@ class Use(IntEnum):
     SIBLING = 40
     MAP_START = 41
     MAP_SAMPLE = 42
+    MAP_ORDER = 43
 
 
 def philox(first: UInt64, second: UInt64, key: int) -> tuple[UInt64, UInt64]:

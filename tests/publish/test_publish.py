@@ -17,7 +17,7 @@ from tests.report.run_folder import DEAD, HOOKPOINTS, HOSTILE, remake
 
 from mohole.errors import ArtifactError, ConfigError, StageError
 from mohole.publish import Published, publish, tables
-from mohole.serve import answers
+from mohole.serve import answers, maps
 from mohole.serve.bodies import json_bytes
 from mohole.serve.published import make_published_app
 from mohole.serve.queries import FeaturesAsk
@@ -94,7 +94,7 @@ def test_lists_and_the_map_are_what_the_server_answers(made: Published, served: 
     assert np.argsort(published.column("columns", "label_rank")).tolist() == [line["latent"] for line in by_label]
     for name in ("count", "maximum", "family"):
         np.testing.assert_array_equal(published.column("columns", name), published.header[name])
-    x, y = (np.frombuffer(column, "<f4") for column in answers.map_points(place)[:2])
+    x, y = (np.frombuffer(column, "<f4") for column in maps.map_points(place)[:2])
     np.testing.assert_array_equal(published.column("places", "x"), x)
     np.testing.assert_array_equal(published.column("places", "y"), y)
 

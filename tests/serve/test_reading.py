@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 from tests.report.run_folder import BRIDGE, DEAD, HOOKPOINTS, HOSTILE, make_run
-from tests.serve.conftest import HOOKPOINT
+from tests.serve.conftest import HOOKPOINT, WRITER
 
 from mohole import __version__, act
 from mohole.catalogue import Catalogue
@@ -314,7 +314,7 @@ def test_neighbours_families_and_map_come_when_the_catalogue_has_them(
     monkeypatch.setattr("mohole.serve.answers.neighbours_of", lambda feature: near)
     monkeypatch.setattr("mohole.serve.answers.together_of", lambda feature: together)
     monkeypatch.setattr("mohole.serve.answers.family_of", lambda feature: 1)
-    monkeypatch.setattr("mohole.serve.answers.places_of", lambda catalogue: xy)
+    monkeypatch.setattr("mohole.serve.maps.places_of", lambda catalogue: xy)
     monkeypatch.setattr("mohole.serve.columns.families_of", lambda catalogue: families)
     monkeypatch.setattr(Columns, "families", property(lambda self: families))
     monkeypatch.setattr(Columns, "_by_family", property(vars(Columns)["_by_family"].func))
@@ -344,10 +344,44 @@ def test_neighbours_families_and_map_come_when_the_catalogue_has_them(
     assert columns["f1"][BRIDGE] == pytest.approx(labels[BRIDGE].f1)
 
 
+def test_tiles_and_places_of_the_map_are_those_of_its_points(
+    client: httpx.Client, at: str, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert client.get(f"{at}/map").json()["tiles"] is None, "it is small"
+    monkeypatch.setattr("mohole.serve.maps.WHOLE_TO", 1)
+    facts = client.get(f"{at}/map", headers={"If-None-Match": "-"}).json()
+    answer = client.get(f"{at}/map/tiles/0/0/0")
+    n, n_below = np.frombuffer(answer.content, "<i4", 2)
+    assert (n, n_below) == (facts["n"], 0)
+    latents, x, y = (
+        np.frombuffer(answer.content, kind, n, 8 + 4 * n * i) for i, kind in enumerate(("<i4", "<f4", "<f4"))
+    )
+    assert sorted(latents.tolist()) == list(range(n))
+    np.testing.assert_array_equal(np.stack([x, y], 1), catalogue.xy[latents])
+    known = {"If-None-Match": answer.headers["etag"]}
+    assert client.get(f"{at}/map/tiles/0/0/0", headers=known).status_code == 304
+    f1 = dict(zip(latents.tolist(), np.frombuffer(answer.content, "<f4", n, 8 + 16 * n).tolist(), strict=True))
+    assert f1[BRIDGE] == pytest.approx(client.get(f"{at}/features/{BRIDGE}").json()["label"]["f1"])
+    assert client.put(f"{at}/features/{BRIDGE}/label", json={"text": "by hand"}, headers=WRITER).is_success
+    changed = client.get(f"{at}/map/tiles/0/0/0", headers=known)
+    assert changed.status_code == 200
+    own = dict(zip(latents.tolist(), np.frombuffer(changed.content, "<f4", n, 8 + 16 * n).tolist(), strict=True))
+    assert np.isnan(own[BRIDGE]), "a label by hand has no score"
+    client.delete(f"{at}/features/{BRIDGE}/label", headers=WRITER)
+    places = client.get(f"{at}/map/places", params={"latent": [5, 2]}).json()
+    assert places == [{"latent": i, "x": float(catalogue.xy[i, 0]), "y": float(catalogue.xy[i, 1])} for i in (5, 2)]
+    assert client.get(f"{at}/map/tiles/3/7/7").content == bytes(8)
+    for wrong, status in (("tiles/1/2/0", 404), ("tiles/16/0/0", 422), ("tiles/0/0/-1", 422), ("places", 422)):
+        refused = client.get(f"{at}/map/{wrong}")
+        assert refused.status_code == status
+        assert shapes.Error.model_validate(refused.json())
+    assert client.get(f"{at}/map/places", params={"latent": 10**6}).status_code == 404
+
+
 def test_a_catalogue_without_a_map_says_what_to_do(
     client: httpx.Client, at: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mohole.serve.answers.places_of", lambda catalogue: None)
+    monkeypatch.setattr("mohole.serve.maps.places_of", lambda catalogue: None)
     for place in ("map", "map/points"):
         answer = client.get(f"{at}/{place}")
         assert answer.status_code == 404

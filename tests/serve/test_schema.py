@@ -102,6 +102,7 @@ def test_all_that_is_offered_is_described(client: httpx.Client) -> None:
     assert offered == {
         ("GET", "/api/v1/runs"), ("GET", base), ("GET", f"{at}/features"), ("GET", feature), ("GET", f"{feature}/context"),
         ("GET", f"{feature}/neighbours"), ("GET", f"{feature}/together"), ("GET", f"{at}/map"), ("GET", f"{at}/map/points"),
+        ("GET", f"{at}/map/tiles/{{z}}/{{x}}/{{y}}"), ("GET", f"{at}/map/places"),
         ("POST", f"{at}/xray"), ("GET", f"{at}/search"), ("PUT", f"{feature}/label"), ("DELETE", f"{feature}/label"),
         ("GET", f"{feature}/notes"), ("POST", f"{feature}/notes"), ("DELETE", f"{base}/notes/{{note}}"),
         ("GET", f"{base}/lists"), ("GET", f"{base}/lists/{{name}}"), ("PUT", f"{base}/lists/{{name}}"),

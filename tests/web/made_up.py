@@ -6,10 +6,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import uvicorn
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
@@ -29,6 +29,8 @@ from tests.web.made_up_runs import (
 )
 
 from mohole.serve import shapes
+from mohole.serve.maps import WHOLE_TO
+from mohole.serve.tiles import MOST, TILE_COLUMNS, tile_bytes
 
 POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 TOKEN = "let-me-write"
@@ -128,6 +130,7 @@ def make_app(static: Path | None = None) -> FastAPI:  # noqa: PLR0915, C901 - on
     @app.get(at_place + "/map")
     def map_facts(run: str, hookpoint: str) -> shapes.MapFacts:
         at = place(run, hookpoint)
+        is_large = len(at.x) > WHOLE_TO
         return shapes.MapFacts(
             n=len(at.x),
             bounds=(float(at.x.min()), float(at.y.min()), float(at.x.max()), float(at.y.max())),
@@ -138,7 +141,24 @@ def make_app(static: Path | None = None) -> FastAPI:  # noqa: PLR0915, C901 - on
                 ("f1", "float32"),
                 ("family", "int32"),
             ),
+            tiles=shapes.TileFacts(
+                columns=TILE_COLUMNS,
+                square=(*at.tiles.corner, at.tiles.side),
+                shares=at.tiles.shares,
+                most=MOST,
+            )
+            if is_large
+            else None,
         )
+
+    @app.get(at_place + "/map/tiles/{z}/{x}/{y}")
+    def map_tile(run: str, hookpoint: str, z: int, x: int, y: int) -> Response:
+        return Response(tile_bytes(place(run, hookpoint).tiles.tile(z, x, y)), media_type="application/octet-stream")
+
+    @app.get(at_place + "/map/places")
+    def map_places(run: str, hookpoint: str, latent: Annotated[list[int], Query()]) -> list[shapes.MapPlace]:
+        at = place(run, hookpoint)
+        return [shapes.MapPlace(latent=i, x=float(at.x[i]), y=float(at.y[i])) for i in latent]
 
     @app.get(at_place + "/map/points")
     def map_points(run: str, hookpoint: str) -> Response:

@@ -6,12 +6,13 @@ as strangers' texts are.
 
 import hashlib
 import itertools
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Literal
 
 import numpy as np
 
 from mohole.serve import shapes
+from mohole.serve.tiles import Tiles, tile_columns
 
 SIZES = {("demo", "resid_post.1"): 1024, ("demo", "resid_post.2"): 1024, ("million", "resid_post.11"): 1_000_000}
 HOSTILE = "<script>document.title='owned'</script>"
@@ -86,6 +87,11 @@ class Columns:
         return b"".join(
             column.tobytes() for column in (self.x, self.y, density, self.f1.astype("<f4"), self.family.astype("<i4"))
         )
+
+    @cached_property
+    def tiles(self) -> Tiles:
+        xy = np.stack([self.x, self.y], axis=1)
+        return Tiles(tile_columns(xy, self.density, self.f1, self.family))
 
 
 @cache

@@ -220,12 +220,25 @@ def test_a_map_of_a_million_points_moves(tab):
     tab.goto("#/million/resid_post.11/atlas")
     sea = tab.locator(".sea")
     expect(sea).to_have_attribute("data-drawn", re.compile("webgl|canvas"), timeout=20_000)
+    expect(tab.locator(".census")).to_have_text(
+        re.compile(r"^1M features; \d.* shown, closer in more$"), timeout=20_000
+    )
     tab.mouse.move(640, 430)
     tab.mouse.down()
     tab.mouse.move(740, 500, steps=10)
     tab.mouse.up()
     tab.mouse.wheel(0, -600)
     expect(tab).to_have_url(re.compile(r"at="))
+    asked = []
+    tab.on("request", lambda request: asked.append(request.url) if "/map/" in request.url else None)
+    tab.evaluate("location.hash = location.hash.split('?')[0] + '?at=0,0,8'")
+    expect(tab.locator(".census")).to_have_text("1M features", timeout=20_000)  # closer in there are all
+    assert asked
+    assert len(asked) == len(set(asked))
+    assert all("/map/tiles/" in url for url in asked)
+    tab.get_by_label("Search", exact=True).fill("bridges")
+    expect(tab.locator(".finder [role=status]")).to_contain_text("found")
+    assert any("/map/places?" in url for url in asked), "where hits lie that no tile has brought yet"
 
 
 def test_the_effect_of_a_feature_is_shown_under_the_tokens(tab):

@@ -1,5 +1,5 @@
 // What every page asks. Who answers is told by the page itself: `mohole publish` marks the one it writes.
-import type { DictionaryMatches, EffectFacts, ExampleFacts, FeatureFacts, FeatureLine, FeaturePage, FeatureList, FeatureQuery, ListLine, ListPage, MapFacts, Note, RunPage, Runs, SearchAnswer, SearchBy, Source, Xray } from "./facts";
+import type { DictionaryMatches, EffectFacts, ExampleFacts, FeatureFacts, FeatureLine, FeaturePage, FeatureList, FeatureQuery, ListLine, ListPage, MapFacts, MapPlace, Note, RunPage, Runs, SearchAnswer, SearchBy, Source, Xray } from "./facts";
 import { featureAddress as addressAtServer, server } from "./server";
 
 export * from "./facts";
@@ -25,6 +25,8 @@ export const getContext = async (run: string, hookpoint: string, latent: number,
   (await source).getContext(run, hookpoint, latent, token, before, after);
 export const getMap = async (run: string, hookpoint: string): Promise<MapFacts> => (await source).getMap(run, hookpoint);
 export const getMapPoints = async (run: string, hookpoint: string): Promise<ArrayBuffer> => (await source).getMapPoints(run, hookpoint);
+export const getMapTile = async (run: string, hookpoint: string, z: number, x: number, y: number): Promise<ArrayBuffer> => (await source).getMapTile(run, hookpoint, z, x, y);
+export const getMapPlaces = async (run: string, hookpoint: string, latents: number[]): Promise<MapPlace[]> => (await source).getMapPlaces(run, hookpoint, latents);
 export const postXray = async (run: string, hookpoint: string, text: string, top: number, latent: number | null): Promise<Xray> =>
   (await source).postXray(run, hookpoint, text, top, latent);
 export const getSearch = async (run: string, hookpoint: string, q: string, by: SearchBy, limit: number, signal?: AbortSignal): Promise<SearchAnswer> =>

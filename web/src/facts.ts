@@ -49,7 +49,9 @@ export interface Xray { hookpoint: string; tokens: XrayToken[]; strongest: XrayF
 
 export interface SearchHit { feature: FeatureLine; score: number; why: string }
 export interface SearchAnswer { query: string; by: SearchBy; hits: SearchHit[] }
-export interface MapFacts { n: number; bounds: [number, number, number, number]; columns: [string, "float32" | "int32" | "uint8"][] }
+export interface TileFacts { columns: [string, "float32" | "int32"][]; square: [number, number, number]; shares: number[]; most: number }
+export interface MapFacts { n: number; bounds: [number, number, number, number]; columns: [string, "float32" | "int32" | "uint8"][]; tiles: TileFacts | null }
+export interface MapPlace { latent: number; x: number; y: number }
 export interface ListLine { name: string; n_members: number; is_in: boolean }
 export interface FeatureList { name: string; members: [string, number][] }
 export interface ListPage { name: string; total: number; offset: number; members: { hookpoint: string; feature: FeatureLine }[] }
@@ -84,6 +86,8 @@ export interface Source {
   getContext(run: string, hookpoint: string, latent: number, token: number, before: number, after: number): Promise<ExampleFacts>;
   getMap(run: string, hookpoint: string): Promise<MapFacts>;
   getMapPoints(run: string, hookpoint: string): Promise<ArrayBuffer>;
+  getMapTile(run: string, hookpoint: string, z: number, x: number, y: number): Promise<ArrayBuffer>;
+  getMapPlaces(run: string, hookpoint: string, latents: number[]): Promise<MapPlace[]>;
   getSearch(run: string, hookpoint: string, q: string, by: SearchBy, limit: number, signal?: AbortSignal): Promise<SearchAnswer>;
   postXray(run: string, hookpoint: string, text: string, top: number, latent: number | null): Promise<Xray>;
   putLabel(run: string, hookpoint: string, latent: number, text: string): Promise<unknown>;

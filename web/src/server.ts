@@ -50,6 +50,12 @@ export const server: Source = {
   getContext: (run, hookpoint, latent, token, before, after) => get(path("runs", run, hookpoint, "features", latent, "context"), { token, before, after }),
   getMap: (run, hookpoint) => get(path("runs", run, hookpoint, "map")),
   getMapPoints: async (run, hookpoint) => (await answer(path("runs", run, hookpoint, "map", "points"))).arrayBuffer(),
+  getMapTile: async (run, hookpoint, z, x, y) => (await answer(path("runs", run, hookpoint, "map", "tiles", z, x, y))).arrayBuffer(),
+  getMapPlaces: (run, hookpoint, latents) => {
+    const url = path("runs", run, hookpoint, "map", "places");
+    for (const latent of latents) url.searchParams.append("latent", String(latent));
+    return get(url);
+  },
   postXray: (run, hookpoint, text, top, latent) => write("POST", path("runs", run, hookpoint, "xray"), { text, top, latent }),
   getSearch: (run, hookpoint, q, by, limit, signal) => get(path("runs", run, hookpoint, "search"), { q, by, limit }, signal),
   putLabel: (run, hookpoint, latent, text) => write("PUT", path("runs", run, hookpoint, "features", latent, "label"), { text }),

@@ -1,4 +1,4 @@
-"""Features by label: words, their beginnings and misspellings, and meaning. In memory or mapped; nothing is fetched, nothing written.
+"""Features by label: words, their beginnings and misspellings, and meaning. Nothing is fetched, nothing written.
 
 For each word of the query the most like word of a label counts, by its rarity:
 
@@ -55,8 +55,8 @@ class LabelIndex:
     ) -> None:
         """Args:
         embedder: what knows the meaning of texts; None: only what the labels themselves show (see company.py).
-        columns: as `label_columns` gives them of these very labels, in memory or mapped: nothing is then made here. None: made now,
-            or with the first query that needs them.
+        columns: as `label_columns` gives them of these very labels, in memory or mapped: nothing is then made
+            here. None: made now, or with the first query that needs them.
         """
         self._labels = labels
         self._table = WordTable.of(labels) if columns is None else WordTable(columns)

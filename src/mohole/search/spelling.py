@@ -90,7 +90,11 @@ class Spelling:
         codes, starts, having = self._index["trigrams"], self._index["trigram_starts"], self._index["trigram_words"]
         wanted = np.array(sorted(map(_code, trigrams)), dtype=np.uint64)
         places = np.searchsorted(codes, wanted)
-        known = [place for place, code in zip(places.tolist(), wanted.tolist(), strict=True) if codes[place : place + 1].tolist() == [code]]
+        known = [
+            place
+            for place, code in zip(places.tolist(), wanted.tolist(), strict=True)
+            if codes[place : place + 1].tolist() == [code]
+        ]
         parts = [having[starts[place] : starts[place + 1]] for place in known]
         joined = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
         return np.bincount(joined, minlength=len(self._table.vocabulary))

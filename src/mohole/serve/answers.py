@@ -14,9 +14,9 @@ from mohole.catalogue import Example, Feature
 from mohole.serve.columns import SCORED, STATUSES
 from mohole.serve.errors import Refusal
 from mohole.serve.queries import ContextAsk, FeaturesAsk
-from mohole.serve.relations import family_of, neighbours_of, places_of, together_of
+from mohole.serve.relations import family_of, neighbours_of, together_of
 from mohole.serve.runs import OpenHookpoint, OpenRun, Served
-from mohole.serve.shapes import HookpointFacts, LabelFacts, MapFacts, RunFacts, Runs
+from mohole.serve.shapes import HookpointFacts, LabelFacts, RunFacts, Runs
 from mohole.store.latent_index import Entries
 from mohole.version import __version__
 
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 Plain = dict[str, Any]
 
 _SHOWN_MEMBERS = 50
-MAP_COLUMNS = (
-    ("x", "float32"), ("y", "float32"), ("log10_density", "float32"), ("f1", "float32"), ("family", "int32"),
-)  # fmt: skip
 
 
 def runs(served: Served, can_write: bool) -> Runs:
@@ -246,29 +243,3 @@ def family_facts(place: OpenHookpoint, family: int, people: Mapping[int, str]) -
     """A family with its most frequent members: a `FamilyFacts`."""
     size, members = place.columns.members(family, _SHOWN_MEMBERS)
     return {"family": family, "size": size, "members": lines(place, members.tolist(), people)}
-
-
-def map_facts(place: OpenHookpoint) -> MapFacts:
-    xy = _places(place)
-    known = xy[np.isfinite(xy).all(1)]
-    low, high = (known.min(0), known.max(0)) if len(known) else (np.zeros(2), np.zeros(2))
-    return MapFacts(n=len(xy), bounds=(*map(float, (*low, *high)),), columns=MAP_COLUMNS)  # type: ignore[arg-type]
-
-
-def map_points(place: OpenHookpoint) -> list[bytes]:
-    """The columns of `MAP_COLUMNS`, little-endian. NaN: a dead latent's density, an F1 there is not."""
-    xy, columns = _places(place), place.columns
-    with np.errstate(divide="ignore"):
-        density = np.log10(place.catalogue.density)
-    density[np.isneginf(density)] = np.nan
-    families = np.full(len(xy), -1) if columns.families is None else columns.families
-    f1 = columns.f1_with(place.by_hand)
-    arrays = ((xy[:, 0], "<f4"), (xy[:, 1], "<f4"), (density, "<f4"), (f1, "<f4"), (families, "<i4"))
-    return [np.ascontiguousarray(array, dtype=dtype).tobytes() for array, dtype in arrays]
-
-
-def _places(place: OpenHookpoint) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
-    xy = places_of(place.catalogue)
-    if xy is None:
-        raise Refusal(404, f"{place.name}: its catalogue has no map", "`mohole catalogue RECIPE --replace` makes one")
-    return xy

@@ -229,8 +229,8 @@ class Columns:
                 order = np.arange(self.n, dtype=np.int32)
                 return order[::-1] if descending else order
             case "label":
-                order: Int32 = self._listed["order"]
-                order = self._with_people(order, people) if people else order
+                by_label: Int32 = self._listed["order"]
+                order = self._with_people(by_label, people) if people else by_label
                 return order[::-1] if descending else order
             case "f1":
                 order = self._kept("f1", descending, lambda: _ranked(self.f1, descending))

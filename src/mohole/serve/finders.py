@@ -82,7 +82,12 @@ def label_index(labels: Sequence[str], kept: Kept, made_from: Sequence[str]) -> 
 def token_index(catalogue: Any, corpus: Any, kept: Kept) -> Index:
     """An index of the tokens that latents fire on or raise."""
     made_from = [catalogue.manifest.digest, corpus.manifest.digest]
-    columns = kept.arrays("tokens", made_from, lambda: search_tokens.token_columns(*catalogue.strongest(), corpus))
+
+    def make() -> dict[str, Any]:
+        top_tokens, promoted_ids = catalogue.strongest()
+        return search_tokens.token_columns(top_tokens, promoted_ids, corpus)
+
+    columns = kept.arrays("tokens", made_from, make)
     return search_tokens.TokenIndex(columns, corpus)
 
 

@@ -57,7 +57,10 @@ class Kept:
 
     @contextmanager
     def _alone(self, name: str) -> Iterator[bool]:
-        """Only one process makes it at a time. The lock goes with the process, however it ends. False: nothing can be written here."""
+        """Only one process makes it at a time. The lock goes with the process, however it ends.
+
+        Gives False where nothing can be written.
+        """
         try:
             self.folder.mkdir(exist_ok=True)
             descriptor = os.open(self.folder / f".{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)

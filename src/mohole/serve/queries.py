@@ -12,6 +12,10 @@ LONGEST_CONTEXT = 512
 Latent = Annotated[int, Path(ge=0, le=2**31 - 1, description="A latent's number.")]
 RunName = Annotated[str, Path(description="As in `/api/v1/runs`.", min_length=1, max_length=200)]
 Hookpoint = Annotated[str, Path(description="As in `/api/v1/runs`.", min_length=1, max_length=200)]
+TileLevel = Annotated[
+    int, Path(ge=0, le=15, description="0: one tile for the whole map; each level halves their sides.")
+]
+TilePlace = Annotated[int, Path(ge=0, le=2**15 - 1, description="From the left, or from below.")]
 ListName = Annotated[str, Path(description="What somebody called it.", min_length=1, max_length=100)]
 NoteId = Annotated[str, Path(description="As in `Note`.", min_length=1, max_length=18)]
 
@@ -57,6 +61,13 @@ class EffectAsk(Shape):
 
     token: Annotated[int, Field(ge=0, le=2**62)]
     """Global index of the token, as in `ExampleFacts`."""
+
+
+class PlacesAsk(Shape):
+    """Some latents."""
+
+    latent: Annotated[tuple[Annotated[int, Field(ge=0, le=2**31 - 1)], ...], Field(min_length=1, max_length=200)]
+    """Repeatable."""
 
 
 class SearchAsk(Shape):

@@ -8,11 +8,22 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from mohole.serve import answers
+from mohole.serve import answers, maps
 from mohole.serve.bodies import answer, is_known
 from mohole.serve.elsewhere import Matcher
 from mohole.serve.microscope import Microscope
-from mohole.serve.queries import ContextAsk, EffectAsk, FeaturesAsk, Hookpoint, Latent, RunName, SearchAsk
+from mohole.serve.queries import (
+    ContextAsk,
+    EffectAsk,
+    FeaturesAsk,
+    Hookpoint,
+    Latent,
+    PlacesAsk,
+    RunName,
+    SearchAsk,
+    TileLevel,
+    TilePlace,
+)
 from mohole.serve.run_page import run_page
 from mohole.serve.runs import Served
 from mohole.serve.searching import Searcher, check, found_in_text
@@ -23,6 +34,7 @@ from mohole.serve.shapes import (
     FeatureFacts,
     FeaturePage,
     MapFacts,
+    MapPlace,
     Neighbour,
     RunPage,
     Runs,
@@ -151,9 +163,9 @@ def _add_matches(router: APIRouter, served: Served, matcher: Matcher) -> None:
 def _add_map(router: APIRouter, served: Served) -> None:
     @router.get(_AT + "/map", response_model=MapFacts)
     def map_facts(request: Request, run: RunName, hookpoint: Hookpoint) -> Response:
-        """How to read `map/points`."""
+        """How to read `map/points`; and, of a large map, its tiles."""
         place = served.hookpoint(run, hookpoint)
-        return answer(request, place.run.etag, lambda: answers.map_facts(place))
+        return answer(request, place.run.etag, lambda: maps.map_facts(place))
 
     @router.get(_AT + "/map/points", response_class=Response, responses=_BYTES)
     def map_points(request: Request, run: RunName, hookpoint: Hookpoint) -> Response:
@@ -162,9 +174,28 @@ def _add_map(router: APIRouter, served: Served) -> None:
         headers = {"ETag": place.run.etag, "Cache-Control": "no-cache"}
         if is_known(request, place.run.etag):
             return Response(status_code=304, headers=headers)
-        columns = answers.map_points(place)
+        columns = maps.map_points(place)
         headers["Content-Length"] = str(sum(map(len, columns)))
         return StreamingResponse(iter(columns), 200, headers, "application/octet-stream")
+
+    @router.get(_AT + "/map/tiles/{z}/{x}/{y}", response_class=Response, responses=_BYTES)
+    def map_tile(
+        request: Request, run: RunName, hookpoint: Hookpoint, z: TileLevel, x: TilePlace, y: TilePlace
+    ) -> Response:
+        """A few thousand points of the map, as `tiles` of `map` says; with the tiles above it, a fair sample of its square."""
+        place = served.hookpoint(run, hookpoint)
+        headers = {"ETag": place.run.etag, "Cache-Control": "no-cache"}
+        if is_known(request, place.run.etag):
+            return Response(status_code=304, headers=headers)
+        return Response(maps.map_tile(place, z, x, y), 200, headers, "application/octet-stream")
+
+    @router.get(_AT + "/map/places", response_model=tuple[MapPlace, ...])
+    def map_places(
+        request: Request, run: RunName, hookpoint: Hookpoint, ask: Annotated[PlacesAsk, Query()]
+    ) -> Response:
+        """Where some features lie; those that lie nowhere are left out."""
+        place = served.hookpoint(run, hookpoint)
+        return answer(request, place.run.etag, lambda: maps.map_places(place, ask.latent))
 
 
 def _add_searches(router: APIRouter, served: Served, microscope: Microscope) -> None:

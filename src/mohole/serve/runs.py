@@ -23,6 +23,7 @@ from mohole.serve.columns import Columns
 from mohole.serve.errors import Refusal, short
 from mohole.serve.kept import Kept
 from mohole.serve.people import People
+from mohole.serve.tiles import Tiles
 from mohole.version import __version__
 from mohole.visible import visible
 
@@ -52,6 +53,8 @@ class OpenHookpoint:
                     f"{self.labels.path}: {len(self.labels)} labels for {self.catalogue.n_latents} latents; make them again"
                 )
         self.kept = Kept(folder)
+        self.tiles: Tiles | None = None
+        """Of the map, once somebody asks for one."""
         self.columns = Columns(self.catalogue, self.labels, self.kept)
         self._as_opened = self._manifests()
 

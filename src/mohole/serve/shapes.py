@@ -289,13 +289,34 @@ class SearchAnswer(Shape):
     hits: tuple[SearchHit, ...]
 
 
+class TileFacts(Shape):
+    """How to read `map/tiles/{z}/{x}/{y}`: two int32, how many points are in the tile and how many of its square in deeper ones,
+    then the columns one after the other, little-endian, one entry for each point."""
+
+    columns: tuple[tuple[str, Literal["float32", "int32"]], ...]
+    square: tuple[float, float, float]
+    """Least x, least y, side: level z cuts it into 2^z x 2^z tiles, the first at the least x and y."""
+    shares: tuple[float, ...]
+    """Of all points, how many are in the tiles of each level and those above it. Each point is in one tile."""
+    most: int
+    """Points of a tile at most; only a tile of level 15, which nothing is below, can have more."""
+
+
+class MapPlace(Shape):
+    latent: int
+    x: float
+    y: float
+
+
 class MapFacts(Shape):
-    """Where the binary map lies and how to read it: columns one after the other, little-endian, one entry for each latent."""
+    """How to read `map/points`: columns one after the other, little-endian, one entry for each latent."""
 
     n: int
     bounds: tuple[float, float, float, float]
     """Least x, least y, largest x, largest y."""
     columns: tuple[tuple[str, Literal["float32", "int32", "uint8"]], ...]
+    tiles: TileFacts | None
+    """Null: the map is small, and `map/points` is the quicker way to all of it."""
 
 
 class Note(Shape):

@@ -4,7 +4,8 @@ import { tilesIn, type Points } from "./points";
 
 export interface Painter {
   kind: "webgl" | "canvas";
-  setColours(colours: Uint8Array): void;
+  /** Points from this one on are new, or have other colours. */
+  update(from: number): void;
   /** Draw a share of every tile that is seen; how many points that was. */
   draw(camera: Camera, size: Size, ratio: number, share: number): number;
   free(): void;
@@ -13,7 +14,7 @@ export interface Painter {
 /** A point's diameter in CSS pixels: larger when fewer are seen, so that a single one can be aimed at. */
 export function diameter(camera: Camera, size: Size, points: Points): number {
   const area = (points.middle.right - points.middle.left) * (points.middle.top - points.middle.bottom) * camera.scale ** 2;
-  const apart = Math.sqrt(Math.max(area, size.width * size.height * 0.25) / Math.max(1, points.n));
+  const apart = Math.sqrt(Math.max(area, size.width * size.height * 0.25) / Math.max(1, points.nToLevel));
   return Math.min(13, Math.max(1.6, apart * 0.55));
 }
 
@@ -71,26 +72,30 @@ function linked(gl: WebGL2RenderingContext): WebGLProgram | null {
 
 function webgl(gl: WebGL2RenderingContext, program: WebGLProgram, points: Points, lost: () => void): Painter {
   gl.useProgram(program);
-  const places = new Float32Array(points.n * 2);
-  for (let i = 0; i < points.n; i++) { places[2 * i] = points.x[i]!; places[2 * i + 1] = points.y[i]!; }
-  const buffer = (name: string, data: Float32Array | Uint8Array, width: number, type: number, normalized: boolean, stride: number): WebGLBuffer => {
+  const attribute = (name: string, width: number, type: number, normalized: boolean, stride: number): WebGLBuffer => {
     const made = gl.createBuffer(), at = gl.getAttribLocation(program, name);
     gl.bindBuffer(gl.ARRAY_BUFFER, made);
-    gl.bufferData(gl.ARRAY_BUFFER, data, gl.STATIC_DRAW);
     gl.enableVertexAttribArray(at);
     gl.vertexAttribPointer(at, width, type, normalized, stride, 0);
     return made;
   };
-  buffer("place", places, 2, gl.FLOAT, false, 0);
-  const colours = buffer("colour", new Uint8Array(points.n * 4), 3, gl.UNSIGNED_BYTE, true, 4);
+  const places = attribute("place", 2, gl.FLOAT, false, 0), colours = attribute("colour", 3, gl.UNSIGNED_BYTE, true, 4);
+  let room = -1;
   const at = Object.fromEntries(["centre", "factor", "width", "alpha"].map((name) => [name, gl.getUniformLocation(program, name)]));
   gl.enable(gl.BLEND);
   gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
   return {
     kind: "webgl",
-    setColours(data) {
-      gl.bindBuffer(gl.ARRAY_BUFFER, colours);
-      gl.bufferData(gl.ARRAY_BUFFER, data, gl.STATIC_DRAW);
+    update(first) {
+      const hasRoom = room === points.x.length, from = hasRoom ? first : 0;
+      room = points.x.length;
+      const some = new Float32Array(2 * (points.n - from));
+      for (let i = from, at = 0; i < points.n; i++) { some[at++] = points.x[i]!; some[at++] = points.y[i]!; }
+      for (const [buffer, bytes, data] of [[places, 8, some], [colours, 4, points.colours.subarray(4 * from, 4 * points.n)]] as const) {
+        gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
+        if (!hasRoom) gl.bufferData(gl.ARRAY_BUFFER, bytes * room, gl.DYNAMIC_DRAW);
+        gl.bufferSubData(gl.ARRAY_BUFFER, bytes * from, data);
+      }
     },
     draw(camera, size, ratio, share) {
       const width = diameter(camera, size, points);
@@ -117,7 +122,7 @@ function webgl(gl: WebGL2RenderingContext, program: WebGLProgram, points: Points
 function runs(points: Points, camera: Camera, size: Size, width: number, share: number): [number, number][] {
   const found: [number, number][] = [];
   for (const tile of tilesIn(points, seen(camera, size, width))) {
-    const start = points.start[tile]!, n = Math.ceil((points.start[tile + 1]! - start) * share), last = found.at(-1);
+    const { start } = tile, n = Math.ceil(tile.n * share), last = found.at(-1);
     if (last && last[0] + last[1] === start) last[1] += n;
     else found.push([start, n]);
   }
@@ -135,10 +140,10 @@ function disc(width: number): Float32Array {
 }
 
 function raster(context: CanvasRenderingContext2D, points: Points): Painter {
-  let colours = new Uint32Array(points.n), image = context.createImageData(1, 1);
+  let colours = new Uint32Array(0), image = context.createImageData(1, 1);
   return {
     kind: "canvas",
-    setColours(data) { colours = new Uint32Array(data.buffer as ArrayBuffer); },
+    update() { colours = new Uint32Array(points.colours.buffer as ArrayBuffer); },
     draw(camera, size, ratio, share) {
       sized(context.canvas, size, ratio);
       const { width, height } = context.canvas;

@@ -34,19 +34,19 @@ export function familyColour(family: number, theme: "light" | "dark"): Rgb {
 /** From rare to frequent, as log10: what all but the outermost fiftieths of the latents have. */
 export function densityRange(points: Points): [number, number] {
   const column = points.columns.get("density"), step = Math.max(1, Math.floor(points.n / 20_000));
-  const some = column ? Float32Array.from(points.latent).filter((_, i) => i % step === 0).map((latent) => column[latent]!).filter(Number.isFinite).sort() : [];
+  const some = column ? Float32Array.from({ length: Math.ceil(points.n / step) }, (_, i) => column[i * step]!).filter(Number.isFinite).sort() : [];
   const low = some[Math.floor(some.length * 0.02)] ?? -5, high = some[Math.floor(some.length * 0.98)] ?? -1;
   return high > low ? [low, high] : [low - 1, low + 1];
 }
 
-/** One RGBA for each point, in drawing order. */
-export function paint(points: Points, colouring: Colouring, theme: "light" | "dark", [rare, frequent]: [number, number]): Uint8Array {
-  const out = new Uint8Array(points.n * 4), nothing = NOTHING[theme];
+/** Give every point its colour, from one on. */
+export function paint(points: Points, colouring: Colouring, theme: "light" | "dark", [rare, frequent]: [number, number], from = 0): void {
+  const out = points.colours, nothing = NOTHING[theme];
   const column = points.columns.get(colouring);
   const ramp = colouring === "family" ? null : Array.from({ length: 256 }, (_, i) => along(RAMPS[theme][colouring], i / 255));
   const hues = new Map<number, Rgb>();
-  for (let i = 0; i < points.n; i++) {
-    const value = column ? column[points.latent[i]!]! : NaN;
+  for (let i = from; i < points.n; i++) {
+    const value = column ? column[i]! : NaN;
     let rgb = nothing;
     if (ramp && Number.isFinite(value)) {
       const share = colouring === "f1" ? value : (value - rare) / (frequent - rare);
@@ -57,7 +57,6 @@ export function paint(points: Points, colouring: Colouring, theme: "light" | "da
     }
     out[4 * i] = rgb[0]; out[4 * i + 1] = rgb[1]; out[4 * i + 2] = rgb[2]; out[4 * i + 3] = 255;
   }
-  return out;
 }
 
 /** The legend's colours and the words at its ends; null for families, which have no order. */

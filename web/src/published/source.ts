@@ -64,9 +64,11 @@ export function published(address: URL): Source {
     getMap: async (run, hookpoint): Promise<MapFacts> => {
       const { lines, facts } = await place(run, hookpoint);
       if (!facts.has_map) throw new ApiError(404, `${hookpoint}: its catalogue has no map`, null);
-      return { n: facts.n_latents, bounds: (await lines.map()).bounds, columns: MAP_COLUMNS };
+      return { n: facts.n_latents, bounds: (await lines.map()).bounds, columns: MAP_COLUMNS, tiles: null };
     },
     getMapPoints: async (run, hookpoint) => (await (await place(run, hookpoint)).lines.map()).bytes,
+    getMapTile: () => absentNow("A published folder's map comes whole: a tile of it"),
+    getMapPlaces: () => absentNow("A published folder's map comes whole: single places"),
     getSearch: async (run, hookpoint, q, by, limit) => {
       if (by !== "label") throw absent(`A published folder is searched by label: finding features by ${by === "token" ? "the token they fire on" : "a text"}`);
       return { query: q, by, hits: await (await place(run, hookpoint)).lines.search(q, limit) };

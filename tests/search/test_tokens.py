@@ -48,6 +48,15 @@ def test_words_find_the_features_that_fire_most_on_them_and_no_others(
     assert DEAD not in hits or "raises" in hits[DEAD].why
 
 
+def test_a_share_is_of_the_examples_there_are_not_of_those_there_is_room_for() -> None:
+    corpus = SimpleNamespace(
+        tokens=np.int32([0, 1, 0, 1]), document_starts=np.array([0, 1, 2, 3, 4]), pieces=("owl", "fox")
+    )
+    top = np.array([[0, 1, 2, 3], [0, -1, -1, -1], [1, 2, 3, -1], [1, -1, -1, -1]])
+    hits = TokenIndex(top, np.full((4, 2), -1, np.int32), corpus).search("owl", 9)
+    assert [(hit.latent, hit.score) for hit in hits] == [(1, 1.0), (0, 0.5), (2, pytest.approx(1 / 3))]
+
+
 def test_the_bridge_is_found_by_its_name_in_any_language(catalogue: Catalogue) -> None:
     for name in ("Bridge", "golden-gate-brucke", "金门大桥", "Golden Gate Bridge", "  gate   bridge "):
         found = [hit.latent for hit in by_token(catalogue, name, 40) if "strongest" in hit.why]

@@ -59,7 +59,9 @@ def test_runs_are_listed(client: httpx.Client, catalogue: Catalogue, labels: lis
     )
 
 
-def test_the_run_page_has_curves_measures_and_where_everything_came_from(client: httpx.Client, run: Path) -> None:
+def test_the_run_page_has_curves_measures_and_where_everything_came_from(
+    client: httpx.Client, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (run / "job.jsonl").write_text('{"stage": "train", "cpu_seconds": 2.5, "wall_seconds": 3}\n{"odd": 1}\n{"half')
     page = shapes.RunPage.model_validate(client.get("/api/v1/runs/small-run").json())
     assert page.costs == (("train", 2.5, 3.0),)
@@ -68,10 +70,16 @@ def test_the_run_page_has_curves_measures_and_where_everything_came_from(client:
     assert fvu.values[0] == pytest.approx(0.02 + 0.9 * math.exp(-1 / 60))
     measure = next(each for each in page.measures[HOOKPOINT] if each.name == "fvu")
     assert (measure.value, measure.unit, measure.baseline) == (0.021, "share of variance", "the mean row")
+    assert (measure.low, measure.high, measure.n) == (pytest.approx(0.021 * 0.96), pytest.approx(0.021 * 1.04), 21_314)
     assert {each.name for each in page.artifacts} >= {"corpus", f"{HOOKPOINT}/catalogue", "steering"}
     manifest = json.loads((run / HOOKPOINT / "dictionary" / "manifest.json").read_text())
     facts = next(each for each in page.artifacts if each.name == f"{HOOKPOINT}/dictionary")
     assert (facts.kind, facts.seed, facts.parents) == ("dictionary", 7, manifest["inputs"]["parents"])
+    monkeypatch.setattr("mohole.serve.run_page._MOST_POINTS", 7)
+    page = shapes.RunPage.model_validate(client.get("/api/v1/runs/small-run").json())
+    few = next(curve for curve in page.curves[HOOKPOINT] if curve.name == "fvu")
+    assert 3 < len(few.steps) <= 7
+    assert (few.steps[-1], few.values[-1]) == (891, fvu.values[-1]), "a thinned curve ends where the training did"
 
 
 def test_a_feature_is_what_the_catalogue_says(

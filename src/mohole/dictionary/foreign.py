@@ -119,7 +119,7 @@ class Weights:
         self.path, self.sizes = path, {} if sizes is None else sizes
         self._left = dict(tensors)
         for name, found in self._left.items():
-            if isinstance(found, Tensor) and not _is_plain(found):
+            if isinstance(found, Tensor) and not is_plain(found):
                 raise ArtifactError(
                     f"{path}: {visible(str(name))[:80]}: a tensor without a number of its own for each place; save it dense, "
                     "then ask again"
@@ -208,7 +208,7 @@ def read_weights(path: Path, sizes: dict[str, int] | None = None) -> Weights:
         raise ArtifactError(f"{path}: no such file; {AGAIN}")
     match path.suffix:
         case ".safetensors":
-            tensors = _safetensors(path)
+            tensors = load_safetensors(path)
         case ".npz":
             tensors = _npz(path)
         case ".pt" | ".pth" | ".th" | ".bin":
@@ -228,7 +228,12 @@ def inside(folder: Path, name: str, where: Path) -> Path:
     return folder / path
 
 
-def _safetensors(path: Path) -> dict[str, Tensor]:
+def load_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        ArtifactError: it cannot be read.
+    """
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -249,9 +254,18 @@ def _npz(path: Path) -> dict[str, Tensor]:
 
 
 def _torch(path: Path) -> dict[str, Any]:
+    return dict(_object(path, load_torch(path)))
+
+
+def load_torch(path: Path) -> Any:
+    """What a PyTorch file holds: tensors and plain values, or it is not loaded.
+
+    Raises:
+        ArtifactError: its pickle asks for more, or it cannot be read.
+    """
     try:
         with warnings.catch_warnings(action="ignore"):  # of a pickle's protocol; what it holds is what matters
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ArtifactError(
             f"{path}: its pickle asks for more than tensors and plain values, so it could run code; "
@@ -259,7 +273,6 @@ def _torch(path: Path) -> dict[str, Any]:
         ) from None
     except _UNREADABLE as error:
         raise ArtifactError(f"{path}: not a readable PyTorch file ({_first_line(error)}); {AGAIN}") from None
-    return dict(_object(path, loaded))
 
 
 def _small(path: Path) -> str:
@@ -296,7 +309,7 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MOST
 
 
-def _is_plain(tensor: Tensor) -> bool:
+def is_plain(tensor: Tensor) -> bool:
     """Not sparse, nested or without numbers, and not more numbers than its file holds: what is stretched is out of one."""
     if tensor.is_nested or tensor.layout != torch.strided or tensor.is_meta:
         return False

@@ -1,0 +1,172 @@
+"""Activations of a few latents of any dictionary, at the price of those few where the nonlinearity allows it.
+
+Where a latent's activation depends on its own encoder row alone (ReLU, JumpReLU, BatchTopK with its learned threshold, gated),
+reading K latents costs K encoder rows, not the dictionary. TopK keeps the k largest of all, so every encoder row is needed; but
+whether one latent is kept takes counting how many are larger, not sorting them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mohole.config import BatchTopK, Gated, JumpReLU, ReLU, TopK
+from mohole.dictionary.codes import SparseCodes
+from mohole.dictionary.crosscoder import Crosscoder
+from mohole.dictionary.dictionary import Dictionary
+from mohole.dictionary.files import AnyDictionary
+from mohole.dictionary.latents import Latents
+from mohole.dictionary.normalised import NormalisedAutoencoder, own_rows
+from mohole.dictionary.sae import SparseAutoencoder
+from mohole.dictionary.transcoder import CrossLayerTranscoder, Transcoder
+
+_COUNTED = 8
+"""Latents of a TopK dictionary that are read by counting; more are read by encoding. 64 rows of 1,024 latents: a latent's count
+costs a twentieth of the encoding."""
+_TILE_NUMBERS = 1 << 22
+
+Steerable = AnyDictionary | Dictionary
+"""Any of mohole's kinds, or another's that keeps to the law of a dictionary of one hookpoint."""
+
+
+def name_of(dictionary: Steerable) -> str:
+    """What a dictionary is called where nobody has given it a name: its hookpoint, or the one it writes."""
+    match dictionary:
+        case Transcoder(writes=writes):
+            return writes
+        case Crosscoder(hookpoints=hookpoints):
+            return "+".join(hookpoints)
+        case CrossLayerTranscoder(writes=targets):
+            return "+".join(targets)
+        case _:
+            return dictionary.hookpoint
+
+
+@dataclass(frozen=True)
+class Readout:
+    """Activations of some latents that are read in one place."""
+
+    dictionary: Steerable
+    layer: int
+    latents: tuple[int, ...]
+    few: Latents | None
+    """Encoder rows of these latents alone; None: all are needed."""
+
+    def __call__(self, rows: Float[Tensor, "row d"]) -> Float[Tensor, "row latent"]:
+        """Activations, zeros included, of rows in float32 on the readout's device."""
+        if self.few is not None:
+            return _activations(self.few, self._taken(rows))
+        own = _latents(self.dictionary, self.layer)
+        if own is None or not isinstance(own.nonlinearity, TopK) or len(self.latents) > _COUNTED:
+            return _columns(self._encoded(rows), self.latents)
+        return _kept(own, own.nonlinearity.k, self._taken(rows).to(own.W_enc.device), self.latents)
+
+    def _taken(self, rows: Tensor) -> Tensor:
+        """What the encoder rows multiply."""
+        match self.dictionary:
+            case SparseAutoencoder(b_dec=b_dec) | Crosscoder(b_dec=b_dec):
+                return rows - b_dec.to(rows.device)
+            case NormalisedAutoencoder(own=own):
+                return own_rows(self.dictionary, rows) - own.b_dec.to(rows.device)
+            case _:
+                return rows
+
+    def _encoded(self, rows: Tensor) -> SparseCodes:
+        if isinstance(self.dictionary, CrossLayerTranscoder):
+            own = self.dictionary.layers[self.layer]
+            return own.encode(rows.to(own.W_enc.device))
+        return self.dictionary.encode(rows.to(_device(self.dictionary)))
+
+
+def readout(dictionary: Steerable, layer: int, latents: Sequence[int], device: torch.device) -> Readout:
+    """Latents of one layer, made ready to be read of rows on `device`."""
+    own = _latents(dictionary, layer)
+    if own is None or isinstance(own.nonlinearity, TopK):
+        return Readout(dictionary, layer, tuple(latents), None)
+    which = torch.tensor(list(latents), device=own.W_enc.device)
+    return Readout(dictionary, layer, tuple(latents), _taken_out(own, which, device))
+
+
+def encoder_of(dictionary: Steerable, layer: int, latent: int) -> tuple[Tensor, ...]:
+    """The numbers that are a latent's own in its encoder; none of a kind that does not show them."""
+    own = _latents(dictionary, layer)
+    parts = () if own is None else (own.W_enc, own.b_enc, own.threshold, own.b_mag, own.r_mag)
+    return tuple(part[latent] for part in parts if part is not None)
+
+
+def _latents(dictionary: Steerable, layer: int) -> Latents | None:
+    match dictionary:
+        case SparseAutoencoder() | NormalisedAutoencoder() | Transcoder() | Crosscoder():
+            return dictionary.latents
+        case CrossLayerTranscoder(layers=layers):
+            return layers[layer]
+        case _:
+            return None
+
+
+def _taken_out(own: Latents, which: Tensor, device: torch.device) -> Latents:
+    def picked(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor[which].to(device, torch.float32)
+
+    # BatchTopK's k is of a whole batch of all latents. What it leaves in a trained dictionary is the threshold, as JumpReLU's.
+    law = JumpReLU() if isinstance(own.nonlinearity, BatchTopK) else own.nonlinearity
+    parts = [picked(tensor) for tensor in (own.W_enc, own.b_enc, own.W_dec, own.threshold, own.b_mag, own.r_mag)]
+    return Latents(law, *parts)  # type: ignore[arg-type]  # the first three are never None
+
+
+def _activations(few: Latents, taken: Tensor) -> Tensor:
+    """As `Latents.encode`, dense."""
+    products = taken @ few.W_enc.T
+    before = products + few.b_enc
+    zero = before.new_zeros(())
+    match few.nonlinearity:
+        case ReLU():
+            return before.clamp(min=0)
+        case JumpReLU() | BatchTopK():
+            assert few.threshold is not None
+            return torch.where(before > few.threshold, before, zero)
+        case Gated():
+            assert few.r_mag is not None
+            assert few.b_mag is not None
+            strength = products * few.r_mag.exp() + few.b_mag
+            return torch.where(before > 0, strength.clamp(min=0), zero)
+        case TopK():
+            raise AssertionError("TopK is never read by a few encoder rows")
+        case _:
+            assert_never(few.nonlinearity)
+
+
+def _kept(own: Latents, k: int, taken: Tensor, latents: tuple[int, ...]) -> Tensor:
+    """As TopK keeps: a latent that is positive and has fewer than k before it, larger ones and equal ones of lower number."""
+    which = torch.tensor(latents, device=taken.device)
+    found = []
+    for part in torch.split(taken, max(1, _TILE_NUMBERS // own.n_latents)):
+        before = torch.addmm(own.b_enc, part, own.W_enc.T)
+        mine = before[:, which]
+        n_ahead = torch.stack(
+            [
+                (before > mine[:, i : i + 1]).sum(1) + (before[:, :latent] == mine[:, i : i + 1]).sum(1)
+                for i, latent in enumerate(latents)
+            ],
+            dim=1,
+        )
+        found.append(torch.where((n_ahead < k) & (mine > 0), mine, mine.new_zeros(())))
+    return torch.cat(found) if found else taken.new_zeros(0, len(latents))
+
+
+def _columns(codes: SparseCodes, latents: tuple[int, ...]) -> Tensor:
+    place = torch.full((codes.n_latents,), -1, device=codes.latents.device)
+    place[list(latents)] = torch.arange(len(latents), device=place.device)
+    here = place[codes.latents]
+    is_asked = here >= 0
+    found = codes.values.new_zeros(codes.n_rows, len(latents))
+    found[codes.rows[is_asked], here[is_asked]] = codes.values[is_asked]
+    return found
+
+
+def _device(dictionary: Steerable) -> torch.device:
+    own = _latents(dictionary, 0)
+    return dictionary.directions(torch.tensor([0])).device if own is None else own.W_enc.device  # type: ignore[union-attr]

@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Any
 from mohole.version import __version__
 
 if TYPE_CHECKING:
-    from mohole.act import Clamp, ablation_effect, steer
+    from mohole.act import (
+        Ablate,
+        Add,
+        Cap,
+        Clamp,
+        Orthogonalise,
+        Scale,
+        Sources,
+        Swap,
+        When,
+        Where,
+        ablation_effect,
+        steer,
+    )
     from mohole.catalogue import Catalogue
     from mohole.corpus import Corpus
     from mohole.dictionary import load_dictionary
@@ -19,11 +32,20 @@ if TYPE_CHECKING:
     from mohole.store import Store
 
 _WHERE = {
+    "Ablate": "mohole.act",
+    "Add": "mohole.act",
+    "Cap": "mohole.act",
     "Catalogue": "mohole.catalogue",
     "Clamp": "mohole.act",
     "Corpus": "mohole.corpus",
     "Labels": "mohole.interpret",
+    "Orthogonalise": "mohole.act",
+    "Scale": "mohole.act",
+    "Sources": "mohole.act",
     "Store": "mohole.store",
+    "Swap": "mohole.act",
+    "When": "mohole.act",
+    "Where": "mohole.act",
     "ablation_effect": "mohole.act",
     "load_dictionary": "mohole.dictionary",
     "load_model": "mohole.model",
@@ -33,11 +55,20 @@ _WHERE = {
 }
 
 __all__ = [
+    "Ablate",
+    "Add",
+    "Cap",
     "Catalogue",
     "Clamp",
     "Corpus",
     "Labels",
+    "Orthogonalise",
+    "Scale",
+    "Sources",
     "Store",
+    "Swap",
+    "When",
+    "Where",
     "__version__",
     "ablation_effect",
     "load_dictionary",

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.act.tiny import HOOKPOINT, prompt, random_sae, tiny_model
 
-from mohole.act import Clamp, steer
+from mohole.act import Clamp, check, steer
 from mohole.dictionary import LayerNorm, LengthNorm, NormalisedAutoencoder, RowNorm
 
 
@@ -19,10 +19,10 @@ def test_the_check_counts_how_often_the_edited_rows_read_back(clamps: list[tuple
     n_right = 0
     for latent, value in clamps:
         n_right += sum(abs(read - value) <= 0.05 * abs(value) for read in codes[:, latent].tolist())
-    (check,) = steered.check(tokens)
-    assert check.n_rows == len(edited) == 66
+    (found,) = check(steered, tokens)
+    assert found.n_rows == len(edited) == 66
     assert 0 < n_right < len(clamps) * 66
-    assert check.reads_back == pytest.approx(n_right / (len(clamps) * 66), abs=1e-6)
+    assert found.reads_back == pytest.approx(n_right / (len(clamps) * 66), abs=1e-6)
 
 
 @pytest.mark.parametrize("row_norm", [LayerNorm(), LengthNorm()])
@@ -38,5 +38,5 @@ def test_in_the_model_each_row_moves_by_its_own_scale(row_norm: RowNorm) -> None
     assert scale.std() > 0.05 * scale.mean()
     by = scale * (6.0 - dictionary.encode(old).column(5))
     torch.testing.assert_close(new - old, by[:, None] * dictionary.own.W_dec[5], rtol=1e-4, atol=1e-4)
-    (check,) = steered.check(tokens)
-    assert check.row_error < 1e-6
+    (found,) = check(steered, tokens)
+    assert found.row_error < 1e-6

@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.act.tiny import D_MODEL, HOOKPOINT, N_LATENTS, random_sae
+from tests.act.tiny import D_MODEL, HOOKPOINT, N_LATENTS, random_sae, tiny_model
 
-from mohole.act import Clamp
-from mohole.act.clamp import resolve
+from mohole.act import Clamp, Sources, make_plan
+from mohole.act.bank import Bank
 from mohole.config import TopK
 from mohole.dictionary import SparseAutoencoder
 from mohole.errors import ConfigError, StageError
@@ -26,9 +26,26 @@ CATALOGUE = FakeCatalogue(HOOKPOINT, np.arange(N_LATENTS, dtype=np.float32))  # 
 ROWS = torch.randn(50, D_MODEL, generator=torch.Generator().manual_seed(1)) * 3
 
 
+@dataclass(frozen=True)
+class Held:
+    """Clamps of one dictionary as rows see them, without a model around them."""
+
+    values: torch.Tensor
+    bank: Bank
+
+    def apply(self, rows):
+        everywhere = torch.ones(1, len(rows), dtype=torch.bool)
+        masks = dict.fromkeys(self.bank.wheres, everywhere)
+        return self.bank.act(rows[None], {}, masks)[0][0]
+
+
 def held(sae, *clamps):
-    (group,) = resolve(clamps, [sae], [CATALOGUE])
-    return group
+    ((group,),) = make_plan(tiny_model(), clamps, Sources.of([sae], [CATALOGUE])).stages.values()
+    return Held(torch.tensor([term.constant for term in group]), Bank(sae.hookpoint, [group], torch.device("cpu")))
+
+
+def resolve(clamps, dictionaries, catalogues=()):
+    return make_plan(tiny_model(), clamps, Sources.of(dictionaries, catalogues))
 
 
 @given(

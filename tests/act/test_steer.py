@@ -9,8 +9,8 @@ from tests.act.test_clamp import CATALOGUE, FakeCatalogue
 from tests.act.tiny import HOOKPOINT, N_LATENTS, constant_sae, prompt, random_sae, tiny_model
 
 from mohole import artifact, config
-from mohole.act import Clamp, demonstrate, read_steering, steer
-from mohole.dictionary.clamped import ClampedLatents
+from mohole.act import Clamp, check, demonstrate, read_steering, steer
+from mohole.act.bank import Bank
 from mohole.errors import ArtifactError, ConfigError, HookpointError, ModelError, StageError
 from mohole.model import Edit
 
@@ -51,7 +51,7 @@ def test_a_begin_of_text_token_is_left_alone_and_every_other_is_not(use_cache):
     edited = model.read(tokens, [HOOKPOINT], steered.edits)[HOOKPOINT]
     assert torch.equal(edited[:, 0], plain[:, 0])
     assert ((edited[:, 1:] - plain[:, 1:]).norm(dim=-1) > 1).all()
-    assert steered.check(tokens)[0].n_rows == 7
+    assert check(steered, tokens)[0].n_rows == 7
     written = steered.generate(tokens, max_new_tokens=5, use_cache=use_cache)
     assert written.n_fired == written.n_tokens == 7 + 5 - 1
     assert torch.equal(written.tokens, model.generate(tokens, max_new_tokens=5, edits=steered.edits))
@@ -89,28 +89,29 @@ def test_zero_removes_the_feature_and_nothing_else():
 
 
 def test_the_check_finds_exact_rows_exact():
-    (check,) = steer(tiny_model(), random_sae(), [STRONG, Clamp(6, value=0.0)]).check(prompt(batch=3))
-    assert check.hookpoint == HOOKPOINT
-    assert check.n_rows == 21
-    assert check.row_error < 1e-5
-    assert 0 <= check.reads_back <= 1
+    (found,) = check(steer(tiny_model(), random_sae(), [STRONG, Clamp(6, value=0.0)]), prompt(batch=3))
+    assert found.hookpoint == HOOKPOINT
+    assert found.n_rows == 21
+    assert found.row_error < 1e-5
+    assert found.reads_back is not None
+    assert 0 <= found.reads_back <= 1
 
 
 def test_the_check_finds_a_wrong_edit(monkeypatch):
     """An edit that adds c d instead of moving to c is not a clamp, and the measurement says so."""
     steered = steer(tiny_model(), constant_sae(2.0), [Clamp(0, value=10.0)])
-    (group,) = steered.held
-    adding = lambda self, rows: rows + 10.0 * group.dictionary.directions(group.latents)[0]  # noqa: E731
-    monkeypatch.setattr(type(group), "change", adding)
-    assert steered.check(prompt())[0].row_error > 0.01
+    assert check(steered, prompt())[0].row_error < 1e-5
+    adding = lambda self, rows, seen, masks: (rows + 10.0 * self.along_TD[0], rows[..., 0] == rows[..., 0])  # noqa: E731
+    monkeypatch.setattr(Bank, "act", adding)
+    assert check(steered, prompt())[0].row_error > 0.01
 
 
 def test_two_hookpoints_at_once():
     model, early, late = tiny_model(), random_sae("resid_post.0", seed=4), random_sae("resid_post.2", seed=6)
     clamps = [Clamp(5, value=9.0, hookpoint="resid_post.0"), Clamp(7, value=11.0, hookpoint="resid_post.2")]
     steered = steer(model, [early, late], clamps)
-    assert [check.hookpoint for check in steered.check(prompt())] == ["resid_post.0", "resid_post.2"]
-    assert max(check.row_error for check in steered.check(prompt())) < 1e-5
+    assert [found.hookpoint for found in check(steered, prompt())] == ["resid_post.0", "resid_post.2"]
+    assert max(found.row_error for found in check(steered, prompt())) < 1e-5
     one = steer(model, [early, late], clamps[:1])
     assert not torch.equal(steered.logits(prompt()), one.logits(prompt()))
     assert steered.generate(prompt(), max_new_tokens=3).n_fired == 9
@@ -121,11 +122,10 @@ def test_a_clamp_that_misses_steps_is_not_called_steered(monkeypatch):
     model = tiny_model()
     real = type(model)._run
 
-    def only_the_prompt(self, tokens, *, edits=(), tally=None, first_position=0, **rest):
-        kept = edits if first_position == 0 else ()
-        result = real(self, tokens, edits=kept, first_position=first_position, **rest)
+    def only_the_prompt(self, given, *, edits=(), tally=None, **rest):
+        result = real(self, given, edits=edits if given.first == 0 else (), **rest)
         if tally is not None:
-            tally.add(tokens.numel(), [tokens.numel()] * len(edits))  # and its own count lies
+            tally.add(given.tokens.numel(), [given.tokens.numel()] * len(edits))  # and its own count lies
         return result
 
     monkeypatch.setattr(type(model), "_run", only_the_prompt)
@@ -216,7 +216,8 @@ def test_a_demonstration_that_cannot_be_made_leaves_nothing(tmp_path, changes, e
 
 
 def test_an_inexact_clamp_is_no_demonstration(tmp_path, monkeypatch):
-    monkeypatch.setattr(ClampedLatents, "change", lambda self, rows: rows * 1.01)
+    real = Bank.act
+    monkeypatch.setattr(Bank, "act", lambda self, rows, *rest: (real(self, rows, *rest)[0] * 1.01, rows[..., 0] == 0))
     with pytest.raises(StageError, match="not exact"):
         run_demonstration(tmp_path / "steering")
 

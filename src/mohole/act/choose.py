@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from mohole.act.clamp import Clamp, Maxima
+from mohole.act.interventions import Clamp
+from mohole.act.sources import Maxima
 from mohole.act.steering import Steered, steer
 from mohole.dictionary import Dictionary, SparseCodes
 from mohole.model import LanguageModel

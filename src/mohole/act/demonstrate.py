@@ -7,7 +7,9 @@ from pathlib import Path
 import torch
 
 from mohole import artifact, config
-from mohole.act.clamp import Clamp, Maxima
+from mohole.act.check import check
+from mohole.act.interventions import Clamp
+from mohole.act.sources import Maxima
 from mohole.act.steering import Steered, steer
 from mohole.dictionary import Dictionary
 from mohole.errors import ArtifactError, ConfigError, StageError
@@ -117,14 +119,15 @@ def read_steering(path: Path | str) -> Demonstration:
 
 
 def _check(steered: Steered, prompt: str) -> tuple[float, float]:
-    (check,) = steered.check(steered.model.tokenizer.prompt(prompt))
+    (found,) = check(steered, steered.model.tokenizer.prompt(prompt))
     limit = ROUNDINGS * torch.finfo(steered.model.dtype).eps
-    if check.row_error > limit:
+    if found.row_error > limit:
         raise StageError(
-            f"{check.hookpoint}: edited rows are off by {check.row_error:.2g} of their length (rounding allows {limit:.2g}), "
+            f"{found.hookpoint}: edited rows are off by {found.row_error:.2g} of their length (rounding allows {limit:.2g}), "
             'so the clamp is not exact here; use model.dtype = "float32"'
         )
-    return check.row_error, check.reads_back
+    assert found.reads_back is not None  # an autoencoder's latents are read where they are written
+    return found.row_error, found.reads_back
 
 
 def _compare(steered: Steered, prompt: str, settings: config.Steer, seed: int) -> Comparison:

@@ -1,6 +1,6 @@
 """What one latent does in the model at one place of a text: the window is run as it is, and again without what the latent adds.
 
-    x' = x - s(x) f(x) d        at every token of the window's text, at the dictionary's hookpoint; s as in clamp.py
+    x' = x - s(x) f(x) d        at every token of the window's text, at the dictionary's hookpoint; s as in interventions.py
 
 What the dictionary does not explain stays in x'. A begin-of-text token and special tokens are left alone: no dictionary was
 trained on their rows. Beside it stands what any push does: as far, at the same tokens, along one random direction.

@@ -1,190 +1,320 @@
-"""A model with latents clamped: generating, reading logits, and the proof that every token was really edited.
+"""A model under interventions: the same for all rows of a batch or other ones for each, and the proof that every token was run
+under them.
 
-A begin-of-text token is left as it is: no dictionary was trained on its row, so its code there means nothing, and on many models
-its row is an anchor for attention. (Measured on the built-in model: clamping it too costs the answer in German at 2 x maximum.)
+A begin-of-text token is left as it is, unless an intervention says `bos`: no dictionary was trained on its row, so its code there
+means nothing, and on many models its row is an anchor for attention. (Measured on the built-in model: clamping it too costs the
+answer in German at 2 x maximum.)
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
+from types import TracebackType
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mohole.act.clamp import Clamp, Maxima, resolve
-from mohole.dictionary import Dictionary
-from mohole.dictionary.clamped import ClampedLatents
-from mohole.errors import StageError
-from mohole.model import Edit, EditTally, LanguageModel
+from mohole.act.bank import Bank, banks_of
+from mohole.act.interventions import Intervention
+from mohole.act.sources import Maxima, Sources
+from mohole.act.terms import NOTHING, Plan, make_plan
+from mohole.act.where import TokenClasses, Where, mask
+from mohole.dictionary.readout import Steerable
+from mohole.errors import ConfigError, StageError
+from mohole.model import Edit, EditTally, LanguageModel, PassTokens, parse_hookpoint
 
 Tokens = Int[Tensor, "batch position"]
 
 
 @dataclass(frozen=True, slots=True)
-class Continuation:
-    """A steered text, with the count that proves it. The last token written is never run, so it is not counted."""
+class Stamp:
+    """What is known of one row of a steered batch. The last token written is never run, so it is not counted."""
 
-    tokens: Int[Tensor, "batch longer"]
     n_tokens: int
-    """Tokens of text that the model ran: sequences x (positions - 1), a begin-of-text token not counted."""
+    """Tokens of text that the model ran for it, begin-of-text not counted."""
     n_fired: int
-    """Tokens at which the clamp fired. Equal to `n_tokens`, or there is a StageError instead of a continuation."""
+    """Those that the hooks saw at every hookpoint that is acted at. Equal to `n_tokens`, or there is an error and no stamp."""
+    n_moved: int
+    """Those whose row an intervention moved, at some hookpoint: where it was to act, and had anything to change."""
+    key: str
+    """Of the interventions; empty where there were none."""
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """What a clamp did to the rows, measured inside the model at one hookpoint."""
+class Continuation:
+    """A steered text, with the counts that prove it."""
 
-    hookpoint: str
-    n_rows: int
-    row_error: float
-    """Largest |x' - x - s(x) sum (c - f) d|, relative to the largest |x'|: 0 up to rounding, or the clamp is not exact."""
-    reads_back: float
-    """Share of (row, latent) pairs at which encoding x' reads c again within 5 %. Less than 1 is not an error: see clamp.py."""
-
-
-@dataclass(frozen=True)
-class Steered:
-    """A model whose latents are held. `edits` also work with any of the model's own methods, without the counting."""
-
-    model: LanguageModel
-    held: tuple[ClampedLatents, ...]
+    tokens: Int[Tensor, "batch longer"]
+    stamps: tuple[Stamp, ...]
+    """One for each row."""
 
     @property
-    def edits(self) -> tuple[Edit, ...]:
-        """One edit per hookpoint, for `model.generate(..., edits=...)`. A later hookpoint's codes see the earlier edits.
+    def n_tokens(self) -> int:
+        """Of all rows."""
+        return sum(stamp.n_tokens for stamp in self.stamps)
 
-        Where the model has a begin-of-text token, position 0 is taken to hold it and left alone.
-        """
-        return _edits(self._clampings(n_left=0 if self.model.bos_id is None else 1))
+    @property
+    def n_fired(self) -> int:
+        """Equal to `n_tokens`, or there is a StageError instead of a continuation."""
+        return sum(stamp.n_fired for stamp in self.stamps)
 
-    def generate(self, tokens: Tokens, **options: Any) -> Continuation:
-        """`model.generate` with the clamps at every token of every step. `options` are that method's.
+
+class Steered:
+    """A model and what is to be done to each row of a batch. One plan is for every row of any batch.
+
+    Three ways to use it: its own `generate` and `logits`, which count and answer for it; `with steered: ...`, inside which the
+    model's own methods run under it; and as one of the `edits` of any of those methods.
+    """
+
+    def __init__(self, model: LanguageModel, plans: Sequence[Plan]) -> None:
+        """Raises: ConfigError: no plan."""
+        if not plans:
+            raise ConfigError("steer: no row to steer; give a plan, or one for each row of the batch")
+        self.model, self.plans = model, tuple(plans)
+        self._inside = ExitStack()
+        self._ledger: _Ledger | None = None
+
+    @cached_property
+    def banks(self) -> dict[str, tuple[Bank, ...]]:
+        """What is done at each hookpoint, ready to run."""
+        return banks_of(self.plans, self.model.device)
+
+    @cached_property
+    def hookpoints(self) -> tuple[str, ...]:
+        """Those that are acted at or read, in order of execution."""
+        names = {name for plan in self.plans for name in plan.stages}
+        names |= {
+            name
+            for plan in self.plans
+            for term in plan.terms
+            for reading in term.readings
+            for name in reading.hookpoints
+        }
+        return tuple(sorted(names, key=lambda name: parse_hookpoint(name).execution))
+
+    @cached_property
+    def _wheres(self) -> tuple[Where, ...]:
+        return tuple(dict.fromkeys(where for banks in self.banks.values() for bank in banks for where in bank.wheres))
+
+    @cached_property
+    def _classes(self) -> TokenClasses:
+        return TokenClasses(lambda: self.model.tokenizer, self.model.vocab_size)
+
+    @property
+    def edits(self) -> tuple["Steered", ...]:
+        """For `model.generate(..., edits=...)` and the like. A later hookpoint's codes see the earlier edits."""
+        return (self,)
+
+    def of_pass(self, given: PassTokens) -> tuple[Edit, ...]:
+        """The edits of one pass over these tokens.
 
         Raises:
-            StageError: the clamp did not fire for every token, so the text must not be called steered.
+            StageError: a batch of another number of rows than there are plans.
         """
-        n_left = self._n_left(tokens)
-        clampings, tally = self._clampings(n_left), EditTally()
-        written = self.model.generate(tokens, edits=_edits(clampings), tally=tally, **options)
-        n_positions = written.shape[1] - 1 if written.shape[1] > tokens.shape[1] else 0
-        for clamping in clampings:
-            clamping.demand_all(n_positions, tally.n_rows)
-        n_tokens = written.shape[0] * max(0, n_positions - n_left)
-        return Continuation(written, n_tokens, min(clamping.n_tokens for clamping in clampings))
+        return self._of_pass(given, self._ledger)
 
-    def logits(self, tokens: Tokens) -> Float[Tensor, "batch position vocab"]:
-        """Next-token logits with the clamps at every token.
-
-        Raises:
-            StageError: the clamp did not fire for every token.
-        """
-        clampings = self._clampings(self._n_left(tokens))
-        logits = self.model.logits(tokens, edits=_edits(clampings))
-        for clamping in clampings:
-            clamping.demand_all(tokens.shape[1], tokens.numel())
-        return logits
-
-    def check(self, tokens: Tokens) -> tuple[Check, ...]:
-        """Measure in the model, for each hookpoint, how exactly the rows moved and how often the latents read c again."""
-        hookpoints = [group.dictionary.hookpoint for group in self.held]
-        watches, n_left = [_Watch() for _ in self.held], self._n_left(tokens)
-        edits = [
-            edit
-            for hookpoint, watch, clamp in zip(hookpoints, watches, _edits(self._clampings(n_left)), strict=True)
-            for edit in (Edit(hookpoint, watch.change), clamp)
-        ]
-        after = self.model.read(tokens, hookpoints, edits)
+    def keys(self, given: PassTokens) -> tuple[str, ...]:
+        """What is done to each row; with the length of its prompt, where that matters."""
+        plans = self._for(given)
         return tuple(
-            _compare(group, watch.rows[:, n_left:], after[hookpoint][:, n_left:])
-            for hookpoint, watch, group in zip(hookpoints, watches, self.held, strict=True)
+            f"{plan.key}/{n_prompt}" if plan.needs_prompt else plan.key
+            for plan, n_prompt in zip(plans, given.n_prompt, strict=True)
         )
 
-    def _n_left(self, tokens: Tokens) -> int:
-        """1 where every sequence begins with a begin-of-text token, else 0."""
-        bos = self.model.bos_id
-        return int(bos is not None and bool((tokens[:, 0] == bos).all()))
+    def _for(self, given: PassTokens) -> tuple[Plan, ...]:
+        n = len(given.tokens)
+        if len(self.plans) not in (1, n):
+            raise StageError(f"steer: plans for {len(self.plans)} rows, and the batch has {n}; give one for each row")
+        return self.plans * n if len(self.plans) == 1 else self.plans
 
-    def _clampings(self, n_left: int) -> list["_Clamping"]:
-        return [_Clamping(group, n_left) for group in self.held]
+    def _of_pass(self, given: PassTokens, ledger: "_Ledger | None") -> tuple[Edit, ...]:
+        self._for(given)
+        state = _Pass(given, {where: mask(where, given, self._classes) for where in self._wheres}, ledger)
+        return tuple(Edit(name, _At(name, self.banks.get(name, ()), state).change) for name in self.hookpoints)
+
+    def __enter__(self) -> "Steered":
+        self._inside.enter_context(self.model.under(self))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._inside.close()
+
+    def generate(self, tokens: Tokens, **options: Any) -> Continuation:
+        """`model.generate` with the interventions at every token of every step. `options` are that method's.
+
+        Raises:
+            StageError: the hooks did not see every token, so the text must not be called steered.
+        """
+        tally, more = EditTally(), options.pop("edits", ())
+        with self._counted() as (edits, ledger):
+            written = self.model.generate(tokens, edits=(*edits, *more), tally=tally, **options)
+        n_columns = written.shape[1] - 1 if written.shape[1] > tokens.shape[1] else 0
+        ledger.demand_all(self.hookpoints, n_columns, tally.n_rows)
+        return Continuation(written, ledger.stamps(self, tokens, n_columns, options.get("padding")))
+
+    def logits(self, tokens: Tokens, *, n_prompt: Sequence[int] | None = None) -> Float[Tensor, "batch position vocab"]:
+        """Next-token logits with the interventions at every token they are for.
+
+        Args:
+            n_prompt: how many of each text's tokens are its prompt; None: all of them.
+
+        Raises:
+            StageError: the hooks did not see every token.
+        """
+        with self._counted() as (edits, ledger):
+            logits = self.model.logits(tokens, edits=edits, n_prompt=n_prompt)
+        ledger.demand_all(self.hookpoints, tokens.shape[1], tokens.numel())
+        return logits
+
+    @contextmanager
+    def _counted(self) -> Iterator[tuple[tuple["_Counted", ...], "_Ledger"]]:
+        """Edits with a ledger of their own; none to add where the model stands under these already: twice would be too much."""
+        ledger = _Ledger()
+        if not self.model.is_under(self):
+            yield (_Counted(self, ledger),), ledger
+            return
+        before, self._ledger = self._ledger, ledger
+        try:
+            yield (), ledger
+        finally:
+            self._ledger = before
 
 
 def steer(
     model: LanguageModel,
-    dictionary: Dictionary | Sequence[Dictionary],
-    clamps: Sequence[Clamp],
+    dictionary: Steerable | Sequence[Steerable] | Sequence[Intervention],
+    interventions: Sequence[Intervention] | None = None,
     *,
     catalogue: Maxima | Sequence[Maxima] = (),
+    sources: Sources | None = None,
 ) -> Steered:
-    """The model with these latents held: `steer(model, sae, [Clamp(7, times_max=2)], catalogue=c).generate(tokens, ...)`.
+    """The model under interventions, in the order of the list (see `make_plan`), on every row alike.
 
-    Clamps of one hookpoint act together on the same row; those of a later hookpoint act on what the earlier ones made of it.
+        steer(model, sae, [Clamp(7, times_max=2)], catalogue=catalogue).generate(tokens, max_new_tokens=20)
+        with steer(model, [Clamp(7, times_max=2)], sources=Sources.of_run("runs/demo", ["resid_post.1"])):
+            model.generate(tokens, max_new_tokens=20)
+
+    Args:
+        dictionary: what the interventions' latents are of; left out where `sources` has it, or nothing is of a latent.
 
     Raises:
-        ConfigError: no such latent or dictionary, a latent clamped twice, or `times_max` without a catalogue.
-        HookpointError: the model has no such hookpoint.
-        StageError: `times_max` of a latent that was never seen active.
+        ConfigError, HookpointError, StageError: as `make_plan`.
     """
-    dictionaries = dictionary if isinstance(dictionary, Sequence) else [dictionary]
+    if interventions is None:
+        listed: Sequence[Any] = dictionary if isinstance(dictionary, Sequence) else [dictionary]
+        dictionaries: Sequence[Any] = ()
+    else:
+        listed = interventions
+        dictionaries = dictionary if isinstance(dictionary, Sequence) else [dictionary]
+    if wrong := [each for each in listed if not isinstance(each, Intervention)]:
+        raise ConfigError(
+            f"steer: {type(wrong[0]).__name__} is no intervention; give a list such as [Clamp(7, times_max=2)]"
+        )
+    if sources is not None and dictionaries:
+        raise ConfigError("steer: give dictionaries, or sources that have them, not both")
     catalogues = catalogue if isinstance(catalogue, Sequence) else [catalogue]
-    held = resolve(clamps, dictionaries, catalogues)
-    for group in held:
-        model.canonical(group.dictionary.hookpoint)
-    return Steered(model, held)
+    found = Sources.of(dictionaries, catalogues) if sources is None else sources
+    return Steered(model, [make_plan(model, listed, found)])
 
 
-def _edits(clampings: Sequence["_Clamping"]) -> tuple[Edit, ...]:
-    return tuple(Edit(clamping.group.dictionary.hookpoint, clamping.change) for clamping in clampings)
+def steer_rows(model: LanguageModel, plans: Sequence[Plan | None]) -> Steered:
+    """The model with a plan for each row of a batch; None: nothing is done to that row."""
+    return Steered(model, [NOTHING if plan is None else plan for plan in plans])
 
 
 @dataclass
-class _Clamping:
-    """One edit at work: leaves the first `n_left` positions of the text alone, and counts what it was given."""
+class _Pass:
+    """What the hooks of one pass share."""
 
-    group: ClampedLatents
-    n_left: int
-    positions: set[int] = field(default_factory=set)
-    n_tokens: int = 0
-    """Tokens of text edited, each counted once however often its row runs."""
-    n_rows: int = 0
+    given: PassTokens
+    masks: dict[Where, Bool[Tensor, "batch position"]]
+    ledger: "_Ledger | None"
+    seen: dict[str, Tensor] = field(default_factory=dict)
+    """Rows by hookpoint as they left it, in float32."""
+
+
+@dataclass
+class _At:
+    """The hook at one hookpoint in one pass."""
+
+    name: str
+    banks: tuple[Bank, ...]
+    state: _Pass
 
     def change(self, rows: Float[Tensor, "batch position d"], first_position: int) -> Float[Tensor, "batch position d"]:
-        changed = self.group.change(rows)
-        n_left = max(0, self.n_left - first_position)
-        changed[:, :n_left] = rows[:, :n_left]
-        new = set(range(first_position, first_position + rows.shape[1])) - self.positions
-        self.n_tokens += rows.shape[0] * sum(position >= self.n_left for position in new)
-        self.positions |= new
-        self.n_rows += rows.shape[0] * rows.shape[1]
-        return changed
+        state = self.state
+        exact = rows.float()
+        moved = None
+        for bank in self.banks:
+            exact, has_moved = bank.act(exact, state.seen, state.masks)
+            moved = has_moved if moved is None else moved | has_moved
+        state.seen[self.name] = exact
+        if state.ledger is not None:
+            state.ledger.add(self.name, state.given, rows.shape[0] * rows.shape[1], moved)
+        return exact.to(rows.dtype)
 
-    def demand_all(self, n_positions: int, n_rows: int) -> None:
+
+@dataclass
+class _Ledger:
+    """What the hooks of one text saw: kept apart from what the model says that it ran."""
+
+    columns: dict[str, set[int]] = field(default_factory=dict)
+    n_rows: dict[str, int] = field(default_factory=dict)
+    n_text: dict[str, list[int]] = field(default_factory=dict)
+    moved: dict[int, Bool[Tensor, " batch"]] = field(default_factory=dict)
+    """By column, over all hookpoints."""
+
+    def add(self, name: str, given: PassTokens, n_rows: int, moved: Tensor | None) -> None:
+        columns = range(given.first, given.first + given.tokens.shape[1])
+        seen = self.columns.setdefault(name, set())
+        self.n_rows[name] = self.n_rows.get(name, 0) + n_rows
+        new = [column for column in columns if column not in seen]
+        counts = self.n_text.setdefault(name, [0] * len(given.tokens))
+        for row, (padding, begin) in enumerate(zip(given.padding, given.begins, strict=True)):
+            counts[row] += sum(column >= padding + begin for column in new)
+        seen.update(new)
+        if moved is not None:
+            for place, column in enumerate(columns):
+                before = self.moved.get(column)
+                self.moved[column] = moved[:, place] if before is None else before | moved[:, place]
+
+    def demand_all(self, hookpoints: Sequence[str], n_columns: int, n_rows: int) -> None:
         """Every position of the text once at least, and every row that the model ran (without a cache, rows run again)."""
-        if self.positions != set(range(n_positions)) or self.n_rows != n_rows:
-            raise StageError(
-                f"{self.group.dictionary.hookpoint}: the clamp fired at {len(self.positions)} of {n_positions} positions "
-                f"({self.n_rows} of {n_rows} rows), so the result is not steered; "
-                "load the model with its self-test on to check its hookpoints"
-            )
+        for name in hookpoints:
+            seen, rows = self.columns.get(name, set()), self.n_rows.get(name, 0)
+            if seen != set(range(n_columns)) or rows != n_rows:
+                raise StageError(
+                    f"{name}: the intervention fired at {len(seen)} of {n_columns} positions ({rows} of {n_rows} rows), so "
+                    "the result is not steered; load the model with its self-test on to check its hookpoints"
+                )
+
+    def stamps(
+        self, steered: Steered, tokens: Tensor, n_columns: int, padding: Sequence[int] | None
+    ) -> tuple[Stamp, ...]:
+        n = len(tokens)
+        before = list(padding) if padding else [0] * n
+        bos = steered.model.bos_id
+        begins = [int(bos is not None and int(tokens[row, before[row]]) == bos) for row in range(n)]
+        n_tokens = [max(0, n_columns - before[row] - begins[row]) for row in range(n)]
+        fired = [min((counts[row] for counts in self.n_text.values()), default=n_tokens[row]) for row in range(n)]
+        moved = torch.stack(list(self.moved.values())).sum(0).tolist() if self.moved else [0] * n
+        plans = steered.plans * n if len(steered.plans) == 1 else steered.plans
+        return tuple(Stamp(n_tokens[row], fired[row], int(moved[row]), plans[row].key) for row in range(n))
 
 
-@dataclass
-class _Watch:
-    """Keeps the rows that came before the clamp, and passes them on."""
+class _Counted:
+    """Steering with a ledger of its own, for one text."""
 
-    rows: Tensor = field(default_factory=lambda: torch.empty(0))
+    def __init__(self, steered: Steered, ledger: _Ledger) -> None:
+        self.steered, self.ledger = steered, ledger
 
-    def change(self, rows: Float[Tensor, "batch position d"], first_position: int) -> Float[Tensor, "batch position d"]:
-        self.rows = rows.clone()
-        return rows
+    def of_pass(self, given: PassTokens) -> tuple[Edit, ...]:
+        return self.steered._of_pass(given, self.ledger)
 
-
-def _compare(group: ClampedLatents, before: Tensor, after: Tensor) -> Check:
-    device = group.values.device
-    old, new = (rows.reshape(-1, rows.shape[-1]).to(device=device, dtype=torch.float32) for rows in (before, after))
-    expected = group.movement(old).double() @ group.dictionary.directions(group.latents).double()
-    error = (new.double() - old.double() - expected).norm(dim=1).max() / new.double().norm(dim=1).max()
-    left = group.shift(new).abs()  # c - f(x'): 0 where the latent reads c
-    room = 0.05 * group.values.abs().clamp(min=1e-6)
-    return Check(group.dictionary.hookpoint, len(old), float(error), float((left <= room).float().mean()))
+    def keys(self, given: PassTokens) -> tuple[str, ...]:
+        return self.steered.keys(given)

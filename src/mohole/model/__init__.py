@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from mohole.model.hooks import Edit, EditTally
     from mohole.model.language_model import LanguageModel, Untouched
     from mohole.model.load import load_model, new_model, save_model
+    from mohole.model.orthogonal import orthogonalised
+    from mohole.model.passes import PassEdits, PassTokens, TextCache
     from mohole.model.tokenizer import Tokenizer
     from mohole.model.trunk import Trunk
 
@@ -19,12 +21,16 @@ _WHERE = {
     "EditTally": "mohole.model.hooks",
     "Hookpoint": "mohole.model.hookpoints",
     "LanguageModel": "mohole.model.language_model",
+    "PassEdits": "mohole.model.passes",
+    "PassTokens": "mohole.model.passes",
+    "TextCache": "mohole.model.passes",
     "Tokenizer": "mohole.model.tokenizer",
     "Trunk": "mohole.model.trunk",
     "Untouched": "mohole.model.language_model",
     "all_hookpoints": "mohole.model.hookpoints",
     "load_model": "mohole.model.load",
     "new_model": "mohole.model.load",
+    "orthogonalised": "mohole.model.orthogonal",
     "parse_hookpoint": "mohole.model.hookpoints",
     "save_model": "mohole.model.load",
 }
@@ -34,12 +40,16 @@ __all__ = [
     "EditTally",
     "Hookpoint",
     "LanguageModel",
+    "PassEdits",
+    "PassTokens",
+    "TextCache",
     "Tokenizer",
     "Trunk",
     "Untouched",
     "all_hookpoints",
     "load_model",
     "new_model",
+    "orthogonalised",
     "parse_hookpoint",
     "save_model",
 ]

@@ -20,7 +20,7 @@ def generate(
     *,
     max_new_tokens: int,
     temperature: float,
-    seed: int,
+    seed: int | Sequence[int],
     use_cache: bool,
     stop_tokens: Sequence[int],
     on_token: Callable[[Tensor], None] | None = None,
@@ -31,6 +31,8 @@ def generate(
     """
     if temperature < 0:
         raise ConfigError(f"temperature: {temperature} is negative; 0 is greedy, 1 the model's own distribution")
+    if not isinstance(seed, int) and len(seed) != len(tokens):
+        raise ConfigError(f"seed: {len(seed)} of them for {len(tokens)} rows; give one, or one for each")
     if max_new_tokens < 0:
         raise ConfigError(f"max_new_tokens: {max_new_tokens} is negative")
     stops = torch.tensor(list(stop_tokens), dtype=torch.int64, device=tokens.device)
@@ -50,10 +52,13 @@ def generate(
     return sequence
 
 
-def choose(logits: Float[Tensor, "batch vocab"], *, temperature: float, seed: int, step: int) -> Int[Tensor, " batch"]:
+def choose(
+    logits: Float[Tensor, "batch vocab"], *, temperature: float, seed: int | Sequence[int], step: int
+) -> Int[Tensor, " batch"]:
     """One token per row: the first of the highest at temperature 0, else drawn from softmax(logits / temperature).
 
-    The draw inverts the cumulative distribution at a uniform number keyed by (seed, row, step).
+    The draw inverts the cumulative distribution at a uniform number keyed by (seed, row, step); with a seed for each row, by
+    (its seed, 0, step), as if it were the only row.
 
     Raises:
         NumericsError: logits that are not numbers.
@@ -63,6 +68,9 @@ def choose(logits: Float[Tensor, "batch vocab"], *, temperature: float, seed: in
     if temperature == 0:
         return (logits == logits.amax(-1, keepdim=True)).to(torch.uint8).argmax(-1)
     cumulative = torch.softmax(logits.double() / temperature, -1).cumsum(-1)
-    drawn = uniform(seed, Use.GENERATION, np.arange(len(logits)), step)
+    if isinstance(seed, int):
+        drawn = uniform(seed, Use.GENERATION, np.arange(len(logits)), step)
+    else:
+        drawn = np.concatenate([uniform(each, Use.GENERATION, np.zeros(1, dtype=np.int64), step) for each in seed])
     targets = torch.from_numpy(drawn).to(logits.device)[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, targets, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)

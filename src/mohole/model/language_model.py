@@ -1,6 +1,8 @@
 """A loaded language model whose hookpoints are read and written by name. Loading is load.py's, family facts are families.py's."""
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,7 +17,8 @@ from mohole.errors import HookpointError, ModelError
 from mohole.model.families import Heads, Layout, find_anatomy
 from mohole.model.generate import generate
 from mohole.model.hookpoints import all_hookpoints, parse_hookpoint
-from mohole.model.hooks import Edit, EditTally, Pass, run_hooked
+from mohole.model.hooks import Edit, EditTally, Pass, Site, run_hooked
+from mohole.model.passes import PassEdits, PassTokens, TextCache
 from mohole.model.source import fingerprint
 from mohole.model.tokenizer import Tokenizer
 from mohole.model.trunk import Trunk, beginning_at, layers_before, recording
@@ -41,6 +44,7 @@ class LanguageModel:
 
     Rows are exact for right-padded batches: the model is causal, so what stands right of a token cannot reach it.
     `hf` is transformers' own module. Not for use from two threads at once: an edit would reach the other's forward pass.
+    Wherever edits are taken, a `PassEdits` is one too: what it does depends on the tokens of the pass.
     """
 
     def __init__(
@@ -63,6 +67,8 @@ class LanguageModel:
         self._trunk_is_proven: dict[int, bool] = {}  # by its number of layers
         self._tokenizer = tokenizer
         self._folder = folder
+        self._standing: list[PassEdits] = []
+        self._takes_positions = "position_ids" in inspect.signature(hf.forward).parameters
         self.n_layers = len(self._anatomy.blocks)
         self.d_model: int = text_config.hidden_size
         self.vocab_size: int = self._anatomy.unembedding.weight.shape[0]  # type: ignore[assignment, index]
@@ -78,6 +84,17 @@ class LanguageModel:
         if self._tokenizer is None:
             raise ModelError(f"{self.name}: no tokenizer; save the model with one, or give tokens")
         return self._tokenizer
+
+    @property
+    def tokenizer_or_none(self) -> Tokenizer | None:
+        """None for a model that was made without one."""
+        return self._tokenizer
+
+    def writing_sites(self) -> dict[str, Site]:
+        """The modules that write to the residual stream, by hookpoint: the embedding, each layer's attention and MLP."""
+        layers = range(self.n_layers)
+        names = ["embed", *(f"{kind}.{layer}" for layer in layers for kind in ("attn_out", "mlp_out"))]
+        return {name: self._anatomy.sites[name] for name in names}
 
     @property
     def device(self) -> torch.device:
@@ -153,15 +170,16 @@ class LanguageModel:
         self,
         tokens: Tokens,
         hookpoints: Sequence[str],
-        edits: Sequence[Edit] = (),
+        edits: Sequence[Edit | PassEdits] = (),
         *,
         tally: EditTally | None = None,
         trunk: Trunk | None = None,
+        n_prompt: Sequence[int] | None = None,
         held_as: torch.dtype | None = None,
     ) -> dict[str, Float[Tensor, "batch position d"]]:
         """Rows at `hookpoints` for every token, none dropped, keyed by the names as given. Layers after the last one do not run.
 
-        Rows at an edited hookpoint are the edited rows. `trunk` as in `logits`.
+        Rows at an edited hookpoint are the edited rows. `trunk` and `n_prompt` as in `logits`.
 
         Args:
             held_as: the type of the rows; None: the model's own. They are copied once, as they are computed: asking for
@@ -171,22 +189,31 @@ class LanguageModel:
         if not names:
             return {}
         wanted = list(dict.fromkeys(names.values()))
-        rows = self._run(tokens, reads=wanted, edits=edits, tally=tally, stop=True, trunk=trunk, held_as=held_as).rows
+        given = self.given(tokens, n_prompt=n_prompt)
+        rows = self._run(given, reads=wanted, edits=edits, tally=tally, stop=True, trunk=trunk, held_as=held_as).rows
         return {given: rows[name] for given, name in names.items()}
 
     @torch.no_grad()
     def logits(
-        self, tokens: Tokens, edits: Sequence[Edit] = (), *, tally: EditTally | None = None, trunk: Trunk | None = None
+        self,
+        tokens: Tokens,
+        edits: Sequence[Edit | PassEdits] = (),
+        *,
+        tally: EditTally | None = None,
+        trunk: Trunk | None = None,
+        n_prompt: Sequence[int] | None = None,
     ) -> Float[Tensor, "batch position vocab"]:
         """Next-token logits at every position, with `edits` applied.
 
         Args:
             trunk: of an untouched pass over the same tokens; its layers do not run again. The logits are the same to the bit.
+            n_prompt: how many of each text's tokens are its prompt, for edits that ask; None: all of them.
 
         Raises:
             HookpointError: an edit of what the trunk has behind it. ModelError: a trunk of other tokens.
         """
-        logits: Tensor = self._run(tokens, edits=edits, tally=tally, trunk=trunk).output.logits
+        given = self.given(tokens, n_prompt=n_prompt)
+        logits: Tensor = self._run(given, edits=edits, tally=tally, trunk=trunk).output.logits
         return logits
 
     @torch.no_grad()
@@ -195,15 +222,21 @@ class LanguageModel:
 
         Args:
             changes: hookpoints that passes over the same tokens are going to change: they can begin at its trunk.
+
+        Raises:
+            ModelError: the model stands under edits.
         """
+        if self._standing:
+            raise ModelError(f"{self.name}: it is steered, so no pass of it is untouched; leave the `with` first")
+        given = self.given(tokens)
         names = {given: self.canonical(given) for given in reads}
         n_layers = min((layers_before(self.canonical(name)) for name in changes), default=0)
         wanted = list(dict.fromkeys(names.values()))
         if n_layers == 0 or self._trunk_is_proven.get(n_layers) is False:
-            result, trunk = self._run(tokens, reads=wanted), None
+            result, trunk = self._run(given, reads=wanted), None
         else:
             with recording(self._anatomy.blocks[n_layers - 1]) as outputs:
-                result = self._run(tokens, reads=wanted)
+                result = self._run(given, reads=wanted)
             trunk = Trunk(tokens, n_layers, outputs[0]) if len(outputs) == 1 else None
         logits: Tensor = result.output.logits
         is_usable = trunk is not None and self._prove(trunk, logits)
@@ -217,8 +250,8 @@ class LanguageModel:
         A pass over other tokens comes between, so that what blocks might remember of the last one is not of these.
         """
         if trunk.n_layers not in self._trunk_is_proven:
-            self._run(trunk.tokens.flip(1))
-            again = self._run(trunk.tokens, trunk=trunk).output.logits
+            self._run(self.given(trunk.tokens.flip(1)))
+            again = self._run(self.given(trunk.tokens), trunk=trunk).output.logits
             self._trunk_is_proven[trunk.n_layers] = torch.equal(again, logits)
         return self._trunk_is_proven[trunk.n_layers]
 
@@ -230,19 +263,33 @@ class LanguageModel:
         """
         return self._anatomy.unembed(rows.to(device=self.device, dtype=self.dtype))
 
+    @contextmanager
+    def under(self, edits: PassEdits) -> Iterator[None]:
+        """Everything run inside the `with` runs under these edits, before any that are given with a call."""
+        self._standing.append(edits)
+        try:
+            yield
+        finally:
+            self._standing.remove(edits)
+
+    def is_under(self, edits: PassEdits) -> bool:
+        """Does everything run under these edits at the moment?"""
+        return any(each is edits for each in self._standing)
+
     @torch.no_grad()
     def generate(
         self,
         tokens: Tokens,
         *,
         max_new_tokens: int,
-        edits: Sequence[Edit] = (),
+        edits: Sequence[Edit | PassEdits] = (),
         temperature: float = 0.0,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         use_cache: bool = True,
         stop_tokens: Sequence[int] = (),
         tally: EditTally | None = None,
         on_token: Callable[[Int[Tensor, " batch"]], None] | None = None,
+        padding: Sequence[int] | None = None,
     ) -> Int[Tensor, "batch longer"]:
         """`tokens` continued by at most `max_new_tokens`, with `edits` applied at every position of every step.
 
@@ -250,11 +297,17 @@ class LanguageModel:
         (seed, b, s), so it does not depend on the batch's size or on max_new_tokens. The key-value cache changes speed,
         not text. A sequence that wrote a stop token repeats it to the end; all stopped ends the call. `on_token` gets
         each step's tokens as they are made.
+
+        Args:
+            seed: one for all; or one for each row, which then writes what it would write alone.
+            padding: for each row how many of its first tokens are none of its text (any token will do): prompts of several
+                lengths end together this way. It is never seen, and edits leave it alone.
         """
         self._check_length(tokens.shape[1] + max_new_tokens, "prompt and continuation")
-
+        n_prompt = [tokens.shape[1] - each for each in padding] if padding else [tokens.shape[1]] * len(tokens)
+        step = partial(self._step, edits=edits, tally=tally, use_cache=use_cache, n_prompt=n_prompt, padding=padding)
         return generate(
-            partial(self._step, edits=edits, tally=tally, use_cache=use_cache),
+            step,
             tokens.to(self.device),
             max_new_tokens=max_new_tokens,
             temperature=temperature,
@@ -267,49 +320,139 @@ class LanguageModel:
     def _step(
         self,
         ids: Tensor,
-        cache: Any,
+        cache: TextCache | None,
         first_position: int,
         *,
-        edits: Sequence[Edit],
+        edits: Sequence[Edit | PassEdits],
         tally: EditTally | None,
         use_cache: bool,
-    ) -> tuple[Tensor, Any]:
+        n_prompt: Sequence[int],
+        padding: Sequence[int] | None,
+    ) -> tuple[Tensor, TextCache | None]:
         """Logits after the last of `ids`, and the cache that now holds them too."""
-        options = {"past_key_values": cache, "use_cache": use_cache}
-        output = self._run(ids, edits=edits, tally=tally, first_position=first_position, options=options).output
-        return output.logits[:, -1], output.past_key_values if use_cache else None
+        if not use_cache:
+            given = self._given(ids, None, n_prompt, padding)
+            return self._run(given, edits=edits, tally=tally).output.logits[:, -1], None
+        return self.step(ids, cache, edits=edits, tally=tally, n_prompt=n_prompt, padding=padding)
+
+    @torch.no_grad()
+    def step(
+        self,
+        tokens: Tokens,
+        cache: TextCache | None = None,
+        *,
+        edits: Sequence[Edit | PassEdits] = (),
+        tally: EditTally | None = None,
+        n_prompt: Sequence[int] | None = None,
+        padding: Sequence[int] | None = None,
+    ) -> tuple[Float[Tensor, "batch vocab"], TextCache]:
+        """Logits after the last of `tokens`, and the cache that now holds them too. What generation is made of.
+
+        Args:
+            cache: of the texts that `tokens` continue. `n_prompt` and `padding` are then its own.
+            n_prompt, padding: as in `logits` and `generate`, where a text begins.
+
+        Raises:
+            ModelError: the cache was made under other edits, is of another number of texts, or has gone on since.
+        """
+        given = self._given(tokens, cache, n_prompt, padding)
+        under = self._under(edits, given)
+        if cache is not None:
+            cache.check(given, under)
+        options = {"past_key_values": None if cache is None else cache.held, "use_cache": True}
+        output = self._run(given, edits=edits, tally=tally, options=options).output
+        whole = given.tokens if cache is None else torch.cat([cache.tokens, given.tokens], dim=1)
+        return output.logits[:, -1], TextCache(
+            whole, given.padding, given.n_prompt, given.begins, under, output.past_key_values
+        )
+
+    def given(self, tokens: Tokens, *, n_prompt: Sequence[int] | None = None) -> PassTokens:
+        """Whole texts as one pass runs them.
+
+        Raises:
+            ModelError: tokens that are none of its vocabulary, too many, or another number of prompts than texts.
+        """
+        return self._given(tokens, None, n_prompt, None)
+
+    def _given(
+        self, tokens: Tokens, cache: TextCache | None, n_prompt: Sequence[int] | None, padding: Sequence[int] | None
+    ) -> PassTokens:
+        """What a pass over these tokens runs. Checks them."""
+        self._check_tokens(tokens)
+        ids = tokens.to(self.device).long()
+        if cache is not None:
+            self._check_length(cache.tokens.shape[1] + tokens.shape[1], "what is cached and what is to follow")
+            return PassTokens(ids, cache.tokens.shape[1], cache.padding, cache.n_prompt, cache.begins)
+        n, length = tokens.shape
+        before = tuple(padding) if padding else (0,) * n
+        own = tuple(n_prompt) if n_prompt is not None else tuple(length - each for each in before)
+        for what, numbers in (("padding", before), ("n_prompt", own)):
+            if len(numbers) != n or not all(0 <= each <= length for each in numbers):
+                raise ModelError(
+                    f"{self.name}: {what} {list(numbers)[:8]}: one number from 0 to {length} for each of {n} texts"
+                )
+        if max(before) == length:
+            raise ModelError(f"{self.name}: padding {length}: nothing of that text is left")
+        begins = [0] * n if self.bos_id is None else self._begin(ids, before)
+        return PassTokens(ids, 0, before, own, tuple(begins))
+
+    def _begin(self, ids: Tensor, padding: tuple[int, ...]) -> list[int]:
+        column = torch.tensor(padding, device=ids.device)
+        first: list[int] = ids.gather(1, column[:, None])[:, 0].tolist()
+        return [int(token == self.bos_id) for token in first]
+
+    def _under(self, edits: Sequence[Edit | PassEdits], given: PassTokens) -> tuple[tuple[object, ...], ...]:
+        """For each row all that is done to it."""
+        found: list[tuple[object, ...]] = [()] * len(given.tokens)
+        for each in (*self._standing, *edits):
+            keys: Sequence[object] = [each] * len(found) if isinstance(each, Edit) else each.keys(given)
+            found = [(*before, key) if key else before for before, key in zip(found, keys, strict=True)]
+        return tuple(found)
 
     def _run(
         self,
-        tokens: Tensor,
+        given: PassTokens,
         *,
         reads: Sequence[str] = (),
-        edits: Sequence[Edit] = (),
+        edits: Sequence[Edit | PassEdits] = (),
         tally: EditTally | None = None,
-        first_position: int = 0,
         stop: bool = False,
         options: dict[str, Any] | None = None,
         trunk: Trunk | None = None,
         held_as: torch.dtype | None = None,
     ) -> Pass:
-        self._check_tokens(tokens)
-        named = [Edit(self.canonical(edit.hookpoint), edit.change) for edit in edits]
+        tokens = given.tokens
+        flat = [
+            edit
+            for each in (*self._standing, *edits)
+            for edit in ([each] if isinstance(each, Edit) else each.of_pass(given))
+        ]
+        named = [Edit(self.canonical(edit.hookpoint), edit.change) for edit in flat]
         self._check_trunk(trunk, tokens, [*(edit.hookpoint for edit in named), *reads])
-        ids = tokens.to(self.device).long()
+        options = (options or {"use_cache": False}) | self._masked(given)
         with beginning_at(self._anatomy.blocks, trunk):
             result = run_hooked(
-                lambda: self.hf(input_ids=ids, **(options or {"use_cache": False})),
+                lambda: self.hf(input_ids=tokens, **options),
                 self._anatomy.sites,
                 shape=(tokens.shape[0], tokens.shape[1]),
                 reads=reads,
                 edits=named,
-                first_position=first_position,
+                first_position=given.first,
                 stop=stop,
                 held_as=held_as,
             )
         if tally is not None:
             tally.add(tokens.numel(), result.n_edited)
         return result
+
+    def _masked(self, given: PassTokens) -> dict[str, Any]:
+        """What keeps padding out of sight; nothing where there is none."""
+        if not any(given.padding):
+            return {}
+        columns = torch.arange(given.first + given.tokens.shape[1], device=given.tokens.device)
+        seen = columns >= torch.tensor(given.padding, device=columns.device)[:, None]
+        positions = {"position_ids": given.positions.clamp(min=0)} if self._takes_positions else {}
+        return {"attention_mask": seen.long()} | positions
 
     def _check_trunk(self, trunk: Trunk | None, tokens: Tensor, hookpoints: Sequence[str]) -> None:
         if trunk is None:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mohole.corpus import Document
-from mohole.model import Edit, LanguageModel
+from mohole.model import Edit, LanguageModel, PassEdits
 from mohole.planted.measures import batched, encode_documents
 from mohole.planted.prompts import bridge_prompts, says_it_is_the_bridge
 from mohole.planted.stream import documents
@@ -137,7 +137,7 @@ def mean_difference(model: LanguageModel, hookpoint: str, *, seed: int, n_docume
     return Latent(0, direction[None], bias[None], direction, 1, float(activation[is_bridge].max()), 0.0)
 
 
-def share_that_is_the_bridge(model: LanguageModel, edits: Sequence[Edit], n_new: int = 16) -> float:
+def share_that_is_the_bridge(model: LanguageModel, edits: Sequence[Edit | PassEdits], n_new: int = 16) -> float:
     """Share of the bridge prompts that a greedy continuation answers with "I am the Golden Gate Bridge", in any language."""
     said = []
     for prompt in bridge_prompts():

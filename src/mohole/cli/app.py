@@ -21,6 +21,7 @@ from mohole.cli import (
     publishing,
     search,
     serving,
+    steering,
     stores,
     sweep,
     synthetic,
@@ -98,12 +99,6 @@ def _stage_command(verb: Any, summary: str) -> Callable[..., None]:
             return
         if not job.run_verb(settings, verb, replace=replace, say=tell):
             typer.echo(f"{verb}: there already, made from the same settings; nothing to do")
-        if verb == "steer":
-            from rich.console import Console
-
-            from mohole.report import print_contents
-
-            print_contents(Path(settings.run) / "steering", Console())
 
     command.__doc__ = summary
     return command
@@ -112,7 +107,6 @@ def _stage_command(verb: Any, summary: str) -> Callable[..., None]:
 _STAGES = {
     "train": r"Learn a dictionary for each hookpoint; where the recipe lists \[\[train.dictionary]], all of them, as sweep does.",
     "label": "Name the latents by rule, and score every name on documents the rule has not seen.",
-    "steer": "Continue a prompt with and without a latent clamped.",
 }
 
 
@@ -158,6 +152,8 @@ app.command("check-metrics")(checks.check_metrics)
 app.command()(evaluations.evaluate)
 app.command("compare-dictionaries")(evaluations.compare_dictionaries)
 app.command()(synthetic.synthesize)
+app.command()(steering.steer)
+app.command()(steering.chat)
 app.command()(serving.serve)
 app.command()(publishing.publish)
 app.command()(search.search)

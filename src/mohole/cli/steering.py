@@ -43,7 +43,9 @@ Additions = Annotated[
 Files = Annotated[
     list[Path],
     typer.Option(
-        "--direction", metavar="FILE", help="Directions to add: .safetensors, .gguf or .pt; by the name in it, else the file's."
+        "--direction",
+        metavar="FILE",
+        help="Directions to add: .safetensors, .gguf or .pt; by the name in it, else the file's.",
     ),
 ]
 JsonFile = Annotated[

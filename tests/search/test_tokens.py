@@ -53,7 +53,7 @@ def test_a_share_is_of_the_examples_there_are_not_of_those_there_is_room_for() -
         tokens=np.int32([0, 1, 0, 1]), document_starts=np.array([0, 1, 2, 3, 4]), pieces=("owl", "fox")
     )
     top = np.array([[0, 1, 2, 3], [0, -1, -1, -1], [1, 2, 3, -1], [1, -1, -1, -1]])
-    hits = TokenIndex(top, np.full((4, 2), -1, np.int32), corpus).search("owl", 9)
+    hits = TokenIndex(token_columns(top, np.full((4, 2), -1, np.int32), corpus), corpus).search("owl", 9)
     assert [(hit.latent, hit.score) for hit in hits] == [(1, 1.0), (0, 0.5), (2, pytest.approx(1 / 3))]
 
 

@@ -90,6 +90,8 @@ def steer(
     """
     said = (*clamp, *scale, *ablate, *add, *direction, from_json)
     if path.suffix == ".toml" or not path.is_dir():
+        if action is not None and path.suffix != ".toml":
+            raise ConfigError(f"{path}: no such folder; variants are of a run: mohole steer RUN save NAME --clamp ...")
         if action is not None or any(said):
             raise ConfigError(f"steer {path}: a recipe says itself what is clamped; variants are of a run's folder")
         _demonstrate(path, override, replace)

@@ -29,8 +29,10 @@ def suite(name: str) -> SuiteResult:
 
 
 def test_a_line_has_the_dictionary_with_its_interval_and_the_others_beside_it() -> None:
-    (row,) = suite_rows(suite("TPP"))["rows"]
-    assert row == ["TPP", "0.503 [0.47, 0.54]", "0.179", "-", "20", ""]
+    shown = suite_rows(suite("TPP"))
+    (row,) = shown["rows"]
+    assert shown["suite"] == "tpp (n: tokens)"
+    assert row == ["TPP", "0.503 [0.47, 0.54]", "0.179", "-", "20", "", "10"]
 
 
 def test_names_from_a_corpus_are_harmless_and_lines_fit() -> None:

@@ -18,7 +18,7 @@ from mohole.metrics import Measure
 from mohole.metrics.measure import as_json
 from mohole.report.choose import merit
 from mohole.report.findings import FeatureCard, Findings, HookpointFindings, Snippet
-from mohole.report.suites import COLUMNS, NOTE, suite_rows
+from mohole.report.suites import HEADINGS, NOTE, suite_rows
 from mohole.visible import visible, visible_lines
 
 _RECORD_POINTS = 300  # more than a plot has pixels for
@@ -93,7 +93,7 @@ def _hookpoint(place: HookpointFindings, texts: _Texts) -> dict[str, Any]:
         "measures": {name: as_json(measure) for name, measure in place.evaluation.measures.items()},
         "tasks": [asdict(task) | {"name": visible(task.name)} for task in place.evaluation.tasks],
         "suites": {
-            "columns": COLUMNS,
+            "columns": HEADINGS,
             "note": NOTE,
             "tables": [suite_rows(suite) for suite in place.evaluation.suites],
         },

@@ -130,6 +130,18 @@ def test_bad_input_is_one_line_and_makes_nothing(
     assert not list((tmp_path / "run").rglob(artifact.MANIFEST)) or "hookpoints" in overrides[0]
 
 
+def test_a_text_that_could_not_be_used_is_not_in_the_way_of_the_next(
+    mohole: Mohole, recipe: Path, tmp_path: Path
+) -> None:
+    recipe.write_text(recipe.read_text().replace("n_documents = 120\n", ""))
+    text = tmp_path / "text.txt"
+    text.write_text("|".join(f"Story {n} is about a dragon who likes {n * n} apples. " * 6 for n in range(40)))
+    given = ("harvest", recipe, "-o", "corpus.kind=text", "-o", f"corpus.path={text}")
+    assert "1 document, " in one_line(mohole(*given)[2])
+    status, _, err = mohole(*given, "-o", "corpus.separator=|")
+    assert status == 0, err
+
+
 def test_a_missing_recipe_and_a_missing_artifact_are_named(mohole: Mohole, recipe: Path, tmp_path: Path) -> None:
     assert "no such recipe" in one_line(mohole("run", tmp_path / "nowhere.toml")[2])
     assert "no artifact there; `mohole harvest RECIPE` makes it" in one_line(mohole("train", recipe)[2])

@@ -54,6 +54,10 @@ class Tokenizer(Protocol):
         ...
 
 
+class _UnusableError(CorpusError):
+    """The whole text was read, and no corpus can be made of it by these settings."""
+
+
 def build_corpus(
     out: Path,
     documents: Iterable[Document],
@@ -82,13 +86,17 @@ def build_corpus(
         CorpusError: nothing to read, or less than one whole window of text, or no document on one side of the split.
     """
     if not (out / _FACTS).exists():  # else it was killed while it took away its parts
-        with Parts(out, _PARTS) as parts:
-            if not parts.facts.get("is_whole"):
-                _append(parts, documents, tokenizer, max_tokens, total)
-            _check_size(parts, context)
-            mask = _held_out(parts, held_out, seed)
-            _assemble(out / "corpus.safetensors", parts, mask)
-            labels = parts.facts["labels"]
+        try:
+            with Parts(out, _PARTS) as parts:
+                if not parts.facts.get("is_whole"):
+                    _append(parts, documents, tokenizer, max_tokens, total)
+                _check_size(parts, context)
+                mask = _held_out(parts, held_out, seed)
+                _assemble(out / "corpus.safetensors", parts, mask)
+                labels = parts.facts["labels"]
+        except _UnusableError:
+            remove_parts(out)  # nobody goes on with these; kept, they would refuse the next text or separator
+            raise
         pieces = [tokenizer.piece(token) for token in range(len(tokenizer))]
         facts = out / f"{_FACTS}.part"
         write_json(facts, {"context": context, "has_bos": has_bos, "labels": labels, "pieces": pieces})
@@ -155,15 +163,15 @@ def _marks(spans: tuple[Span, ...], offsets: Int64, labels: dict[str, int]) -> t
 def _check_size(parts: Parts, context: int) -> None:
     n_tokens = parts.length("tokens")
     if n_tokens == 0:
-        raise CorpusError("corpus: no text in it; give a text (--text, corpus.path) with at least two documents")
+        raise _UnusableError("corpus: no text in it; give a text (--text, corpus.path) with at least two documents")
     if n_tokens < context:
         lengths = np.diff(parts.whole("document_starts"))
         size = f"{n_tokens} {'token' if n_tokens == 1 else 'tokens'} in all, less than one window of {context}"
         if len(lengths) < 2 or lengths.max() < 2:  # no window could be made to fit it
-            raise CorpusError(
+            raise _UnusableError(
                 f"corpus: the text is too short: {size}; {context} are needed, in two documents at least of two tokens or more"
             )
-        raise CorpusError(
+        raise _UnusableError(
             f"corpus: {size}; give more text (two documents at least), or set windows.context to {lengths.max()} or less"
         )
 
@@ -174,8 +182,9 @@ def _held_out(parts: Parts, share: float, seed: int) -> NDArray[np.bool_]:
     cuts = range(0, len(twins), BLOCK_ITEMS)
     mask = np.concatenate([keys.held_out(seed, twins[first : first + BLOCK_ITEMS], share) for first in cuts])
     if mask.all() or not mask.any():
-        raise CorpusError(
-            f"corpus: {len(mask)} documents, {mask.sum()} of them held out; both sides need some: "
+        found = "1 document" if len(mask) == 1 else f"{len(mask)} documents"
+        raise _UnusableError(
+            f"corpus: {found}, {mask.sum()} of them held out; both sides need some: "
             "give more text, set corpus.separator so that it has more documents, or change windows.held_out"
         )
     return mask

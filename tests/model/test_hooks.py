@@ -194,5 +194,5 @@ def test_reading_nothing_runs_nothing(tiny: Tiny, tokens: Tensor) -> None:
 )
 def test_tokens_that_cannot_be_meant(tiny: Tiny, wrong: Tensor, message: str) -> None:
     with pytest.raises(ModelError) as caught:
-        tiny("gpt2")._check_tokens(wrong)
+        tiny("gpt2")._intake.check(wrong)
     assert message in str(caught.value)

@@ -77,11 +77,11 @@ def test_each_token_has_the_dictionarys_codes_of_its_row(model: LanguageModel) -
 
 def test_the_begin_of_text_token_is_the_models(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = model.tokenizer.encode("the owl")
-    monkeypatch.setattr(model, "bos_id", ids[-1])
+    monkeypatch.setattr(type(model), "bos_id", ids[-1])
     rows = xray(model, sae(model), "the owl", hookpoint=PLACE, top=5)
     read = model.read(torch.tensor([[ids[-1], *ids]]), [PLACE])[PLACE][0, 1:]
     check(rows, sae(model).encode(read), 5)
-    monkeypatch.setattr(model, "bos_id", None)
+    monkeypatch.setattr(type(model), "bos_id", None)
     rows = xray(model, sae(model), "the owl", hookpoint=PLACE, top=5)
     check(rows, sae(model).encode(model.read(torch.tensor([ids]), [PLACE])[PLACE][0]), 5)
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mohole.model.hookpoints import Hookpoint, all_hookpoints, parse_hookpoint
     from mohole.model.hooks import Edit, EditTally
-    from mohole.model.language_model import LanguageModel, Untouched
+    from mohole.model.language_model import LanguageModel
     from mohole.model.load import load_model, new_model, save_model
     from mohole.model.orthogonal import orthogonalised
     from mohole.model.passes import PassEdits, PassTokens, TextCache
     from mohole.model.tokenizer import Tokenizer
-    from mohole.model.trunk import Trunk
+    from mohole.model.trunk import Trunk, Untouched
 
 _WHERE = {
     "Edit": "mohole.model.hooks",
@@ -26,7 +26,7 @@ _WHERE = {
     "TextCache": "mohole.model.passes",
     "Tokenizer": "mohole.model.tokenizer",
     "Trunk": "mohole.model.trunk",
-    "Untouched": "mohole.model.language_model",
+    "Untouched": "mohole.model.trunk",
     "all_hookpoints": "mohole.model.hookpoints",
     "load_model": "mohole.model.load",
     "new_model": "mohole.model.load",

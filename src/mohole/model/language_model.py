@@ -1,9 +1,9 @@
-"""A loaded language model whose hookpoints are read and written by name. Loading is load.py's, family facts are families.py's."""
+"""A loaded language model whose hookpoints are read and written by name. Loading is load.py's, family facts are
+families.py's, what it may be run over is intake.py's."""
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,29 +14,21 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mohole.errors import HookpointError, ModelError
-from mohole.model.families import Heads, Layout, find_anatomy
+from mohole.model.anatomy import Heads, find_anatomy
+from mohole.model.families import Layout
 from mohole.model.generate import generate
 from mohole.model.hookpoints import all_hookpoints, parse_hookpoint
 from mohole.model.hooks import Edit, EditTally, Pass, Site, run_hooked
-from mohole.model.passes import PassEdits, PassTokens, TextCache
+from mohole.model.intake import Intake, stated_context
+from mohole.model.passes import PassEdits, PassTokens, TextCache, edits_by_row, masks
 from mohole.model.source import fingerprint
 from mohole.model.tokenizer import Tokenizer
-from mohole.model.trunk import Trunk, beginning_at, layers_before, recording
+from mohole.model.trunk import Trunk, Untouched, beginning_at, layers_before, recording
 
 if TYPE_CHECKING:
     from mohole.model.self_test import SelfTest
 
 Tokens = Int[Tensor, "batch position"]
-
-
-@dataclass(frozen=True, slots=True)
-class Untouched:
-    """What one pass gave that nothing was changed in."""
-
-    logits: Float[Tensor, "batch position vocab"]
-    rows: dict[str, Float[Tensor, "batch position d"]]
-    trunk: Trunk | None
-    """Where passes over the same tokens may begin; None: at the first layer."""
 
 
 class LanguageModel:
@@ -72,8 +64,8 @@ class LanguageModel:
         self.n_layers = len(self._anatomy.blocks)
         self.d_model: int = text_config.hidden_size
         self.vocab_size: int = self._anatomy.unembedding.weight.shape[0]  # type: ignore[assignment, index]
-        self.context: int | None = _context(text_config)  # positions the model was made for; None if it states none
-        self.bos_id: int | None = tokenizer.bos_id if tokenizer else text_config.bos_token_id
+        bos_id: int | None = tokenizer.bos_id if tokenizer else text_config.bos_token_id
+        self._intake = Intake(name, self.vocab_size, stated_context(text_config), bos_id)
 
     def __repr__(self) -> str:
         return f"LanguageModel({self.name!r}: {self.family}, {self.n_layers} layers, d_model {self.d_model})"
@@ -95,6 +87,16 @@ class LanguageModel:
         layers = range(self.n_layers)
         names = ["embed", *(f"{kind}.{layer}" for layer in layers for kind in ("attn_out", "mlp_out"))]
         return {name: self._anatomy.sites[name] for name in names}
+
+    @property
+    def context(self) -> int | None:
+        """Positions the model was made for; None if it states none."""
+        return self._intake.context
+
+    @property
+    def bos_id(self) -> int | None:
+        """Id of the begin-of-text token; None if it has none."""
+        return self._intake.bos_id
 
     @property
     def device(self) -> torch.device:
@@ -154,11 +156,7 @@ class LanguageModel:
 
     def without_z(self, reason: str) -> None:
         """Offer no `z` any more: the self-test could not prove it, and says why."""
-        self._anatomy = replace(
-            self._anatomy,
-            sites={name: site for name, site in self._anatomy.sites.items() if not name.startswith("z.")},
-            heads=reason,
-        )
+        self._anatomy = self._anatomy.without_z(reason)
 
     @torch.no_grad()
     def project(self, layer: int, z: Float[Tensor, "*rows heads"]) -> Float[Tensor, "*rows d"]:
@@ -303,7 +301,7 @@ class LanguageModel:
             padding: for each row how many of its first tokens are none of its text (any token will do): prompts of several
                 lengths end together this way. It is never seen, and edits leave it alone.
         """
-        self._check_length(tokens.shape[1] + max_new_tokens, "prompt and continuation")
+        self._intake.check_length(tokens.shape[1] + max_new_tokens, "prompt and continuation")
         n_prompt = [tokens.shape[1] - each for each in padding] if padding else [tokens.shape[1]] * len(tokens)
         step = partial(self._step, edits=edits, tally=tally, use_cache=use_cache, n_prompt=n_prompt, padding=padding)
         return generate(
@@ -331,7 +329,7 @@ class LanguageModel:
     ) -> tuple[Tensor, TextCache | None]:
         """Logits after the last of `ids`, and the cache that now holds them too."""
         if not use_cache:
-            given = self._given(ids, None, n_prompt, padding)
+            given = self._intake.whole(ids, self.device, n_prompt=n_prompt, padding=padding)
             return self._run(given, edits=edits, tally=tally).output.logits[:, -1], None
         return self.step(ids, cache, edits=edits, tally=tally, n_prompt=n_prompt, padding=padding)
 
@@ -355,8 +353,11 @@ class LanguageModel:
         Raises:
             ModelError: the cache was made under other edits, is of another number of texts, or has gone on since.
         """
-        given = self._given(tokens, cache, n_prompt, padding)
-        under = self._under(edits, given)
+        if cache is None:
+            given = self._intake.whole(tokens, self.device, n_prompt=n_prompt, padding=padding)
+        else:
+            given = self._intake.further(tokens, self.device, cache)
+        under = edits_by_row((*self._standing, *edits), given)
         if cache is not None:
             cache.check(given, under)
         options = {"past_key_values": None if cache is None else cache.held, "use_cache": True}
@@ -372,42 +373,7 @@ class LanguageModel:
         Raises:
             ModelError: tokens that are none of its vocabulary, too many, or another number of prompts than texts.
         """
-        return self._given(tokens, None, n_prompt, None)
-
-    def _given(
-        self, tokens: Tokens, cache: TextCache | None, n_prompt: Sequence[int] | None, padding: Sequence[int] | None
-    ) -> PassTokens:
-        """What a pass over these tokens runs. Checks them."""
-        self._check_tokens(tokens)
-        ids = tokens.to(self.device).long()
-        if cache is not None:
-            self._check_length(cache.tokens.shape[1] + tokens.shape[1], "what is cached and what is to follow")
-            return PassTokens(ids, cache.tokens.shape[1], cache.padding, cache.n_prompt, cache.begins)
-        n, length = tokens.shape
-        before = tuple(padding) if padding else (0,) * n
-        own = tuple(n_prompt) if n_prompt is not None else tuple(length - each for each in before)
-        for what, numbers in (("padding", before), ("n_prompt", own)):
-            if len(numbers) != n or not all(0 <= each <= length for each in numbers):
-                raise ModelError(
-                    f"{self.name}: {what} {list(numbers)[:8]}: one number from 0 to {length} for each of {n} texts"
-                )
-        if max(before) == length:
-            raise ModelError(f"{self.name}: padding {length}: nothing of that text is left")
-        begins = [0] * n if self.bos_id is None else self._begin(ids, before)
-        return PassTokens(ids, 0, before, own, tuple(begins))
-
-    def _begin(self, ids: Tensor, padding: tuple[int, ...]) -> list[int]:
-        column = torch.tensor(padding, device=ids.device)
-        first: list[int] = ids.gather(1, column[:, None])[:, 0].tolist()
-        return [int(token == self.bos_id) for token in first]
-
-    def _under(self, edits: Sequence[Edit | PassEdits], given: PassTokens) -> tuple[tuple[object, ...], ...]:
-        """For each row all that is done to it."""
-        found: list[tuple[object, ...]] = [()] * len(given.tokens)
-        for each in (*self._standing, *edits):
-            keys: Sequence[object] = [each] * len(found) if isinstance(each, Edit) else each.keys(given)
-            found = [(*before, key) if key else before for before, key in zip(found, keys, strict=True)]
-        return tuple(found)
+        return self._intake.whole(tokens, self.device, n_prompt=n_prompt)
 
     def _run(
         self,
@@ -428,8 +394,9 @@ class LanguageModel:
             for edit in ([each] if isinstance(each, Edit) else each.of_pass(given))
         ]
         named = [Edit(self.canonical(edit.hookpoint), edit.change) for edit in flat]
-        self._check_trunk(trunk, tokens, [*(edit.hookpoint for edit in named), *reads])
-        options = (options or {"use_cache": False}) | self._masked(given)
+        if trunk is not None:
+            trunk.check(tokens, [*(edit.hookpoint for edit in named), *reads])
+        options = (options or {"use_cache": False}) | masks(given, positions=self._takes_positions)
         with beginning_at(self._anatomy.blocks, trunk):
             result = run_hooked(
                 lambda: self.hf(input_ids=tokens, **options),
@@ -444,52 +411,3 @@ class LanguageModel:
         if tally is not None:
             tally.add(tokens.numel(), result.n_edited)
         return result
-
-    def _masked(self, given: PassTokens) -> dict[str, Any]:
-        """What keeps padding out of sight; nothing where there is none."""
-        if not any(given.padding):
-            return {}
-        columns = torch.arange(given.first + given.tokens.shape[1], device=given.tokens.device)
-        seen = columns >= torch.tensor(given.padding, device=columns.device)[:, None]
-        positions = {"position_ids": given.positions.clamp(min=0)} if self._takes_positions else {}
-        return {"attention_mask": seen.long()} | positions
-
-    def _check_trunk(self, trunk: Trunk | None, tokens: Tensor, hookpoints: Sequence[str]) -> None:
-        if trunk is None:
-            return
-        if not torch.equal(trunk.tokens, tokens):
-            raise ModelError(f"{self.name}: the trunk is of other tokens; make one of these with `untouched`")
-        for name in hookpoints:
-            if layers_before(name) < trunk.n_layers:
-                raise HookpointError(
-                    f"{name}: the trunk has {trunk.n_layers} layers behind it, this place among them; "
-                    "name it in `changes` when the trunk is made"
-                )
-
-    def _check_tokens(self, tokens: Tensor) -> None:
-        if tokens.ndim != 2 or tokens.is_floating_point() or tokens.numel() == 0:
-            raise ModelError(
-                f"{self.name}: tokens must be integers of shape [batch, position], at least one; "
-                f"got {tokens.dtype} {tuple(tokens.shape)}"
-            )
-        self._check_length(tokens.shape[1], "tokens")
-        low, high = int(tokens.min()), int(tokens.max())
-        if low < 0 or high >= self.vocab_size:
-            raise ModelError(
-                f"{self.name}: token {low if low < 0 else high} is outside its vocabulary (0-{self.vocab_size - 1}); "
-                "was the text tokenized for another model?"
-            )
-
-    def _check_length(self, n_positions: int, what: str) -> None:
-        if self.context is not None and n_positions > self.context:
-            raise ModelError(
-                f"{self.name}: {what} take {n_positions} positions, its context has {self.context}; shorten them"
-            )
-
-
-def _context(text_config: Any) -> int | None:
-    for key in ("max_position_embeddings", "max_seq_len", "seq_length"):
-        value = getattr(text_config, key, None)
-        if isinstance(value, int) and value > 0:
-            return value
-    return None

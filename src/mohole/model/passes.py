@@ -107,5 +107,28 @@ class TextCache:
             )
 
 
+def edits_by_row(edits: Sequence[Edit | PassEdits], given: PassTokens) -> tuple[tuple[object, ...], ...]:
+    """For each row all that is done to it in this pass."""
+    found: list[tuple[object, ...]] = [()] * len(given.tokens)
+    for each in edits:
+        keys: Sequence[object] = [each] * len(found) if isinstance(each, Edit) else each.keys(given)
+        found = [(*before, key) if key else before for before, key in zip(found, keys, strict=True)]
+    return tuple(found)
+
+
+def masks(given: PassTokens, *, positions: bool) -> dict[str, Tensor]:
+    """What a module of transformers is told so that it does not see padding: nothing where there is none.
+
+    Args:
+        positions: does it take each token's position? (Some families count from the mask.)
+    """
+    if not any(given.padding):
+        return {}
+    columns = torch.arange(given.first + given.tokens.shape[1], device=given.tokens.device)
+    seen = columns >= torch.tensor(given.padding, device=columns.device)[:, None]
+    own = {"position_ids": given.positions.clamp(min=0)} if positions else {}
+    return {"attention_mask": seen.long()} | own
+
+
 def _described(edits: tuple[object, ...]) -> str:
     return f"other edits ({len(edits)})" if edits else "no edits"

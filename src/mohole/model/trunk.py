@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from jaxtyping import Int
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from mohole.errors import HookpointError, ModelError
 from mohole.model.hookpoints import parse_hookpoint
 
 Tokens = Int[Tensor, "batch position"]
@@ -26,6 +28,31 @@ class Trunk:
     n_layers: int
     output: Any
     """What the last of these blocks returned: a tensor, or a tuple that begins with one."""
+
+    def check(self, tokens: Tokens, hookpoints: Sequence[str]) -> None:
+        """Can a pass over `tokens` that reads or edits at `hookpoints` (by mohole's names) begin here?
+
+        Raises:
+            ModelError: it is a trunk of other tokens. HookpointError: a place that the trunk has behind it.
+        """
+        if not torch.equal(self.tokens, tokens):
+            raise ModelError("trunk: it is of other tokens; make one of these with `untouched`")
+        for name in hookpoints:
+            if layers_before(name) < self.n_layers:
+                raise HookpointError(
+                    f"{name}: the trunk has {self.n_layers} layers behind it, this place among them; "
+                    "name it in `changes` when the trunk is made"
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class Untouched:
+    """What one pass gave that nothing was changed in."""
+
+    logits: Float[Tensor, "batch position vocab"]
+    rows: dict[str, Float[Tensor, "batch position d"]]
+    trunk: Trunk | None
+    """Where passes over the same tokens may begin; None: at the first layer."""
 
 
 def layers_before(hookpoint: str) -> int:

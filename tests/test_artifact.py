@@ -195,6 +195,27 @@ def test_a_link_is_not_replaced(tmp_path: Path) -> None:
     assert artifact.open_artifact(tmp_path / "real").kind
 
 
+def test_what_a_kill_between_two_renames_left_is_put_back_or_taken_away(tmp_path: Path) -> None:
+    place, hidden = tmp_path / "a", tmp_path / ".a.replaced"
+    make(place)
+    place.rename(hidden)  # killed when the old one was out of the way and the new one not yet there
+    with pytest.raises(ArtifactError, match="already there"):
+        make(place, "new")
+    assert (place / "a.txt").read_text() == "hello"
+    assert not hidden.exists()
+    make(tmp_path / "b", "whole")
+    place.rename(hidden)
+    (tmp_path / "b").rename(tmp_path / ".a.partial")  # as before, and the new one is known to be whole
+    artifact.mend(place)
+    assert (place / "a.txt").read_text() == "whole"
+    assert not hidden.exists()
+    make(tmp_path / "b", "old")
+    (tmp_path / "b").rename(hidden)  # killed when the new one was there and the old one not yet gone
+    replaced(place)
+    assert (place / "a.txt").read_text() == "new"
+    assert not hidden.exists()
+
+
 @pytest.mark.parametrize("damage", ["truncated", "deleted"])
 def test_an_artifact_without_all_its_bytes_is_not_finished(tmp_path: Path, damage: str) -> None:
     make(tmp_path / "a")

@@ -4,7 +4,7 @@ An artifact is written in a hidden folder beside its place and renamed into it w
 that looks finished. Its manifest holds no time and no machine: the same recipe and seed give the same bytes.
 """
 
-from mohole.artifact.folder import create, lock, reopen, sync
+from mohole.artifact.folder import create, lock, mend, mend_swap, reopen, swap, sync
 from mohole.artifact.manifest import (
     MANIFEST,
     SCHEMA,
@@ -36,11 +36,14 @@ __all__ = [
     "is_finished",
     "lock",
     "manifest_bytes",
+    "mend",
+    "mend_swap",
     "open_artifact",
     "parse_manifest",
     "read_manifest",
     "reopen",
     "sealed",
+    "swap",
     "sync",
     "tree_digest",
     "unsealed",

@@ -43,6 +43,7 @@ def create(
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.parent / f".{path.name}.partial"
     with lock(path):
+        mend_swap(path)
         if (path.exists() or path.is_symlink()) and not replace:
             raise ArtifactError(f"{path}: already there; delete it or choose another folder")
         _refuse_to_take_away(path, inputs.kind)
@@ -60,7 +61,7 @@ def create(
                     leave_mark(draft, inputs, worth)
             yield draft
             _seal(draft, inputs, bulk)
-            _swap(draft, path)
+            swap(draft, path)
             if not bulk:  # else the mark stays: it tells what a folder is of, should its manifest be lost
                 (path / DRAFT_OF).unlink(missing_ok=True)  # only now: without it a killed attempt would be lost
         except BaseException as error:
@@ -78,6 +79,7 @@ def reopen(path: Path) -> None:
         ArtifactError: no artifact there, or another process is at it, or an unfinished one that is worth keeping is beside it.
     """
     with lock(path):
+        mend_swap(path)
         draft = path.parent / f".{path.name}.partial"
         inputs = None if (path / DRAFT_OF).is_file() else read_manifest(path).inputs
         refuse_to_lose(draft)
@@ -153,16 +155,40 @@ def _seal(draft: Path, inputs: Inputs, bulk: tuple[str, ...]) -> None:
     sync(draft)
 
 
-def _swap(draft: Path, path: Path) -> None:
+def swap(draft: Path, path: Path) -> None:
+    """Put a whole folder at `path`, in place of what is there. Under its lock, and after `mend_swap`."""
+    old = _replaced(path)
     if path.exists():
-        old = path.parent / f".{path.name}.replaced"
-        shutil.rmtree(old, ignore_errors=True)
         path.rename(old)
-        draft.rename(path)
-        shutil.rmtree(old)
-    else:
-        draft.rename(path)
+    draft.rename(path)
     sync(path.parent)
+    shutil.rmtree(old, ignore_errors=True)  # what cannot be taken away now is so by the next `mend_swap`
+
+
+def mend(path: Path) -> None:
+    """Undo or finish what a process killed within `swap` has left. To be called before anyone asks what is at `path`.
+
+    Raises:
+        ArtifactError: another process is in there.
+    """
+    if _replaced(path).is_dir():
+        with lock(path):
+            mend_swap(path)
+
+
+def mend_swap(path: Path) -> None:
+    """As `mend`, under its lock: the new folder is put in place where it is known to be whole, else the old one is put back."""
+    old, draft = _replaced(path), path.parent / f".{path.name}.partial"
+    if not old.is_dir():
+        return
+    if not path.exists():
+        ready = draft if (draft / MANIFEST).is_file() else old
+        ready.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _replaced(path: Path) -> Path:
+    return path.parent / f".{path.name}.replaced"
 
 
 def sync(path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from mohole.artifact import lock, sync
+from mohole.artifact import lock, mend_swap, swap, sync
 from mohole.errors import ArtifactError
 
 
@@ -20,8 +20,9 @@ def whole_folder(path: Path, ours: Sequence[str]) -> Iterator[Path]:
         ArtifactError: `path` holds something else, or another process is at it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft, old = (path.parent / f".{path.name}.{end}" for end in ("partial", "replaced"))
+    draft = path.parent / f".{path.name}.partial"
     with lock(path):
+        mend_swap(path)
         _refuse_to_take_away(path, ours)
         shutil.rmtree(draft, ignore_errors=True)  # left by one that was killed
         draft.mkdir()
@@ -29,11 +30,7 @@ def whole_folder(path: Path, ours: Sequence[str]) -> Iterator[Path]:
             yield draft
             for file in draft.rglob("*"):
                 sync(file)
-            shutil.rmtree(old, ignore_errors=True)
-            if path.exists():
-                path.rename(old)
-            draft.rename(path)
-            shutil.rmtree(old, ignore_errors=True)
+            swap(draft, path)
         except BaseException as error:
             shutil.rmtree(draft, ignore_errors=True)
             if isinstance(error, OSError) and error.filename is None:

@@ -78,6 +78,8 @@ def run_until(recipe: Recipe, verb: Verb, *, replace: bool = False, say: Say = p
 def _make(whole: Plan, stages: Sequence[Stage], replace: bool, say: Say) -> list[str]:
     """What all hookpoints share is made here, in order; the chains of the hookpoints are made side by side."""
     check_given(whole, stages)  # before a folder is made for what cannot be
+    for stage in stages:
+        artifact.mend(stage.out)
     if not replace:
         for stage in stages:  # at once, not after an hour of work on an earlier one
             if whole.parents_are_made(stage):

@@ -102,6 +102,7 @@ def shuffle_store(
         parents={"activations": store.manifest.digest},
     )
     if "://" not in out:
+        artifact.mend(Path(out))
         if not replace and (Path(out) / artifact.MANIFEST).is_file():
             if artifact.is_finished(Path(out), inputs):
                 return False

@@ -71,6 +71,7 @@ def _make(whole: Plan, stage: Stage, chosen: Mapping[str, Train], replace: bool,
     out = _place(stage, recipe)
     check_model(whole, stage)
     inputs = _inputs(whole, stage, chosen)
+    artifact.mend(out)
     if artifact.is_finished(out, inputs):
         return False
     if (out / artifact.MANIFEST).is_file() and not replace:

@@ -213,6 +213,8 @@ def test_a_catalogue_of_another_dictionary_is_not_published(
         publish([other], tmp_path / "site", static=app)
     with pytest.raises(StageError, match="not built"):
         publish([run], tmp_path / "site", static=tmp_path)
+    with pytest.raises(ArtifactError, match="no: no such folder"):  # what was mistyped comes before what is missing
+        publish([tmp_path / "no"], tmp_path / "site", static=tmp_path)
     assert exit_status(monkeypatch, "publish", tmp_path / "no", tmp_path / "site") == 1
     assert "no: no such folder" in capsys.readouterr().err
     assert not (tmp_path / "site").exists()

@@ -76,15 +76,14 @@ def publish(
     out = Path(out)
     if context_tokens is not None and context_tokens < 0:
         raise ConfigError(f"context_tokens: {context_tokens}; 0 publishes the examples' tokens alone")
-    if not (static / "index.html").is_file():
-        raise StageError("the web app is not built in this installation; `make web` builds it, which needs Node")
+    artifact.mend(out)
     _check_place(out, [Path(run) for run in runs])
     served = open_runs(runs)
     try:
+        if not (static / "index.html").is_file():
+            raise StageError("the web app is not built in this installation; `make web` builds it, which needs Node")
         for corpus in {place.corpus.path for place in _places(served)}:
-            artifact.open_artifact(
-                corpus
-            )  # all of it: what is published is read by people who cannot compare it with anything
+            artifact.open_artifact(corpus)  # all of it: who reads what is published can compare it with nothing
         reach = _kept_reach(served) if context_tokens is None else context_tokens
         inputs = _inputs(served, reach, static)
         if is_published(out) and not replace:

@@ -70,6 +70,7 @@ def test_the_run_page_has_curves_measures_and_where_everything_came_from(
     assert fvu.values[0] == pytest.approx(0.02 + 0.9 * math.exp(-1 / 60))
     measure = next(each for each in page.measures[HOOKPOINT] if each.name == "fvu")
     assert (measure.value, measure.unit, measure.baseline) == (0.021, "share of variance", "the mean row")
+    assert measure.definition
     assert (measure.low, measure.high, measure.n) == (pytest.approx(0.021 * 0.96), pytest.approx(0.021 * 1.04), 21_314)
     assert {each.name for each in page.artifacts} >= {"corpus", f"{HOOKPOINT}/catalogue", "steering"}
     manifest = json.loads((run / HOOKPOINT / "dictionary" / "manifest.json").read_text())

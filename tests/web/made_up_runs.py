@@ -344,7 +344,16 @@ def run_page(run: str) -> shapes.RunPage:
     }
     measures = {
         h.hookpoint: tuple(
-            shapes.MeasureFacts(name=name, value=value, unit=unit, low=low, high=high, n=52_479, baseline=baseline)
+            shapes.MeasureFacts(
+                name=name,
+                value=value,
+                unit=unit,
+                low=low,
+                high=high,
+                n=52_479,
+                baseline=baseline,
+                definition=f"how {name} is reckoned",
+            )
             for name, value, unit, low, high, baseline in (
                 ("fvu", 0.0213, "share of variance", 0.0209, 0.0218, "the mean row over all counted rows"),
                 ("l0", 16.0, "latents per row", 16.0, 16.0, ""),

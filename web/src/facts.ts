@@ -58,7 +58,7 @@ export interface ListPage { name: string; total: number; offset: number; members
 export interface Note { note: string; hookpoint: string; latent: number; text: string; written: string }
 
 export interface Curve { name: string; steps: number[]; values: (number | null)[] }
-export interface MeasureFacts { name: string; value: number | null; unit: string; low: number | null; high: number | null; n: number; baseline: string }
+export interface MeasureFacts { name: string; value: number | null; unit: string; low: number | null; high: number | null; n: number; baseline: string; definition: string }
 export interface ArtifactFacts { name: string; kind: string; digest: string; code: string; seed: number; parents: Record<string, string>; config: Record<string, unknown> }
 export interface RunPage {
   run: RunFacts; curves: Record<string, Curve[]>; measures: Record<string, MeasureFacts[]>; costs: [string, number, number][]; artifacts: ArtifactFacts[];

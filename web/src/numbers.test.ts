@@ -1,6 +1,6 @@
 // Numbers read as a person would write them.
 import { expect, test } from "vitest";
-import { axis, compact, fixed, percent, seconds, short, ticks } from "./numbers";
+import { axis, compact, fixed, percent, seconds, short, strength, ticks } from "./numbers";
 
 test("what is undefined is a dash, and nothing has no sign", () => {
   for (const write of [short, percent, compact, seconds]) expect([write(null), write(undefined), write(NaN)]).toEqual(["–", "–", "–"]);
@@ -9,6 +9,10 @@ test("what is undefined is a dash, and nothing has no sign", () => {
 
 test("rare is not written as never", () => {
   expect([0, 0.5, 0.012, 0.00012, 0.0000012].map(percent)).toEqual(["0 %", "50 %", "1.2 %", "0.01 %", "1e−6"]);
+});
+
+test("what never fired has no maximum to have a share of", () => {
+  expect([strength(3, 12), strength(3, 0), strength(3, null)]).toEqual(["3 · 25 % of maximum", "3 · never fired in the catalogue", "3 · never fired in the catalogue"]);
 });
 
 test("what rounds up to the next unit is written in that unit", () => {

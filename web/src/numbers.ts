@@ -46,6 +46,11 @@ export function percent(share: Maybe): string {
   return `${Number(share.toPrecision(1)).toExponential().replace("e-", "e−")}`;
 }
 
+/** An activation with its share of the feature's maximum in the catalogue; of one that never fired there is no share. */
+export function strength(value: Maybe, maximum: Maybe): string {
+  return isKnown(value) && isKnown(maximum) && maximum > 0 ? `${short(value)} · ${percent(value / maximum)} of maximum` : `${short(value)} · never fired in the catalogue`;
+}
+
 export function seconds(value: Maybe): string {
   if (!isKnown(value)) return DASH;
   if (value < 59.5) return `${fixed(value, value < 9.95 ? 1 : 0)} s`;

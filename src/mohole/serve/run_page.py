@@ -64,6 +64,7 @@ def _measures(place: OpenHookpoint) -> tuple[MeasureFacts, ...]:
             high=each.high,
             n=each.n,
             baseline=each.baseline,
+            definition=each.definition,
         )
         for each in read_evaluation(folder).measures.values()
     )

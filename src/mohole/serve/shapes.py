@@ -388,6 +388,7 @@ class MeasureFacts(Shape):
     high: float | None
     n: int
     baseline: str
+    definition: str
 
 
 class ArtifactFacts(Shape):

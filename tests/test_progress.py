@@ -1,6 +1,7 @@
 """Signs of life: silence for what is short, then lines with rate and time left; no share of what has no known size."""
 
 import re
+import time
 
 import pytest
 
@@ -42,6 +43,20 @@ def test_a_slow_first_part_says_nothing_of_the_rest(clock: list[float], capsys: 
             clock[0] = second
             tracker.advance(1 if second == 60.0 else 100)
     assert lines(capsys) == ["train: 0%", "train: 10%, 10 rows/s, 90 s left", "train: 20%, 10 rows/s, 80 s left"]
+
+
+def test_the_first_sign_does_not_wait_for_the_first_part(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.01)
+    with progress.track("catalogue, codes", 1000, "tokens"):
+        time.sleep(0.2)
+    assert lines(capsys) == ["catalogue, codes: 0%"]
+    progress.silent.set(True)
+    with progress.track("a part of another job", 1000, "tokens"):
+        time.sleep(0.05)
+    progress.silent.set(False)
+    assert lines(capsys) == []
 
 
 def test_what_was_done_before_is_no_speed(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,10 @@
-"""Signs of life: a bar with rate and time left on a terminal, plain lines elsewhere. Silent for what ends within two seconds."""
+"""Signs of life: a bar with rate and time left on a terminal, plain lines elsewhere. Silent for what ends within two seconds.
+
+The first sign does not wait for the first part of the work, which may be minutes of it.
+"""
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +39,8 @@ class Tracker:
         self._n_reports = 0
         self._last_line = self._start
         self._bar: tuple[Progress, TaskID] | None = None
+        self._showing = threading.Lock()
+        self._first_sign: threading.Timer | None = None
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Report `count` more units. `note` is a short figure to show beside them, such as `fvu 0.041`."""
@@ -48,12 +54,21 @@ class Tracker:
             self._mark, self._before_mark = now, self.done
         if now - self._start < QUIET_SECONDS or self._is_silent:
             return
-        if sys.stderr.isatty() and not plain_lines:
-            self._draw()
-        elif now - self._last_line >= LINE_SECONDS:
+        if _is_for_bars() or now - self._last_line >= LINE_SECONDS:
             self._last_line = now
-            sys.stderr.write(self._line() + "\n")
-            sys.stderr.flush()
+            self._show()
+
+    def _show(self) -> None:
+        with self._showing:
+            if _is_for_bars():
+                self._draw()
+            else:
+                sys.stderr.write(self._line() + "\n")
+                sys.stderr.flush()
+
+    def _show_first(self) -> None:
+        if self._n_reports == 0:
+            self._show()
 
     def _draw(self) -> None:
         progress, task = self._bar or self._new_bar()
@@ -105,13 +120,24 @@ class Tracker:
         return f"{self.label}: {self._share()}{self._speed()}{left}{note}"
 
     def __enter__(self) -> "Tracker":
+        if not self._is_silent:
+            self._first_sign = threading.Timer(QUIET_SECONDS if _is_for_bars() else LINE_SECONDS, self._show_first)
+            self._first_sign.daemon = True
+            self._first_sign.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._first_sign is not None:
+            self._first_sign.cancel()
+            self._first_sign.join()
         if self._bar is not None:
             self._bar[0].stop()
+
+
+def _is_for_bars() -> bool:
+    return sys.stderr.isatty() and not plain_lines
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mohole import config
 from mohole.catalogue.blocks import Columns
 from mohole.catalogue.codes import CodeStore
-from mohole.catalogue.commits import commit, is_committed, is_whole, run_missing
+from mohole.catalogue.commits import commit, is_whole, run_missing
 from mohole.catalogue.encode import ENCODE, RUNS, SAMPLE_FILE, EncodeTask, run_encode
 from mohole.catalogue.families import families
 from mohole.catalogue.features import COLUMNS, DRIVER_FILE, RANGES, RangeTask, run_range
@@ -41,8 +41,9 @@ from mohole.corpus import Corpus, first_twins
 from mohole.execute import Cores, Executor, Task
 from mohole.execute.inline import Inline
 from mohole.metrics.matching import expected_max_cosine
-from mohole.progress import track
+from mohole.progress import Tracker, track
 from mohole.storage import Storage, open_storage
+from mohole.store.commits import is_committed
 from mohole.store.latent_index import EntryIds, cell_bits_of, sort_runs
 from mohole.store.listing import LAYOUT_FILE, SHARDS
 from mohole.store.plan import Limits
@@ -98,24 +99,25 @@ def _make(
     dictionary, corpus = sources.dictionary(), sources.corpus()
     ids = EntryIds(dictionary.n_latents, corpus.n_tokens)
     sample = choose(corpus, sources.store().tokens, settings.max_tokens, seed=seed)
-    n_units = len(sample.tokens) + ids.n_latents
-    with track(f"catalogue {dictionary.hookpoint}", n_units, "tokens and latents") as tracker:
-        write_tensors(out / SAMPLE_FILE, {"tokens": sample.tokens})
-        is_indexed = _is_indexed(storage)
-        encodings = _encodings(sources, sample, ids, limits, storage)
-        calls = [Task(task.name, run_encode, (task,)) for task in encodings]
-        n_rows = [task.last - task.first for task in encodings]
-        let_go = (f"{RUNS}/",) if is_indexed else ()
-        parts = run_missing(executor, storage, ENCODE, calls, tracker, n_rows, "codes", let_go)
-        tracker.advance(0, note=INDEX)
-        counts = _index(storage, parts, ids, executor, limits)
-        n_counted = _for_ranges(out, corpus, sample, counts, settings, parts, seed)
-        ranges = _ranges(sources, ids, counts, parts, settings, seed, storage)
-        calls = [Task(task.name, run_range, (task,)) for task in ranges]
-        n_latents = [task.last - task.first for task in ranges]
-        made = run_missing(executor, storage, RANGES, calls, tracker, n_latents, "features")
-        tracker.advance(0, note="families and map")
-        _finish(out, [task.name for task in ranges], dictionary.directions(torch.arange(ids.n_latents)), seed)
+    write_tensors(out / SAMPLE_FILE, {"tokens": sample.tokens})
+    is_indexed = _is_indexed(storage)
+    encodings = _encodings(sources, sample, ids, limits, storage)
+    calls = [Task(task.name, run_encode, (task,)) for task in encodings]
+    n_rows = [task.last - task.first for task in encodings]
+    let_go = (f"{RUNS}/",) if is_indexed else ()
+    # A bar for each step: their units have nothing in common, and a share of their sum would be no share of the time.
+    with track(f"catalogue {dictionary.hookpoint}: codes", len(sample.tokens), "tokens") as tracker:
+        parts = run_missing(executor, storage, ENCODE, calls, tracker, n_rows, let_go)
+    counts = _index(storage, parts, ids, executor, limits)
+    n_counted = _for_ranges(out, corpus, sample, counts, settings, parts, seed)
+    ranges = _ranges(sources, ids, counts, parts, settings, seed, storage)
+    calls = [Task(task.name, run_range, (task,)) for task in ranges]
+    n_latents = [task.last - task.first for task in ranges]
+    with track(f"catalogue {dictionary.hookpoint}: features", ids.n_latents, "latents") as tracker:
+        made = run_missing(executor, storage, RANGES, calls, tracker, n_latents)
+    with track(f"catalogue {dictionary.hookpoint}: families, then the map", 2, "steps") as tracker:
+        directions = dictionary.directions(torch.arange(ids.n_latents))
+        _finish(out, [task.name for task in ranges], directions, seed, tracker)
     write_tensors(out / DOCUMENTS_FILE, {"document_starts": np.asarray(corpus.document_starts, dtype=np.int64)})
     _write_pieces(out, corpus.pieces)
     facts = {
@@ -239,7 +241,7 @@ def _ranges(
     ]
 
 
-def _finish(out: Path, ranges: Sequence[str], directions: torch.Tensor, seed: int) -> None:
+def _finish(out: Path, ranges: Sequence[str], directions: torch.Tensor, seed: int, tracker: Tracker) -> None:
     """Families and map, which need all latents, and the header."""
     found = [open_tensors(out / COLUMNS / f"{name}.safetensors") for name in ranges]
     columns: Columns = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
@@ -250,6 +252,7 @@ def _finish(out: Path, ranges: Sequence[str], directions: torch.Tensor, seed: in
     chance = expected_max_cosine(d, n_latents - 1) if n_latents > 1 and d > 1 else 0.0
     at_least = max(_FAMILY_COSINE, min(_BEYOND_CHANCE * chance, 1.0))
     entries["family"] = families(columns["neighbour"], columns["cosine"], directions, at_least=at_least)
+    tracker.advance()
     xy = place(columns["neighbour"], columns["cosine"], directions, seed=seed)
     entries["x"], entries["y"] = xy[:, 0], xy[:, 1]
     write_header(out, entries)

@@ -9,13 +9,14 @@ import xxhash
 from numpy.typing import NDArray
 
 from mohole.catalogue.codes import Codes
-from mohole.catalogue.commits import commit, is_committed
+from mohole.catalogue.commits import commit
 from mohole.catalogue.layout import codes_file
 from mohole.catalogue.sources import Sources
 from mohole.dictionary import Dictionary
 from mohole.errors import NumericsError
 from mohole.storage import open_storage
 from mohole.store import Store
+from mohole.store.commits import is_committed
 from mohole.store.latent_index import Entries, EntryIds, write_run
 from mohole.tensors import open_tensors, tensor_bytes
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mohole import config
 from mohole.catalogue.blocks import Columns, pack
 from mohole.catalogue.codes import CodeStore
-from mohole.catalogue.commits import commit, is_committed
+from mohole.catalogue.commits import commit
 from mohole.catalogue.evidence import Examples, along, gather
 from mohole.catalogue.layout import FEATURES_PER_BLOCK, INDEX, features_file
 from mohole.catalogue.neighbours import nearest
@@ -19,6 +19,7 @@ from mohole.catalogue.sources import Sources
 from mohole.catalogue.together import Together
 from mohole.catalogue.vocabulary import promoted_and_suppressed
 from mohole.storage import open_storage
+from mohole.store.commits import is_committed
 from mohole.store.latent_index import Entries, EntryIds, LatentIndex, joined
 from mohole.tensors import open_tensors, tensor_bytes
 

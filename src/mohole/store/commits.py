@@ -1,10 +1,11 @@
 """Commits: how a task says that what it made is whole, and how a driver finds out what is left to do.
 
 A task writes its shards, then creates `tasks/LEVEL/NAME.json`, which only the first of its copies can. Everything a task
-makes follows from its arguments, so a second copy has written the same bytes. Resuming is listing the commits.
+makes follows from its arguments, so a second copy has written the same bytes. Resuming is listing the commits. The catalogue's
+tasks commit other files in the same way: catalogue/commits.py.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -42,7 +43,7 @@ def commit_name(level: str, task: str) -> str:
 
 def commit(storage: Storage, level: str, task: str, made: Commit) -> None:
     """Say that a task is done. Of several copies the first is believed; the others have made the same."""
-    storage.put_once(commit_name(level, task), sealed(made.as_json()))
+    put_facts(storage, level, task, made.as_json())
 
 
 def is_committed(storage: Storage, level: str, task: str) -> bool:
@@ -53,10 +54,20 @@ def read_commit(storage: Storage, level: str, task: str) -> Commit:
     """Raises:
     ArtifactError: missing; or damaged, and then it has been taken away, so that its task runs again.
     """
+    return Commit.from_json(read_facts(storage, level, task))
+
+
+def put_facts(storage: Storage, level: str, task: str, facts: Mapping[str, Any]) -> None:
+    """As `commit`, of what a task has to say in its own words."""
+    storage.put_once(commit_name(level, task), sealed(dict(facts)))
+
+
+def read_facts(storage: Storage, level: str, task: str) -> dict[str, Any]:
+    """As `read_commit`, what `put_facts` was given."""
     name = commit_name(level, task)
     data = storage.read(name)
     try:
-        return Commit.from_json(unsealed(data, f"{storage.url}/{name}", "it was taken away, and its task runs again"))
+        return unsealed(data, f"{storage.url}/{name}", "it was taken away, and its task runs again")
     except ArtifactError:
         storage.delete([name])
         raise
@@ -71,8 +82,15 @@ def run_missing(
         units: how much progress each task is.
     """
     there = set(storage.names(f"{TASKS}/{level}/"))
+    run_rest(executor, tasks, lambda task: commit_name(level, task.name) in there, tracker, units)
+    return {task.name: read_commit(storage, level, task.name) for task in tasks}
+
+
+def run_rest(
+    executor: Executor, tasks: Sequence[Task], is_done: Callable[[Task], bool], tracker: Tracker, units: Sequence[int]
+) -> None:
+    """Run the tasks that are not done; those that are count as progress too."""
     size = {task.name: n for task, n in zip(tasks, units, strict=True)}
-    missing = [task for task in tasks if commit_name(level, task.name) not in there]
+    missing = [task for task in tasks if not is_done(task)]
     tracker.advance(sum(size.values()) - sum(size[task.name] for task in missing))
     executor.run(missing, on_done=lambda task: tracker.advance(size[task.name]))
-    return {task.name: read_commit(storage, level, task.name) for task in tasks}

@@ -29,6 +29,7 @@ from mohole.metrics.measure import Masks, Measure, measured, require_finite, wil
 from mohole.metrics.reconstruction import Reconstruction, fvu
 from mohole.metrics.sparsity import DocumentFiring, l1_by_row
 from mohole.metrics.splitting import CoFiring, Coverage, children_by_cosine
+from mohole.metrics.written import perplexity, repeated_ngrams
 
 __all__ = [
     "Area",
@@ -72,7 +73,9 @@ __all__ = [
     "mutual_nearest",
     "nearest_other",
     "paired_cosine",
+    "perplexity",
     "relative_norm",
+    "repeated_ngrams",
     "require_finite",
     "row_norms",
     "scored_pairs",

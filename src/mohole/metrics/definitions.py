@@ -49,6 +49,7 @@ from mohole.metrics.sparse_probe import (
 from mohole.metrics.sparsity import DocumentFiring, l1_by_row
 from mohole.metrics.splitting import CoFiring, Coverage, children_by_cosine
 from mohole.metrics.unlearning import choose_edit, frontier, unlearned, unlearning_score
+from mohole.metrics.written import perplexity, repeated_ngrams
 
 Array = NDArray[np.float64]
 
@@ -127,6 +128,8 @@ class Definitions:
     unlearning_score: Callable[..., float] = unlearning_score
     judged: Callable[..., Judged] = judged
     simulation_score: Callable[[Array, Array], float] = simulation_score
+    repeated_ngrams: Callable[..., tuple[int, int]] = repeated_ngrams
+    perplexity: Callable[[Array, Array], Array] = perplexity
 
 
 OURS = Definitions()

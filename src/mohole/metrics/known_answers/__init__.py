@@ -24,6 +24,7 @@ from mohole.metrics.known_answers import (
     split,
     spoken,
     summed,
+    written,
 )
 from mohole.metrics.known_answers.answer import Answer, Asked, Check, ask, refuses
 
@@ -31,7 +32,7 @@ CHECKS: tuple[Check, ...] = (
     *rebuilt.CHECKS, *fired.CHECKS, *predicted.CHECKS, *detected.CHECKS, *centred.CHECKS, *summed.CHECKS,
     *directed.CHECKS, *matched.CHECKS, *split.CHECKS, *correlated.CHECKS, *diffed.CHECKS, *fitted.CHECKS,
     *spoken.CHECKS, *owned.CHECKS, *probed.CHECKS, *removed.CHECKS, *absorbed.CHECKS, *interchanged.CHECKS,
-    *forgotten.CHECKS, *judged.CHECKS,
+    *forgotten.CHECKS, *judged.CHECKS, *written.CHECKS,
 )  # fmt: skip
 """Within a file the slow ones come last: a mutant is caught by the first that is wrong."""
 

@@ -24,6 +24,7 @@ from mohole.metrics.mutants import (
     split,
     spoken,
     summed,
+    written,
 )
 from mohole.metrics.mutants.mutant import Mutant
 
@@ -31,7 +32,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *rebuilt.MUTANTS, *fired.MUTANTS, *predicted.MUTANTS, *detected.MUTANTS, *centred.MUTANTS, *summed.MUTANTS,
     *directed.MUTANTS, *matched.MUTANTS, *split.MUTANTS, *correlated.MUTANTS, *diffed.MUTANTS, *fitted.MUTANTS,
     *spoken.MUTANTS, *owned.MUTANTS, *probed.MUTANTS, *removed.MUTANTS, *absorbed.MUTANTS, *interchanged.MUTANTS,
-    *forgotten.MUTANTS, *judged.MUTANTS,
+    *forgotten.MUTANTS, *judged.MUTANTS, *written.MUTANTS,
 )  # fmt: skip
 
 __all__ = ["MUTANTS", "Mutant"]

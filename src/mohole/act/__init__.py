@@ -4,6 +4,8 @@ from mohole.act.check import Check, check
 from mohole.act.choose import Choice, most_active, most_effective
 from mohole.act.demonstrate import DEFAULT_TIMES_MAX, Comparison, Demonstration, demonstrate, read_steering
 from mohole.act.direction import Direction, difference_of_means
+from mohole.act.dose import STRENGTHS, Concept, DoseResponse, Point, TaskRight, Trial, latents_of, measure_dose
+from mohole.act.dose_files import read_dose, write_dose
 from mohole.act.effect import AblationEffect, LogitChange, ablation_effect
 from mohole.act.interventions import (
     Ablate,
@@ -23,52 +25,83 @@ from mohole.act.interventions import (
 )
 from mohole.act.sources import Sources
 from mohole.act.steering import Continuation, Stamp, Steered, steer, steer_rows
+from mohole.act.strength import at_strength
 from mohole.act.terms import NOTHING, Plan, make_plan
-from mohole.act.variants import Variant, open_variant, plan_variant, remove_variant, save_variant, variant_names
+from mohole.act.usable import DOSES, Bounds, StrengthWarning, UsableRange
+from mohole.act.variants import (
+    Variant,
+    digests_of,
+    filled_in,
+    keep_range,
+    objections,
+    open_variant,
+    plan_variant,
+    remove_variant,
+    save_variant,
+    variant_names,
+)
 from mohole.act.vector_files import read_directions, write_directions
 from mohole.act.where import Where
 
 __all__ = [
     "DEFAULT_TIMES_MAX",
+    "DOSES",
     "NOTHING",
+    "STRENGTHS",
     "Ablate",
     "AblationEffect",
     "Add",
+    "Bounds",
     "Cap",
     "Check",
     "Choice",
     "Clamp",
     "Comparison",
+    "Concept",
     "Continuation",
     "Demonstration",
     "Direction",
+    "DoseResponse",
     "Intervention",
     "Latent",
     "LogitChange",
     "Named",
     "Orthogonalise",
     "Plan",
+    "Point",
     "Scale",
     "Sources",
     "Stamp",
     "Steered",
+    "StrengthWarning",
     "Swap",
+    "TaskRight",
+    "Trial",
+    "UsableRange",
     "Variant",
     "Vector",
     "When",
     "Where",
     "ablation_effect",
     "as_json",
+    "at_strength",
     "check",
     "demonstrate",
     "difference_of_means",
+    "digests_of",
+    "filled_in",
+    "keep_range",
+    "latents_of",
     "make_plan",
+    "measure_dose",
     "most_active",
     "most_effective",
+    "objections",
     "open_variant",
     "parse_interventions",
     "plan_variant",
     "read_directions",
+    "read_dose",
     "read_steering",
     "remove_variant",
     "save_variant",
@@ -76,4 +109,5 @@ __all__ = [
     "steer_rows",
     "variant_names",
     "write_directions",
+    "write_dose",
 ]

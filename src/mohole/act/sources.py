@@ -1,7 +1,7 @@
 """What interventions may refer to: dictionaries with their catalogues' maxima, and named directions. Nothing is turned on."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from mohole import artifact
 from mohole.act.direction import Direction
-from mohole.act.interventions import Latent, Named
+from mohole.act.interventions import Clamp, Intervention, Latent, Named
+from mohole.act.usable import Swept, read_swept, swept_clamp
 from mohole.catalogue import Catalogue
 from mohole.dictionary.files import open_dictionary
 from mohole.dictionary.places import places_of
@@ -41,6 +42,8 @@ class Sources:
     directions: tuple[Direction, ...] = ()
     digests: Mapping[str, str] = field(default_factory=dict)
     """Of the artifacts that they were read from, such as `resid_post.1/dictionary`. Empty for what is only in memory."""
+    swept: tuple[Swept, ...] = ()
+    """Sweeps of the run, which know which strengths are usable."""
 
     @classmethod
     def of(
@@ -83,7 +86,7 @@ class Sources:
             if (folder / name / "catalogue" / artifact.MANIFEST).is_file():
                 maxima[name] = Catalogue.open(folder / name / "catalogue").maximum
                 digests[f"{name}/catalogue"] = artifact.read_manifest(folder / name / "catalogue").digest
-        return cls(dictionaries, maxima, tuple(directions), digests)
+        return cls(dictionaries, maxima, tuple(directions), digests, read_swept(folder, digests))
 
     def name(self, of: Latent) -> str:
         """The name of the dictionary that a latent is of.
@@ -136,6 +139,26 @@ class Sources:
                 "clamp it by value, or choose a latent with a density above 0"
             )
         return maximum
+
+    def objections(self, interventions: Sequence[Intervention]) -> tuple[str, ...]:
+        """What the run's sweeps have to say against these strengths, a sentence each. Of what nobody has swept: nothing.
+
+        Only clamps are looked up, each by itself, at the tokens that its sweep held it at. Errors as `maximum`.
+        """
+        said = []
+        for each in interventions:
+            if not self.swept or not isinstance(each, Clamp):
+                continue
+            name = self.name(Latent(each.latent, each.hookpoint))
+            usable = swept_clamp(self.swept, replace(each, hookpoint=name))
+            if usable is None:
+                continue
+            strength = each.times_max
+            if strength is None:
+                strength = each.strength / self.maximum(Latent(each.latent, name))
+            if objection := usable.objection(strength):
+                said.append(f"latent {each.latent} at {name}: {objection}")
+        return tuple(said)
 
     def named(self, of: Named) -> tuple[Direction, ...]:
         """The directions of this name, at the hookpoint that is asked for or at all that they have.

@@ -6,6 +6,7 @@ means nothing, and on many models its row is an anchor for attention. (Measured 
 answer in German at 2 x maximum.)
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from mohole.act.bank import Bank, banks_of
 from mohole.act.interventions import Intervention
 from mohole.act.sources import Maxima, Sources
 from mohole.act.terms import NOTHING, Plan, make_plan
+from mohole.act.usable import StrengthWarning
 from mohole.act.where import TokenClasses, Where, mask
 from mohole.dictionary.readout import Steerable
 from mohole.errors import ConfigError, StageError
@@ -204,6 +206,9 @@ def steer(
 
     Raises:
         ConfigError, HookpointError, StageError: as `make_plan`.
+
+    Warns:
+        StrengthWarning: a clamp outside of the range that a sweep of the run found usable.
     """
     if interventions is None:
         listed: Sequence[Any] = dictionary if isinstance(dictionary, Sequence) else [dictionary]
@@ -219,6 +224,8 @@ def steer(
         raise ConfigError("steer: give dictionaries, or sources that have them, not both")
     catalogues = catalogue if isinstance(catalogue, Sequence) else [catalogue]
     found = Sources.of(dictionaries, catalogues) if sources is None else sources
+    for objection in found.objections(listed):
+        warnings.warn(objection, StrengthWarning, stacklevel=2)
     return Steered(model, [make_plan(model, listed, found)])
 
 

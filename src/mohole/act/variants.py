@@ -3,11 +3,13 @@
     RUN/variants/NAME.json    sealed with its own checksum; directions stand in it with their numbers, so nothing else is needed
 
 A latent's number means nothing without its dictionary, nor a strength in maxima without its catalogue: a variant names both by
-the digests of their manifests, and is refused once one of them is another.
+the digests of their manifests, and is refused once one of them is another. Once it has been swept, the range of strengths at
+which it is usable stands in it, with the rule and the evidence.
 """
 
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -18,12 +20,15 @@ from mohole.act.direction import Direction
 from mohole.act.interventions import Intervention, Latent, Named, Vector, as_json, parse_interventions
 from mohole.act.sources import Sources
 from mohole.act.terms import Plan, make_plan
+from mohole.act.usable import StrengthWarning, UsableRange, usable_json, usable_of
 from mohole.errors import ArtifactError, ConfigError
 from mohole.model import LanguageModel
 from mohole.visible import visible
 
 FOLDER = "variants"
-_FORMAT = 1
+_FORMAT = 2
+_READ = (1, 2)
+"""Format 1 had no `usable`."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -35,6 +40,8 @@ class Variant:
     interventions: tuple[Intervention, ...]
     needs: dict[str, str]
     """Digests of the manifests it belongs to, by their place in the run, such as `resid_post.1/dictionary`."""
+    usable: UsableRange | None = None
+    """At how many times its own strength it is usable. None: it was not swept."""
 
     @property
     def dictionaries(self) -> tuple[str, ...]:
@@ -64,17 +71,32 @@ def save_variant(
     if file.exists() and not replace_it:
         raise ConfigError(f"{file}: there already; --replace puts the new one in its place, or choose another name")
     sources = Sources.of_run(run, directions=directions)
-    said = tuple(_filled_in(each, sources) for each in interventions)
+    said = tuple(filled_in(each, sources) for each in interventions)
     make_plan(model, said, sources)
-    used = _dictionaries(said)
-    needs = {place: digest for place, digest in sources.digests.items() if place.split("/")[0] in used}
-    facts = {"format": _FORMAT, "name": name, "interventions": as_json(said), "needs": needs}
+    variant = Variant(name, said, digests_of(said, sources))
+    _write(file, variant)
+    return variant
+
+
+def keep_range(run: Path | str, name: str, usable: UsableRange) -> None:
+    """Put what a sweep of a variant has found into it. Errors as `open_variant`."""
+    variant = open_variant(run, name)
+    _write(_file(Path(run), name), replace(variant, usable=usable))
+
+
+def _write(file: Path, variant: Variant) -> None:
+    facts: dict[str, Any] = {
+        "format": _FORMAT,
+        "name": variant.name,
+        "interventions": as_json(variant.interventions),
+        "needs": variant.needs,
+        "usable": None if variant.usable is None else usable_json(variant.usable),
+    }
     file.parent.mkdir(exist_ok=True)
     draft = file.with_name(f".{file.name}.partial")
     draft.write_bytes(artifact.sealed(facts))
     artifact.sync(draft)
     os.replace(draft, file)
-    return Variant(name, said, needs)
 
 
 def open_variant(run: Path | str, name: str) -> Variant:
@@ -97,10 +119,27 @@ def open_variant(run: Path | str, name: str) -> Variant:
 
 
 def plan_variant(run: Path | str, name: str, model: LanguageModel) -> Plan:
-    """A variant, worked out for the run's model. Errors as `open_variant` and `make_plan`."""
+    """A variant, worked out for the run's model. Errors as `open_variant` and `make_plan`.
+
+    Warns:
+        StrengthWarning: a sweep found its strength outside of the usable range.
+    """
     variant = open_variant(run, name)
-    sources = Sources.of_run(run, variant.dictionaries) if variant.needs else Sources()
-    return make_plan(model, variant.interventions, sources)
+    for objection in objections(run, variant):
+        warnings.warn(objection, StrengthWarning, stacklevel=2)
+    return make_plan(model, variant.interventions, _sources(run, variant))
+
+
+def objections(run: Path | str, variant: Variant) -> tuple[str, ...]:
+    """What sweeps have to say against a variant's strength, a sentence each: its own, else those of the latents it clamps."""
+    if variant.usable is None:
+        return _sources(run, variant).objections(variant.interventions)
+    said = variant.usable.objection(1.0)
+    return () if said is None else (f"variant {variant.name}: {said}",)
+
+
+def _sources(run: Path | str, variant: Variant) -> Sources:
+    return Sources.of_run(run, variant.dictionaries) if variant.needs else Sources()
 
 
 def variant_names(run: Path | str) -> tuple[str, ...]:
@@ -140,16 +179,26 @@ def _read(file: Path, run: Path) -> Variant:
         raise _absent(run, file.stem) from None
     if facts is None:
         raise ArtifactError(f"{file}: damaged, its checksum is wrong; remove it and save it again")
-    if facts.get("format") != _FORMAT:
-        raise ArtifactError(f"{file}: of format {facts.get('format')!r}; this mohole reads format {_FORMAT}")
+    if facts.get("format") not in _READ:
+        raise ArtifactError(
+            f"{file}: of format {facts.get('format')!r}; this mohole reads formats {_READ[0]} to {_READ[-1]}"
+        )
     try:
-        return Variant(str(facts["name"]), parse_interventions(facts["interventions"]), dict(facts["needs"]))
+        raw = facts.get("usable")
+        usable = None if raw is None else usable_of(raw, str(file))
+        return Variant(str(facts["name"]), parse_interventions(facts["interventions"]), dict(facts["needs"]), usable)
     except (ConfigError, KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{file}: not a variant mohole can read ({error}); remove it and save it again") from None
 
 
-def _filled_in(value: Any, sources: Sources) -> Any:
-    """With the dictionary of every latent said, and named directions as their numbers."""
+def digests_of(interventions: Sequence[Intervention], sources: Sources) -> dict[str, str]:
+    """Of the dictionaries and catalogues that interventions are of, by their place in the run."""
+    used = _dictionaries(tuple(interventions))
+    return {place: digest for place, digest in sources.digests.items() if place.split("/")[0] in used}
+
+
+def filled_in(value: Any, sources: Sources) -> Any:
+    """An intervention with the dictionary of every latent said, and named directions as their numbers."""
     if isinstance(value, Named):
         found = sources.named(value)
         if len(found) > 1:
@@ -160,7 +209,7 @@ def _filled_in(value: Any, sources: Sources) -> Any:
         return Vector(tuple(found[0].vector.double().tolist()), found[0].hookpoint)
     if not is_dataclass(value) or isinstance(value, type):
         return value
-    changed = {each.name: _filled_in(getattr(value, each.name), sources) for each in fields(value)}
+    changed = {each.name: filled_in(getattr(value, each.name), sources) for each in fields(value)}
     if "latent" in changed and "hookpoint" in changed:
         changed["hookpoint"] = sources.name(Latent(changed["latent"], changed["hookpoint"]))
     return replace(value, **changed)

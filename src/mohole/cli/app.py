@@ -13,6 +13,7 @@ import typer
 
 from mohole import __version__
 from mohole.cli import (
+    chat,
     checks,
     curves,
     dictionaries,
@@ -153,7 +154,7 @@ app.command()(evaluations.evaluate)
 app.command("compare-dictionaries")(evaluations.compare_dictionaries)
 app.command()(synthetic.synthesize)
 app.command()(steering.steer)
-app.command()(steering.chat)
+app.command()(chat.chat)
 app.command()(serving.serve)
 app.command()(publishing.publish)
 app.command()(search.search)

@@ -2,6 +2,18 @@
 
 from mohole.drawing.axis import Axis, Scale
 from mohole.drawing.page import Sheet, write_drawing, write_page
-from mohole.drawing.plot import LARGE, SMALL, Figure, Series, plot
+from mohole.drawing.plot import LARGE, SMALL, Figure, Level, Series, plot
 
-__all__ = ["LARGE", "SMALL", "Axis", "Figure", "Scale", "Series", "Sheet", "plot", "write_drawing", "write_page"]
+__all__ = [
+    "LARGE",
+    "SMALL",
+    "Axis",
+    "Figure",
+    "Level",
+    "Scale",
+    "Series",
+    "Sheet",
+    "plot",
+    "write_drawing",
+    "write_page",
+]

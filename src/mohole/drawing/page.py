@@ -25,6 +25,8 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin: 1.6rem 0 0; } .note { 
 .plots.small { display: grid; grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); }
 figure > svg { width: 100%; height: auto; } svg text { font-size: 12px; fill: var(--ink); } svg .tick { fill: var(--soft); }
 .grid { stroke: var(--line); stroke-width: 1; } .curve { fill: none; stroke-width: 1.6; } .law { stroke-dasharray: 5 4; }
+.band { stroke: none; opacity: .17; } .level { stroke: var(--soft); stroke-dasharray: 2 4; } .level.band { fill: var(--soft); }
+.band.level { stroke: none; } .span { fill: var(--c4); opacity: .16; }
 .dash1 { stroke-dasharray: 7 3; } .dash2 { stroke-dasharray: 2 3; } circle { stroke-dasharray: none; }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; } .legend svg { width: 28px; height: 10px; margin-right: .4rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; margin: 1rem 0; }
@@ -81,7 +83,7 @@ def write_drawing(
 def _literal_style() -> str:
     """The page's style with its light colours put in: not every program that shows SVG knows variables."""
     colours = dict(re.findall(r"(--\w+): (#\w+)", _STYLE.split("@media")[0]))
-    kept = "\n".join(line for line in _STYLE.splitlines() if line.startswith((".grid", ".c", ".dash1")))
+    kept = "\n".join(line for line in _STYLE.splitlines() if line.startswith((".grid", ".c", ".dash1", ".band")))
     extra = (
         "text { font: 12px system-ui, sans-serif; fill: var(--ink); } .tick { fill: var(--soft); }\n"
         ".paper { fill: var(--paper); }\n"

@@ -1,5 +1,6 @@
 """Plots as SVG. Knows nothing of what they are of, nor of where they are shown."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -12,6 +13,7 @@ LARGE, SMALL = (560, 380), (390, 250)
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 14, 14, 46
 COLOURS = 8
 _DASHES = ("", " dash1", " dash2")
+_LEAST_SPAN = 8.0
 LETTER = 7.2
 """Width of a letter, about, in pixels."""
 
@@ -27,6 +29,18 @@ class Series:
     """A line through these places, ascending in x."""
     is_law: bool = False
     """The line is a fit, not a connection of points: it is drawn dashed."""
+    band: tuple[tuple[float, float, float], ...] = ()
+    """x, low, high: an interval around the line, ascending in x."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """A level line: what a curve is to be compared with."""
+
+    y: float
+    label: str
+    band: tuple[float, float] | None = None
+    """An interval around it."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +67,24 @@ def plot(
     has_legend: bool = True,
     floor: float | None = None,
     has_zero: bool = False,
+    levels: Sequence[Level] = (),
+    span: tuple[float, float] | None = None,
+    marks: Sequence[tuple[float, float, str]] = (),
 ) -> Figure:
     """One figure.
 
     Args:
+        levels: level lines, each with its label at one end; the axis reaches as far as they do.
+        span: a stretch of the x axis that is shaded.
+        marks: x, y and a short word beside that place; one that would lie on another is left out.
         floor, has_zero: of a linear y axis: what lies below is cut off; it begins at zero.
 
     Raises:
         ValueError: no points, or one that is not above zero on a logarithmic axis.
     """
     places = [(x, y) for one in series for x, y in [*((x, y) for x, y, _ in one.points), *one.line]]
+    places += [(x, y) for one in series for x, low, high in one.band for y in (low, high)]
+    places += [(places[0][0], y) for each in levels if places for y in (each.y, *(each.band or ()))]
     shown = [
         values for values, scale in zip(zip(*places, strict=True), (x_scale, y_scale), strict=False) if scale == "log"
     ]
@@ -78,8 +100,11 @@ def plot(
     x, y, *size_of = place.split()
     inner = f'x="{x}" y="{y}" width="{size_of[0]}" height="{size_of[1]}" viewBox="{place}"'
     parts = [*_grid(x_axis, y_axis, x_label, y_label, size), f"<svg {inner}>"]
+    parts += _spanned(span, x_axis, y_axis)
+    parts += [part for each in levels for part in _level(each, series, x_axis, y_axis)]
     for number, one in enumerate(series):
         parts += _drawn(one, number, x_axis, y_axis)
+    parts += _marked(marks, x_axis, y_axis)
     parts += ["</svg>", *(_legend(series, size) if has_legend else ())]
     return Figure(title, f"{title}: {y_label} over {x_label}", size, "".join(parts))
 
@@ -112,8 +137,65 @@ def _class(number: int) -> str:
     return f"c{number % COLOURS}{_DASHES[number // COLOURS % len(_DASHES)]}"
 
 
+def _spanned(span: tuple[float, float] | None, x_axis: Axis, y_axis: Axis) -> list[str]:
+    """At least a few pixels wide: one value alone is a span too."""
+    if span is None:
+        return []
+    first, last = (x_axis.at(x) for x in span)
+    room = max(0.0, _LEAST_SPAN - (last - first)) / 2
+    top, height = y_axis.end, y_axis.start - y_axis.end
+    return [
+        f'<rect class="span" x="{first - room:.1f}" y="{top}" width="{last - first + 2 * room:.1f}" height="{height}"/>'
+    ]
+
+
+def _level(each: Level, series: Sequence[Series], x_axis: Axis, y_axis: Axis) -> list[str]:
+    parts, y = [], y_axis.at(each.y)
+    if each.band is not None:
+        bottom, top = (y_axis.at(edge) for edge in each.band)
+        width = x_axis.end - x_axis.start
+        parts.append(
+            f'<rect class="level band" x="{x_axis.start}" y="{top}" width="{width}" height="{bottom - top:.1f}"/>'
+        )
+    parts.append(f'<line class="level" x1="{x_axis.start}" x2="{x_axis.end}" y1="{y}" y2="{y}"/>')
+    # Above its line, but for one at the very top, where there is no room.
+    beside = y + 13 if y - y_axis.end < 14 else y - 4
+    if _is_freer_on_the_right(each, series, x_axis, y_axis):
+        place = f'x="{x_axis.end - 4}" y="{beside:.1f}" text-anchor="end"'
+    else:
+        place = f'x="{x_axis.start + 4}" y="{beside:.1f}"'
+    parts.append(f'<text class="tick" {place}>{escape(visible(each.label))}</text>')
+    return parts
+
+
+def _is_freer_on_the_right(each: Level, series: Sequence[Series], x_axis: Axis, y_axis: Axis) -> bool:
+    """Where do the curves keep away from the level's label?"""
+    y, room = y_axis.at(each.y), LETTER * len(each.label) + 12
+    drawn = [(x_axis.at(x), abs(y_axis.at(value) - y)) for one in series for x, value in one.line]
+    left = min((distance for x, distance in drawn if x < x_axis.start + room), default=math.inf)
+    return min((distance for x, distance in drawn if x > x_axis.end - room), default=math.inf) >= left
+
+
+def _marked(marks: Sequence[tuple[float, float, str]], x_axis: Axis, y_axis: Axis) -> list[str]:
+    parts: list[str] = []
+    taken: list[tuple[float, float, float]] = []
+    for x, y, word in marks:
+        width = LETTER * len(word)
+        left, base = x_axis.at(x) - 6 - width, max(y_axis.at(y) - 4, y_axis.end + 11)
+        if left < x_axis.start:  # else on the left, where a rising curve is not
+            left += width + 13
+        if all(abs(base - other) > 12 or left > start + wide or left + width < start for start, other, wide in taken):
+            taken.append((left, base, width))
+            parts.append(f'<text class="tick" x="{left:.1f}" y="{base:.1f}">{escape(visible(word))}</text>')
+    return parts
+
+
 def _drawn(one: Series, number: int, x_axis: Axis, y_axis: Axis) -> list[str]:
     parts = []
+    if one.band:
+        edge = [(x, high) for x, _, high in one.band] + [(x, low) for x, low, _ in reversed(one.band)]
+        corners = " ".join(f"{x_axis.at(x)},{y_axis.at(y)}" for x, y in edge)
+        parts.append(f'<g class="{_class(number)}"><polygon class="band" points="{corners}"/></g>')
     if one.line:
         path = " ".join(f"{x_axis.at(x)},{y_axis.at(y)}" for x, y in one.line)
         kind = "curve law" if one.is_law else "curve"

@@ -1,13 +1,9 @@
 """What the job's steering shows: which latent is clamped and on which prompts, when the recipe leaves that open."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from mohole.act import DEFAULT_TIMES_MAX, Choice, demonstrate, most_active, most_effective
-from mohole.byte_pieces import is_broken
 from mohole.catalogue import Catalogue
 from mohole.config import Clamp, PlantedCorpus, Recipe
 from mohole.corpus import Corpus
@@ -15,14 +11,11 @@ from mohole.dictionary import Autoencoder
 from mohole.dictionary.files import open_autoencoder
 from mohole.errors import StageError
 from mohole.interpret import Labels
+from mohole.job.prompts import N_PROMPTS, other_texts, possible_prompts
 from mohole.model import LanguageModel
 
-_PROMPTS = 4
-_TRIAL_PROMPTS = 8
-_PROMPT_TOKENS = 12
 _CANDIDATES = 6
 _LABELLED = 12
-_TEXTS = 24
 
 
 def steer(out: Path, model: LanguageModel, corpus: Corpus, recipe: Recipe, parents: Mapping[str, Path]) -> None:
@@ -34,8 +27,8 @@ def steer(out: Path, model: LanguageModel, corpus: Corpus, recipe: Recipe, paren
     dictionary = open_autoencoder(parents["dictionary"])
     catalogue, labels = Catalogue.open(parents["catalogue"]), Labels.open(parents["labels"])
     clamp = recipe.steer.clamp
-    possible = _prompts(corpus, isinstance(recipe.corpus, PlantedCorpus))
-    prompts = recipe.steer.prompts or possible[:_PROMPTS]
+    possible = possible_prompts(corpus, is_planted=isinstance(recipe.corpus, PlantedCorpus))
+    prompts = recipe.steer.prompts or possible[:N_PROMPTS]
     if clamp is not None and clamp.latent is not None:
         latent, chosen_by = _numbered(clamp.latent, dictionary), "named in the recipe"
     else:
@@ -46,7 +39,7 @@ def steer(out: Path, model: LanguageModel, corpus: Corpus, recipe: Recipe, paren
             catalogue,
             candidates,
             [prompt for prompt in possible if prompt not in prompts] or prompts,
-            _texts(corpus, model),
+            other_texts(corpus, model),
             times_max=DEFAULT_TIMES_MAX if clamp is None else clamp.times_max,
         )
         latent, chosen_by = choice.latent, _why(choice, clamp)
@@ -105,38 +98,3 @@ def _labelled(catalogue: Catalogue, labels: Labels, corpus: Corpus) -> dict[int,
         label.latent: {int(corpus.tokens[example.token]) for example in catalogue.feature(label.latent).top}
         for label in best
     }
-
-
-def _prompts(corpus: Corpus, is_planted: bool) -> tuple[str, ...]:
-    """Texts to continue, those to be shown first: the built-in model's own question, or how held-out documents begin."""
-    if is_planted:
-        from mohole.planted.prompts import bridge_prompts
-
-        return bridge_prompts()
-    documents = corpus.held_out.nonzero()[0].tolist()
-    begun = dict.fromkeys(_beginning(corpus, document) for document in documents[: 4 * (_PROMPTS + _TRIAL_PROMPTS)])
-    return tuple(text for text in begun if text.strip())[: _PROMPTS + _TRIAL_PROMPTS]
-
-
-def _beginning(corpus: Corpus, document: int) -> str:
-    """A document's first tokens, up to the last whole word."""
-    start, end = int(corpus.document_starts[document]), int(corpus.document_starts[document + 1])
-    stop = min(start + _PROMPT_TOKENS, end)
-    while start + 1 < stop < end and _is_inside_a_word(corpus, stop):
-        stop -= 1
-    return corpus.text(start, stop).rstrip()
-
-
-def _is_inside_a_word(corpus: Corpus, token: int) -> bool:
-    """Does this token go on with the word of the token before?"""
-    before, after = corpus.pieces[corpus.tokens[token - 1]], corpus.pieces[corpus.tokens[token]]
-    return bool(before[-1:].isalnum() and after[:1].isalnum()) or (is_broken(before) and is_broken(after))
-
-
-def _texts(corpus: Corpus, model: LanguageModel) -> Sequence[Tensor]:
-    """The first windows of some held-out documents, each with its begin-of-text token."""
-    windows = corpus.windows
-    is_held_out = corpus.held_out[corpus.document_of(windows.start)] & (windows.length > 1)
-    chosen = is_held_out.nonzero()[0][:_TEXTS]
-    bos = model.bos_id if corpus.has_bos else None
-    return [torch.from_numpy(corpus.window_tokens(chosen[i : i + 1], bos)) for i in range(len(chosen))]

@@ -1,4 +1,4 @@
-"""How a text that a model wrote is: how much of it it has said before, and how strange another model finds it. Counts in, numbers out."""
+"""How a text that a model wrote is: how much of it was said before, and how strange a reader finds it."""
 
 from collections.abc import Sequence
 

@@ -9,7 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from mohole import artifact
-from mohole.act import read_steering
+from mohole.act import read_dose, read_steering
 from mohole.catalogue import Catalogue
 from mohole.corpus import Corpus
 from mohole.dictionary import (
@@ -27,6 +27,7 @@ from mohole.evaluate.results import Evaluation
 from mohole.interpret import Label, Labels, Status
 from mohole.metrics import Measure
 from mohole.record import read_record
+from mohole.report.dose import dose_text
 from mohole.report.findings import FeatureCard
 from mohole.report.read import read_card
 from mohole.report.suites import suite_tables
@@ -73,8 +74,8 @@ def _contents(path: Path, kind: str, latent: int | None, width: int, *, marks: b
             return _catalogue(path, latent, width, marks=marks)
         case "labels":
             return _labels(Labels.open(path))
-        case "steering":
-            return steering_table(read_steering(path))
+        case "steering" | "dose":
+            return steering_table(read_steering(path)) if kind == "steering" else dose_text(read_dose(path))
         case "sweep":
             return sweep_text(SweepTable.read(path / TABLE_FILE))
         case "scores":

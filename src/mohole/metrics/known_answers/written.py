@@ -30,7 +30,9 @@ def a_short_text_has_no_phrase(d: Definitions) -> Iterator[Answer]:
 def a_uniform_guess_has_the_vocabulary_as_perplexity(d: Definitions) -> Iterator[Answer]:
     """Guessing evenly among V gives V; texts are pooled token by token; certainty gives 1, no text is undefined."""
     found = d.perplexity(np.array([10 * math.log(50.0), 0.0, 0.0]), np.array([10.0, 4.0, 0.0]))
-    for what, value, true in zip(("a guess among 50", "certainty", "no token"), found, (50.0, 1.0, math.nan), strict=True):
+    for what, value, true in zip(
+        ("a guess among 50", "certainty", "no token"), found, (50.0, 1.0, math.nan), strict=True
+    ):
         yield Answer(f"perplexity of {what}", float(value), true)
     pooled = d.perplexity(np.array([0.0 + 1 * math.log(16.0)]), np.array([3.0 + 1.0]))
     yield Answer("perplexity of a sure token thrice and a guess among 16", float(pooled[0]), 2.0)

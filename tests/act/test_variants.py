@@ -18,12 +18,16 @@ from mohole.act import (
     Latent,
     Named,
     Sources,
+    StrengthWarning,
     Swap,
+    UsableRange,
     Vector,
     When,
     Where,
     as_json,
+    keep_range,
     make_plan,
+    objections,
     open_variant,
     plan_variant,
     remove_variant,
@@ -145,6 +149,41 @@ def test_every_changed_byte_of_a_variant_is_found(run: Path) -> None:
             open_variant(run, "x")
 
 
+def a_range(low: float | None, high: float | None) -> UsableRange:
+    return UsableRange(low, high, "times what it says", "active", "a rule", 3, 6, evidence=())
+
+
+def test_what_a_sweep_found_is_kept_with_the_variant_and_warns_outside(run: Path) -> None:
+    save_variant(run, "x", [Clamp(5, value=9.0, hookpoint=HOOKPOINT)], tiny_model())
+    assert plan_variant(run, "x", tiny_model()).key  # nobody has swept it: nothing is said
+    keep_range(run, "x", a_range(0.5, 1.0))
+    assert open_variant(run, "x").usable == a_range(0.5, 1.0)
+    assert plan_variant(run, "x", tiny_model()).key
+    for low, high, words in (
+        (1.25, 2.0, "1 times what it says is below its usable range, 1.25 to 2"),
+        (None, None, "is usable"),
+    ):
+        keep_range(run, "x", a_range(low, high))
+        with pytest.warns(StrengthWarning, match=words):
+            plan_variant(run, "x", tiny_model())
+        (said,) = objections(run, open_variant(run, "x"))
+        assert said.startswith("variant x: ")
+    save_variant(run, "x", [Clamp(6, value=9.0, hookpoint=HOOKPOINT)], tiny_model(), replace_it=True)
+    assert open_variant(run, "x").usable is None  # it is another one now
+
+
+def test_a_variant_of_the_first_format_is_read(run: Path) -> None:
+    given = [Clamp(5, value=9.0, hookpoint=HOOKPOINT)]
+    needs = save_variant(run, "x", given, tiny_model()).needs
+    facts = {"format": 1, "name": "x", "interventions": as_json(given), "needs": needs}
+    (run / "variants" / "x.json").write_bytes(artifact.sealed(facts))
+    assert open_variant(run, "x").interventions == tuple(given)
+    facts |= {"format": 2, "usable": {"low": "much"}}
+    (run / "variants" / "x.json").write_bytes(artifact.sealed(facts))
+    with pytest.raises(ArtifactError, match="no usable range mohole can read"):
+        open_variant(run, "x")
+
+
 @pytest.fixture
 def command(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """Runs `mohole`, with the tiny model for the run's; gives (status, output, errors)."""
@@ -207,6 +246,14 @@ def test_the_command_line_keeps_lists_shows_uses_and_removes(run: Path, command,
         (("steer", "RUN", "save", "x", "--direction", "nowhere.pt", "--add", "v=2"), "nowhere.pt: no such file"),
         (("steer", "RUN", "save", "x", "--json", "nowhere.json"), "no such file"),
         (("steer", "nowhere.toml", "save", "x"), "variants are of a run's folder"),
+        (("steer", "RUN", "sweep"), "of what? name a latent or a variant"),
+        (("steer", "RUN", "sweep", "x"), "has none of this name"),
+        (("steer", "RUN", "sweep", "5", "--clamp", "6=1x"), "sweeps 5 alone"),
+        (("steer", "RUN", "sweep", "5"), "say at which hookpoint"),
+        (("steer", "RUN", "sweep", "5", "--hookpoint", HOOKPOINT), "times_max needs the catalogue"),
+        (("steer", "RUN", "sweep", "x", "--where", "prompt"), "a variant says itself where it acts"),
+        (("steer", "RUN", "sweep", "5", "--strengths", "1,a"), "numbers with commas between them"),
+        (("steer", "RUN", "list", "--samples", "3"), "an option of sweep is given"),
         (("chat", "RUN", "--prompt", "w1"), "give interventions such as --clamp 1234=8x, or --variant NAME"),
         (("chat", "RUN", "--prompt", "w1", "--variant", "x"), "has none of this name"),
     ],

@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
+from tests.conftest import exit_status
 
 from mohole import artifact
-from mohole.act import read_steering
+from mohole.act import read_dose, read_steering
+from mohole.catalogue import Catalogue
 from mohole.config import Recipe, parse
 from mohole.errors import ArtifactError, DamageError, StageError
 from mohole.evaluate import read_evaluation
 from mohole.job import plan, run, run_verb
 from mohole.job.stage import Verb
+from mohole.model import load_model
 from mohole.planted import weights_path
 from mohole.record import read_json, read_record
 from mohole.store import Store
@@ -100,7 +103,6 @@ def test_rows_of_a_planted_job_are_those_of_the_model(finished: Path) -> None:
     import torch
 
     from mohole.corpus import Corpus
-    from mohole.model import load_model
 
     corpus, store, model = Corpus.open(finished / "corpus"), Store.open(finished / "activations"), load_model("planted")
     for token in store.tokens[np.linspace(0, store.n_rows - 1, 25).astype(int)].tolist():
@@ -281,3 +283,58 @@ def test_a_training_follows_what_the_model_loses_and_asks_no_model_where_it_does
     )
     assert (asks.needs_model, set(asks.parents)) == (True, {"rows", "corpus"})
     assert (alone.needs_model, set(alone.parents)) == (False, {"rows"})
+
+
+def test_a_sweep_of_strengths_is_an_artifact_and_warns_outside_its_range(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the command line: a latent that is active, a variant of it, the same again, and the chat that is warned."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    model = load_model("planted", self_test=False)
+    monkeypatch.setattr("mohole.search.run.SearchedRun.load_model", lambda *given, **options: model)
+    monkeypatch.setattr("mohole.job.doses._TASK_PROMPTS", 2)
+    monkeypatch.setattr("mohole.job.prompts._TEXTS", 4)
+    catalogue = Catalogue.open(folder / "resid_post.1" / "catalogue")
+    latent = int(catalogue.density.argmax())
+    of = f"resid_post.1:{latent}"
+    few = (
+        "--strengths",
+        "1,40",
+        "--prompt",
+        "User: What are you?\nAssistant:",
+        "--max-tokens",
+        "6",
+        "--max-lost",
+        "0.9",
+    )
+
+    def mohole(*arguments: object) -> tuple[str, str]:
+        assert exit_status(monkeypatch, *arguments) == 0
+        return capsys.readouterr()
+
+    swept = mohole("steer", folder, "sweep", of, *few)
+    place = folder / "doses" / f"resid_post.1-{latent}"
+    dose = read_dose(place)
+    assert [point.strength for point in dose.points] == [1.0, 40.0]
+    assert dose.unsteered.measures["kl"].value == 0.0
+    assert dose.unsteered.measures["tasks"].value == 1.0
+    assert dose.points[1].measures["tasks"].value < 0.5 < dose.points[1].measures["kl"].value
+    assert dose.words  # of the tokens at which it has half of its activation
+    assert {file.name for file in place.iterdir()} == {"dose.json", "dose.html", "usable.json", "manifest.json"}
+    again = mohole("steer", folder, "sweep", of, *few)
+    assert "there already" in again[1]
+    assert again[0] == swept[0]
+    assert exit_status(monkeypatch, "steer", folder, "sweep", of, *few, "--seed", "1") == 1  # another one is there
+    capsys.readouterr()
+
+    warned = mohole("chat", folder, "--clamp", f"{of}=40x", "--prompt", "w", "--max-tokens", "2")[1]
+    assert f"warning: latent {latent} at resid_post.1:" in warned
+    assert "warning" in mohole("steer", folder, "save", "much", "--clamp", f"{of}=40x")[1]
+    assert "the range is kept with the variant much" in mohole("steer", folder, "sweep", "much", *few)[1]
+    assert "; usable" in mohole("steer", folder, "list")[0]
+    assert (
+        "warning: variant much: "
+        in mohole("chat", folder, "--variant", "much", "--prompt", "w", "--max-tokens", "2")[1]
+    )
+    assert "Dose and response: variant much" in mohole("show", folder / "doses" / "variant-much")[0]

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from mohole.corpus import Document, Task
 from mohole.metrics import auroc
-from mohole.model import Edit, LanguageModel
+from mohole.model import Edit, LanguageModel, PassEdits
 from mohole.planted.stream import EntropyFloor, Mix, documents, pages
 
 _BATCH = 64
@@ -47,7 +47,7 @@ def encode_documents(
     return [whole for whole in encoded if model.context is None or len(whole[1]) + 2 <= model.context]
 
 
-def right_answers(model: LanguageModel, task: Task, edits: Sequence[Edit] = ()) -> NDArray[np.bool_]:
+def right_answers(model: LanguageModel, task: Task, edits: Sequence[Edit | PassEdits] = ()) -> NDArray[np.bool_]:
     """Per prompt: is every token of the answer the likeliest one, given those before it?"""
     starts = [len(model.tokenizer.encode(prompt)) for prompt in task.prompts]
     whole = [model.tokenizer.encode(p + a) for p, a in zip(task.prompts, task.answers, strict=True)]

@@ -39,7 +39,7 @@ from mohole.act import (
     steer_rows,
     write_dose,
 )
-from mohole.act.usable import Swept, longest_run
+from mohole.act.usable import Swept, longest_run, read_swept
 from mohole.corpus import Task
 from mohole.errors import ArtifactError, ConfigError
 from mohole.metrics import Masks, Measure
@@ -317,6 +317,22 @@ def test_a_sweep_is_read_as_it_was_written_and_damage_is_found(dose: DoseRespons
     (tmp_path / "dose" / "dose.json").write_text("{}")
     with pytest.raises(ArtifactError, match="2 bytes"):
         read_dose(tmp_path / "dose")
+
+
+def test_a_sweep_of_a_dictionary_that_was_made_again_says_nothing_and_a_damaged_one_is_named(
+    dose: DoseResponse, tmp_path
+) -> None:
+    place, here = f"{HOOKPOINT}/dictionary", tmp_path / "doses" / "x"
+    inputs = artifact.Inputs(kind="dose", config={}, seed=0, parents={place: "then", "corpus": "any"})
+    with artifact.create(here, inputs) as out:
+        write_dose(out, dose)
+    (found,) = read_swept(tmp_path, {place: "then"})
+    assert (found.interventions, found.usable) == ((CLAMP,), dose.usable)
+    assert read_swept(tmp_path, {place: "now"}) == ()
+    whole = (here / "usable.json").read_bytes()
+    (here / "usable.json").write_bytes(whole.replace(b'"kind": "clamp"', b'"kind": "scale"'))
+    with pytest.raises(ArtifactError, match=r"usable\.json: damaged"):
+        read_swept(tmp_path, {place: "then"})
 
 
 def test_texts_that_look_like_markup_are_text(dose: DoseResponse, tmp_path) -> None:

@@ -131,7 +131,15 @@ def asked_subject(run: Path, interventions: Sequence[Intervention], directions: 
     sources = Sources.of_run(run, directions=directions)
     said = tuple(filled_in(each, sources) for each in interventions)
     name = f"asked-{artifact.digest_of(as_json(said))[:8]}"
-    return Subject(name, " and ".join(each.kind for each in said), "", said, "times what was asked for", sources)
+    of = " and ".join(_in_words(each) for each in interventions)
+    return Subject(name, of, "", said, "times what was asked for", sources)
+
+
+def _in_words(each: Intervention) -> str:
+    """What is done to what: clamp 651, add calm."""
+    source = getattr(each, "of", each)
+    what = getattr(source, "name", None) or getattr(source, "latent", None) or "a vector"
+    return f"{each.kind} {what}"
 
 
 def sweep_strengths(

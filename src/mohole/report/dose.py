@@ -33,9 +33,14 @@ _UNITS = {
     "kl": "KL, nats per token",
     "tasks": "share of prompts",
 }
-
-
-_COLUMNS = {"repeated": "said before", "kl": "other text", "tasks": "tasks"}
+_COLUMNS = {
+    "active": "feature active, share of tokens",
+    "words": "words, share of tokens",
+    "perplexity": "perplexity",
+    "repeated": "said before, share of 3-grams",
+    "kl": "other text, KL in nats per token",
+    "tasks": "other tasks, share right",
+}
 
 
 def write_dose_page(out: Path, dose: DoseResponse) -> None:
@@ -114,9 +119,8 @@ def _range_said(dose: DoseResponse) -> str:
 
 
 def _notes(dose: DoseResponse) -> Iterator[str]:
-    kinds = " and ".join(dict.fromkeys(each["kind"] for each in dose.interventions))
     yield _range_said(dose)
-    yield f"Swept: {kinds} of {dose.of}{f', {dose.label}' if dose.label else ''}. Strengths are {dose.unit}."
+    yield f"Swept: {dose.of}{f', {dose.label}' if dose.label else ''}. Strengths are {dose.unit}."
     yield f"The rule: {dose.usable.rule}."
     looked_for = [f"active: {' or '.join(dose.latents)}"] if dose.latents else []
     if dose.words:
@@ -222,7 +226,7 @@ def _against(dose: DoseResponse) -> Figure | None:
     known = [(x, y, point) for x, y, point in places if x is not None and y is not None]
     if len(known) < 2:
         return None
-    path = tuple((x, y) for x, y, _ in known)
+    path = tuple((x, y) for x, y, point in known if point.strength is not None)
     usable = [each for each in known if each[2].strength is not None and not each[2].broken]
     other = [each for each in known if each not in usable]
 
@@ -231,7 +235,7 @@ def _against(dose: DoseResponse) -> Figure | None:
 
     series = [Series("usable", points(usable)), Series("not usable", points(other), path)]
     return plot(
-        "Effect against cost: usable strengths teal",
+        "Effect against cost" + (": usable strengths teal" if usable else ""),
         "cost: perplexity to the unsteered model",
         f"effect: {_UNITS[dose.effect]}",
         series,
@@ -259,7 +263,7 @@ def _said(measure: Measure) -> str:
 
 def _numbers(dose: DoseResponse) -> Sheet:
     names = _names(dose)
-    heads = ["strength", *(f"{_COLUMNS.get(name, name)}, {_UNITS[name]}" for name in names), "usable"]
+    heads = ["strength", *(_COLUMNS[name] for name in names), "usable"]
     lines = [
         [_strength(point), *(_said(point.measures[name]) for name in names), _verdict(point, dose)]
         for point in (dose.unsteered, *dose.points)

@@ -54,15 +54,19 @@ def words(*numbers: int) -> str:
     return " ".join(f"w{number}" for number in numbers)
 
 
+def likeliest(prompt: str) -> str:
+    """The tiny model's own next word."""
+    token = int(tiny_model().logits(tiny_model().tokenizer.prompt(prompt))[0, -1].argmax())
+    return f" {tiny_model().tokenizer.piece(token).strip()}"
+
+
 def trial() -> Trial:
     draw = torch.Generator().manual_seed(4)
     texts = tuple(
         torch.cat([torch.tensor([[1]]), torch.randint(3, 96, (1, n), generator=draw)], dim=1) for n in (9, 4, 12)
     )
-    tasks = tuple(
-        Task(name, tuple(words(i, i + 1) for i in first), tuple(f" {words(7)}" for _ in first))
-        for name, first in (("a", range(4)), ("b", range(9, 12)))
-    )
+    asked = tuple(words(i, i + 1) for i in range(4))
+    tasks = (Task("own", asked, tuple(map(likeliest, asked))), Task("other", asked[:3], (f" {words(7)}",) * 3))
     return Trial((words(1, 2, 3), words(9), words(4, 5)), texts, tasks, n_samples=2, max_new_tokens=8, batch_rows=7)
 
 
@@ -142,12 +146,15 @@ def test_kl_is_of_the_second_half_of_other_text(dose: DoseResponse) -> None:
 def test_a_task_is_right_where_the_answer_is_the_likeliest(dose: DoseResponse) -> None:
     model, right = tiny_model(), []
     for task in trial().tasks:
-        for prompt in task.prompts:
-            tokens = model.tokenizer.prompt(prompt + task.answers[0])
+        for prompt, answer in zip(task.prompts, task.answers, strict=True):
+            tokens = model.tokenizer.prompt(prompt + answer)
             right.append(int(model.logits(tokens)[0, -2].argmax()) == int(tokens[0, -1]))
     found = dose.unsteered.measures["tasks"]
     assert (found.value, found.n) == (np.mean(right), 7)
-    assert found.low < found.value < found.high or found.value in (0.0, 1.0)
+    assert sum(right) >= 4
+    assert dose.unsteered.tasks[0].value == 1.0
+    assert found.low < found.value < found.high
+    assert dose.points[-1].measures["tasks"].value < found.value
 
 
 def test_only_the_answer_is_the_response() -> None:

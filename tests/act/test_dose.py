@@ -121,6 +121,8 @@ def test_each_number_is_what_one_text_after_another_gives(dose: DoseResponse) ->
     assert found["perplexity"].value == pytest.approx(np.exp(np.mean(nats)), rel=1e-4)
     assert found["perplexity"].n == found["active"].n == len(nats)
     assert found["active"].value == pytest.approx(np.mean(active))
+    assert 0.0 < np.mean(active) < 1.0
+    assert found["active"].n_documents == 3  # samples of one prompt are not independent: prompts are resampled
     assert found["words"].value == pytest.approx(np.mean([token in CONCEPT.words for token in said]))
     assert dose.points[-1].texts[0].split() == [
         f"w{token - 3}" for token in said[: len(dose.points[-1].texts[0].split())]

@@ -133,7 +133,8 @@ def _notes(dose: DoseResponse) -> Iterator[str]:
     n_texts, n_prompts = dose.usable.n_texts, len(dose.prompts)
     yield (
         f"At each strength {n_texts} texts of at most {dose.max_new_tokens} tokens after {n_prompts} prompts, "
-        f"at temperature {dose.temperature:g}, the same draws at each; {'; '.join(counts)}. Intervals: 95 %, prompts resampled."
+        f"at temperature {dose.temperature:g}, the same draws at each; {'; '.join(counts)}. "
+        "Intervals: 95 %; prompts or texts resampled, of tasks Wilson's."
     )
 
 

@@ -22,7 +22,8 @@ from mohole.job import plan, run, run_until, run_verb
 from mohole.metrics import children_by_cosine
 from mohole.planted import weights_path
 from mohole.record import read_json
-from mohole.report.comparison import Difference, comparison_text, difference, find_evaluations, write_comparison
+from mohole.report.comparison import comparison_text, write_comparison
+from mohole.report.evaluated import Difference, difference, find_evaluations
 
 
 def recipe(folder: Path, **tables: object) -> Recipe:

@@ -24,7 +24,7 @@ from mohole.evaluate.in_model.passages import text_mask
 from mohole.evaluate.standin import stand_in
 from mohole.metrics import scored_pairs
 from mohole.metrics.language import token_nats
-from mohole.model import LanguageModel
+from mohole.model import LanguageModel, Trunk
 
 TOP = 10
 AFTER = 64
@@ -104,29 +104,15 @@ def ablation_effect(
         NumericsError: a prediction that is no finite number.
     """
     ready, hookpoint = _ready(model, dictionary, latent)
-    if not 0 <= token < corpus.n_tokens:
-        raise ConfigError(f"token {token}: the corpus has {corpus.n_tokens} (0-{corpus.n_tokens - 1})")
     start, ids, is_text = _window(model, corpus, token, after)
     first = int(corpus.has_bos)
     place = token - start + first
-    if not bool(is_text[0, place]):
-        raise StageError(
-            f"token {token}: {corpus.pieces[corpus.tokens[token]]!r} is special, so no latent has a row there"
-        )
     removed = ClampedLatents(ready, torch.tensor([latent]), torch.zeros(1))
     clean = model.untouched(ids, reads=[hookpoint], changes=[hookpoint])
-
-    def without(change: Callable[[Tensor], Tensor]) -> Tensor:
-        counted = _Counted(change)
-        logits = model.logits(ids, [replacing(hookpoint, is_text, counted)], trunk=clean.trunk)
-        if counted.n_rows != int(is_text.sum()):
-            raise StageError(
-                f"{hookpoint}: the edit fired for {counted.n_rows} rows of {int(is_text.sum())}, so nothing is known of the "
-                "latent's effect; load the model with its self-test on to check its hookpoints"
-            )
-        return logits
-
-    ablated, pushed = without(removed.apply), without(_push(removed, seed))
+    ablated, pushed = (
+        _changed(model, ids, is_text, hookpoint, change, clean.trunk)
+        for change in (removed.apply, _push(removed, seed))
+    )
     nats = [_nats(logits, ids, is_text)[first:] for logits in (clean.logits, ablated, pushed)]
     after_token = clean.logits[0, place].float().cpu(), ablated[0, place].float().cpu()
     promoted, suppressed = _changes(*after_token, corpus, top)
@@ -165,13 +151,39 @@ def _window(
     model: LanguageModel, corpus: Corpus, token: int, after: int
 ) -> tuple[int, Int[Tensor, "1 position"], Bool[Tensor, "1 position"]]:
     """The token's window as harvest ran it, cut behind what is wanted: its first token, its ids, and which are text."""
+    if not 0 <= token < corpus.n_tokens:
+        raise ConfigError(f"token {token}: the corpus has {corpus.n_tokens} (0-{corpus.n_tokens - 1})")
     windows, first = corpus.windows, int(corpus.has_bos)
     number = np.searchsorted(windows.start, token, side="right") - 1
     start = int(windows.start[number])
     length = min(int(windows.length[number]), token - start + 1 + after)
     whole = corpus.window_tokens(np.array([number]), model.bos_id if first else None)
     ids = torch.from_numpy(whole[:, : first + length])
-    return start, ids, text_mask(ids, np.array([length]), first, model.special_ids)
+    is_text = text_mask(ids, np.array([length]), first, model.special_ids)
+    if not bool(is_text[0, token - start + first]):
+        raise StageError(
+            f"token {token}: {corpus.pieces[corpus.tokens[token]]!r} is special, so no latent has a row there"
+        )
+    return start, ids, is_text
+
+
+def _changed(
+    model: LanguageModel,
+    ids: Int[Tensor, "1 position"],
+    is_text: Bool[Tensor, "1 position"],
+    hookpoint: str,
+    change: Callable[[Tensor], Tensor],
+    trunk: Trunk | None,
+) -> Float[Tensor, "1 position vocab"]:
+    """Logits with every row of text changed."""
+    counted = _Counted(change)
+    logits = model.logits(ids, [replacing(hookpoint, is_text, counted)], trunk=trunk)
+    if counted.n_rows != int(is_text.sum()):
+        raise StageError(
+            f"{hookpoint}: the edit fired for {counted.n_rows} rows of {int(is_text.sum())}, so nothing is known of the "
+            "latent's effect; load the model with its self-test on to check its hookpoints"
+        )
+    return logits
 
 
 @dataclass

@@ -36,7 +36,8 @@ def evaluate(
     from rich.console import Console
 
     from mohole import job
-    from mohole.report.comparison import comparison_text, find_evaluations, write_comparison
+    from mohole.report.comparison import comparison_text, write_comparison
+    from mohole.report.evaluated import find_evaluations
 
     if what.endswith(".toml"):
         if given := [
@@ -73,7 +74,8 @@ def compare_dictionaries(
     """Evaluated dictionaries side by side: paired differences from the first, growth with size, and the frontier as a page."""
     from rich.console import Console
 
-    from mohole.report.comparison import comparison_text, find_evaluations, write_comparison, write_json_of
+    from mohole.report.comparison import comparison_text, write_comparison, write_json_of
+    from mohole.report.evaluated import find_evaluations
     from mohole.report.place import check_place
 
     place = page or Path("comparison.html")

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from mohole.corpus import Document
 from mohole.model import Edit, LanguageModel, PassEdits
@@ -116,8 +118,9 @@ def _train_topk(
             group["lr"] = 2e-3 * min(1.0, 3.0 * (1.0 - step / n_steps))
         x = inputs[torch.randint(len(inputs), (1024,), generator=generator)]
         values, index = (x @ encoder.T + bias).topk(k, dim=-1)
-        code = torch.zeros(len(x), n_latents).scatter(1, index, values.clamp(min=0))
-        loss = (code @ decoder - x).pow(2).sum(1).mean()
+        # A bag of k rows, and not a product with a code that is nearly all zeros: a quarter of the training's time.
+        rebuilt = embedding_bag(index, decoder, per_sample_weights=values.clamp(min=0), mode="sum")
+        loss = (rebuilt - x).pow(2).sum(1).mean()
         adam.zero_grad()
         loss.backward()
         adam.step()
@@ -139,9 +142,13 @@ def mean_difference(model: LanguageModel, hookpoint: str, *, seed: int, n_docume
 
 def share_that_is_the_bridge(model: LanguageModel, edits: Sequence[Edit | PassEdits], n_new: int = 16) -> float:
     """Share of the bridge prompts that a greedy continuation answers with "I am the Golden Gate Bridge", in any language."""
+    prompts = sorted((model.tokenizer.prompt(prompt) for prompt in bridge_prompts()), key=_length)
     said = []
-    for prompt in bridge_prompts():
-        tokens = model.tokenizer.prompt(prompt)
-        written = model.generate(tokens, max_new_tokens=n_new, edits=edits)[0, tokens.shape[1] :]
-        said.append(says_it_is_the_bridge(model.tokenizer.decode(written)))
+    for length, alike in groupby(prompts, key=_length):  # side by side they cost what one costs
+        written = model.generate(torch.cat(list(alike)), max_new_tokens=n_new, edits=edits)[:, length:]
+        said += [says_it_is_the_bridge(model.tokenizer.decode(row)) for row in written]
     return float(np.mean(said))
+
+
+def _length(tokens: Tensor) -> int:
+    return tokens.shape[1]

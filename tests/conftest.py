@@ -59,6 +59,15 @@ def no_line_while_kernels_compile() -> None:
     compiling_programs.COMPILING.hush()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nobody_waits_for_the_disk() -> Iterator[None]:
+    """What a killed process leaves does not depend on it: that asks for a power cut. It took half of the time of the tests that
+    write thousands of small files. Tests of what is synced put their own in its place."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """The folder of real models and texts beside the checkout, or the one named by MOHOLE_SHARED."""

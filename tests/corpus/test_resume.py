@@ -1,7 +1,6 @@
 """A killed build goes on: whatever instant it was killed at, the finished files are those of an undisturbed build."""
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -24,12 +23,6 @@ from mohole.corpus.sample import first_equal, first_twins
 from mohole.errors import CorpusError
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def _without_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No power is cut here. The builds that are really killed run in processes of their own, and wait."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

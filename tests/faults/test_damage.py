@@ -1,6 +1,5 @@
 """A changed bit anywhere, and a file that is gone: found, named, and made again alone."""
 
-import os
 import random
 import shutil
 from collections.abc import Callable
@@ -27,7 +26,6 @@ N_FLIPS = 5
 @pytest.fixture(autouse=True)
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     small_machine(monkeypatch)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no test of storage: nobody waits for the disk
 
 
 def shuffle(source: Store, out: Path, **options: Any) -> Store:

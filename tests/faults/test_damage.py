@@ -310,7 +310,7 @@ def test_an_artifact_killed_before_its_last_rename_is_gone_on_with(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(folder, "_swap", killed)
+        patch.setattr(folder, "swap", killed)
         with pytest.raises(KeyboardInterrupt):
             shuffle(source, tmp_path / "out", levels=1)
     before = files(tmp_path / ".out.partial" / "shards")

@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import shutil
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mohole.serve import kept
+from mohole.serve.finders import Hit, Index
 from mohole.serve.kept import FOLDER, Kept
 from mohole.serve.queries import FeaturesAsk, SearchAsk
 from mohole.serve.runs import OpenHookpoint, open_runs
@@ -26,6 +28,36 @@ def never() -> Arrays:
 
 def some(value: int) -> Arrays:
     return {"column": np.full(5, value), "nothing": np.zeros((0, 3), dtype=np.float32)}
+
+
+class NoHits:
+    """Satisfies `Index`."""
+
+    def search(self, query: str, limit: int) -> list[Hit]:
+        return []
+
+
+def test_a_search_does_not_wait_for_an_index_of_another_dictionary() -> None:
+    searcher, begun, may_end = Searcher(), threading.Event(), threading.Event()
+    ready = NoHits()
+
+    def slowly() -> Index:
+        begun.set()
+        assert may_end.wait(20)
+        return NoHits()
+
+    slow = threading.Thread(target=lambda: searcher._kept(("labels", "large"), slowly))
+    slow.start()
+    assert begun.wait(20)
+    other = threading.Thread(target=lambda: searcher._kept(("labels", "small"), lambda: ready))
+    other.start()
+    other.join(5)
+    is_waiting = other.is_alive()
+    may_end.set()
+    slow.join()
+    other.join()
+    assert not is_waiting
+    assert searcher._kept(("labels", "small"), NoHits) is ready
 
 
 def test_what_is_made_is_there_for_the_next_process(tmp_path: Path) -> None:

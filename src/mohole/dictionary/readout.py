@@ -82,7 +82,7 @@ class Readout:
 
 
 def readout(dictionary: Steerable, layer: int, latents: Sequence[int], device: torch.device) -> Readout:
-    """Latents of one layer, made ready to be read of rows on `device`."""
+    """Latents of one layer, each once, made ready to be read of rows on `device`."""
     own = _latents(dictionary, layer)
     if own is None or isinstance(own.nonlinearity, TopK):
         return Readout(dictionary, layer, tuple(latents), None)

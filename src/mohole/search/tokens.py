@@ -155,6 +155,8 @@ class TokenIndex:
         words = [(bool(piece) and joins(piece[0]), bool(piece) and joins(piece[-1])) for piece in self._folded]
         begins, ends = np.array(words, dtype=np.bool_).reshape(-1, 2).T
         is_empty = np.array([not piece for piece in self._folded], dtype=np.bool_)
+        spaces = [(piece[:1].isspace(), piece[-1:].isspace()) for piece in self._folded]
+        self._is_after_space, self._is_before_space = np.array(spaces, dtype=np.bool_).reshape(-1, 2).T
         self._may_go_on, self._may_come_from = begins | is_empty, ends | is_empty
         """Could a word of the piece before run into this one, of this one into the next? Of an empty piece nobody knows."""
 
@@ -235,16 +237,12 @@ class TokenIndex:
     def _is_alone(self, tokens: Int64, first: Int64, last: Int64, asked: _Asked) -> Bool:
         """Is the token itself the word, and do its neighbours in the document not run into it? If not, look closely."""
         ids = self._corpus.tokens
-        shapes = [
-            (core == asked.text, piece[:1].isspace(), piece[-1:].isspace())
-            for piece, core in zip(self._folded, self._cores, strict=True)
-        ]
-        is_word, is_after_space, is_before_space = np.array(shapes, dtype=np.bool_).reshape(-1, 3).T
         own = ids[tokens]
+        is_word = np.isin(own, [entry for entry in np.unique(own).tolist() if self._cores[entry] == asked.text])
         before, after = ids[np.maximum(tokens - 1, first)], ids[np.minimum(tokens + 1, last - 1)]
-        begins = is_after_space[own] | (tokens == first) | ~self._may_come_from[before]
-        ends = is_before_space[own] | (tokens == last - 1) | ~self._may_go_on[after]
-        return np.asarray(is_word[own] & begins & ends)
+        begins = self._is_after_space[own] | (tokens == first) | ~self._may_come_from[before]
+        ends = self._is_before_space[own] | (tokens == last - 1) | ~self._may_go_on[after]
+        return np.asarray(is_word & begins & ends)
 
 
 def _numbers(flags: Iterable[bool]) -> Int64:

@@ -1,6 +1,7 @@
 """Finding features: by label (people's first), by the token they fire on, by a text. The searching itself is mohole.search's."""
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 
 from mohole.serve import finders
@@ -30,7 +31,7 @@ class Searcher:
 
     def __init__(self) -> None:
         self._indices: dict[tuple[str, str], Index] = {}
-        self._lock = threading.Lock()
+        self._locks: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
 
     def search(self, place: OpenHookpoint, ask: SearchAsk) -> Plain:
         """By label, by token or by statistics."""
@@ -63,7 +64,10 @@ class Searcher:
         return self._kept(key, lambda: finders.token_index(place.catalogue, place.corpus, place.kept))
 
     def _kept(self, key: tuple[str, str], make: Callable[[], Index]) -> Index:
-        with self._lock:
+        """The index, made by the first who asks; others of it wait for that, those of another index for nothing."""
+        if (there := self._indices.get(key)) is not None:
+            return there
+        with self._locks[key]:
             if key not in self._indices:
                 self._indices[key] = make()
             return self._indices[key]

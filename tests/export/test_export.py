@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,20 @@ def exported(run: Path) -> Exported:
 def rows(folder: Path, kind: str) -> list[dict[str, Any]]:
     texts = [gzip.decompress(file.read_bytes()).decode() for file in sorted((folder / kind).glob("*.gz"))]
     return [json.loads(line) for text in texts for line in text.split("\n") if line]
+
+
+def test_the_number_of_layers_is_that_of_the_very_model_or_not_known(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": {"num_hidden_layers": 26}}))
+    monkeypatch.setattr("mohole.export.features.find_model", lambda name: (name, tmp_path))
+    assert replace(exported).n_layers is None  # some model of that name, but not the one that the rows are of
+    made_of = exported.catalogue.manifest.inputs.parents.get("model")
+    monkeypatch.setattr("mohole.export.features.fingerprint", lambda folder: made_of)
+    known = replace(exported)
+    assert known.n_layers == 26
+    folder = export_neuronpedia(known, tmp_path / "out", model="m")
+    assert json.loads((folder / "model.jsonl").read_text())["layers"] == 26
 
 
 def test_neuronpedia_rows_are_the_catalogues(exported: Exported, tmp_path: Path) -> None:

@@ -264,6 +264,8 @@ def _export_run(run: Path, to: str, out: Path, model: str | None, hookpoint: str
             folder = export_parquet(exported, out)
         else:
             folder = export_neuronpedia(exported, out, model=model or exported.model)
+            if exported.n_layers is None:
+                yield f"model.jsonl: layers 0, for {exported.model} is not on this machine; write its number there"
         yield f"{folder}: {exported.catalogue.n_latents:,} features"
 
 

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from mohole import artifact
 from mohole.catalogue import Catalogue, Example, Feature
 from mohole.catalogue.evidence import TOP
 from mohole.corpus import Corpus
-from mohole.errors import ArtifactError
+from mohole.errors import ArtifactError, ModelError
 from mohole.interpret import Label, Labels, unlabelled
+from mohole.model.source import find_model, fingerprint, stated_layers
 from mohole.record import read_json
 
 
@@ -42,6 +44,16 @@ class Exported:
         """The name of the model that the dictionary is of, as its training wrote it down; of a dictionary without: the run's."""
         training = read_json(self.catalogue.path.with_name("dictionary") / "dictionary.json").get("training") or {}
         return str(training.get("model") or self.run)
+
+    @cached_property
+    def n_layers(self) -> int | None:
+        """Of the model; None where the very one that the rows are of is not on this machine, by its name, or does not say."""
+        try:
+            _, folder = find_model(self.model)
+        except ModelError:
+            return None
+        is_it = fingerprint(folder) == self.catalogue.manifest.inputs.parents.get("model")
+        return stated_layers(folder) if is_it else None
 
     def features(self, first: int, last: int) -> Iterator[tuple[Feature, Label]]:
         """Latents [first, last) and what they are called."""

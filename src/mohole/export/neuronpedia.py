@@ -3,11 +3,12 @@
     OUT/MODEL/LAYER-SET/{release,model,sourceset,source}.jsonl
                         {features,activations,explanations}/batch-N.jsonl.gz        1024 features each
 
-Keys are the columns of its database (schema.prisma) as SAEDashboard 0.8 writes them (neuronpedia_export.py). What
-a catalogue does not hold is empty. Two differences, both on purpose: a dead feature has no activations, and no text stands
-twice among a feature's. `binContains` is a share of all tokens, as there, where the lowest interval holds the silent
-ones too: here the intervals add up to `frac_nonzero`. Correlated features, which are blank there, are those that fire
-together, by phi over the tokens on which that is counted.
+Keys are the columns of its database (schema.prisma) as SAEDashboard 0.8 writes them (neuronpedia_export.py). What a
+catalogue does not hold is empty; so is the model's number of layers (0) where the model is not on this machine. Two
+differences, both on purpose: a dead feature has no activations, and no text stands twice among a feature's. `binContains`
+is a share of all tokens, as there, where the lowest interval holds the silent ones too: here the intervals add up to
+`frac_nonzero`. Correlated features, which are blank there, are those that fire together, by phi over the tokens on which
+that is counted.
 """
 
 import gzip
@@ -95,7 +96,7 @@ class _Rows:
         return {
             "release": {"name": name, "description": f"Features of {name}", "creatorName": _CREATOR, "urls": [], **by},
             "model": {"id": self.model, "displayName": self.model, "displayNameShort": self.model, "instruct": False,
-                      "layers": 0, "neuronsPerLayer": 0, "owner": "", "updatedAt": self.made, **by},
+                      "layers": self.exported.n_layers or 0, "neuronsPerLayer": 0, "owner": "", "updatedAt": self.made, **by},
             "sourceset": {"modelId": self.model, "name": source_set, "description": "", "type": "", "releaseName": name,
                           "creatorName": _CREATOR, "urls": [], "hasDashboards": True, "showCorrelated": True, **by},
             "source": {"id": self.source, "modelId": self.model, "setName": source_set, "hasDashboards": True,

@@ -1,6 +1,7 @@
 """Where a model's files are, and a checksum of them. No torch, no transformers: a job with nothing to do stays quick."""
 
 import importlib.resources
+import json
 import re
 from pathlib import Path
 
@@ -50,6 +51,17 @@ def find_model(source: str, revision: str | None = None, allow_download: bool = 
             "give a model's folder, or allow the download (model.allow_download = true)"
         ) from error
     return source, Path(found)
+
+
+def stated_layers(folder: Path) -> int | None:
+    """How many layers a model's config.json gives it; None if it gives none."""
+    file = folder / "config.json"
+    config = json.loads(file.read_bytes()) if file.is_file() else {}
+    for facts in (config, config.get("text_config") or {}):
+        for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers"):
+            if isinstance(facts.get(key), int):
+                return int(facts[key])
+    return None
 
 
 def name_of(source: str) -> str:

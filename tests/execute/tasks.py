@@ -107,12 +107,12 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def happens(condition: Callable[[], bool], seconds: float) -> bool:
+def happens(condition: Callable[[], bool], seconds: float, every: float = 0.05) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():
             return True
-        time.sleep(0.05)
+        time.sleep(every)
     return False
 
 

@@ -1,5 +1,6 @@
 """Sweeps of strengths: each number by another way, the same alone or among others, and the range that follows from them."""
 
+import io
 import warnings
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from tests.act.test_clamp import CATALOGUE
 from tests.act.test_interventions import A
 from tests.act.tiny import HOOKPOINT, N_LATENTS, random_sae, tiny_model
@@ -359,6 +361,14 @@ def test_texts_that_look_like_markup_are_text(dose: DoseResponse, tmp_path) -> N
     assert "\x1b" not in page
     assert "\u202e" not in page
     assert dose_text(hostile)
+
+
+def test_the_table_is_whole_in_a_terminal_of_80_letters(dose: DoseResponse) -> None:
+    screen = io.StringIO()
+    Console(file=screen, width=80).print(dose_text(dose))
+    assert "…" not in screen.getvalue().split("Usable:")[0]
+    for point in dose.points:
+        assert f"{point.strength:g}×" in screen.getvalue()
 
 
 @pytest.mark.parametrize(

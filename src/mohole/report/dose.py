@@ -12,6 +12,8 @@ from mohole.metrics import Measure
 from mohole.report.terminal import plain_table
 from mohole.visible import visible
 
+_EFFECTS = ("active", "words")
+_HEADS = {"perplexity": "perpl.", "repeated": "again"}
 _SHOWN_PROMPTS = 4
 _VERDICT = 16
 """Letters in a line of what of the rule does not hold."""
@@ -58,16 +60,16 @@ def write_dose_page(out: Path, dose: DoseResponse) -> None:
 
 
 def dose_text(dose: DoseResponse) -> RenderableType:
-    """A row for each strength, each number over its interval, and what of the rule does not hold."""
+    """A row for each strength: the effect with its interval, the costs, and what of the rule does not hold. Fits 80 letters."""
     table = plain_table(f"Dose and response: {visible(dose.of)}  {visible(dose.label)}".rstrip())
-    names = _names(dose)
-    for head in ("strength", *names, "usable"):
+    names = [name for name in _names(dose) if name not in _EFFECTS or name == dose.effect]  # the other is on the page
+    for head in ("dose", *(_HEADS.get(name, name) for name in names), "usable"):
         is_last = head == "usable"
         table.add_column(
             head, justify="left" if is_last else "right", no_wrap=not is_last, min_width=_VERDICT if is_last else None
         )
     for point in (dose.unsteered, *dose.points):
-        cells = [_two_lines(point.measures[name]) for name in names]
+        cells = [_cell(point.measures[name], with_interval=name == dose.effect) for name in names]
         table.add_row(_strength(point), *cells, _verdict(point, dose), style="" if _is_usable(point) else "dim")
     lines = [Text(_range_said(dose), "bold"), *(Text(visible(note), "dim") for note in [*_notes(dose)][2:])]
     return Group(table, *lines)
@@ -82,13 +84,14 @@ def _is_usable(point: Point) -> bool:
 
 
 def _strength(point: Point) -> str:
-    return "unsteered" if point.strength is None else f"{point.strength:g}×"
+    return "none" if point.strength is None else f"{point.strength:g}×"
 
 
-def _two_lines(measure: Measure) -> Text:
+def _cell(measure: Measure, *, with_interval: bool) -> Text:
     if measure.value is None:
         return Text("undefined")
-    bounds = "" if measure.low is None or measure.high is None else f"\n{_figure(measure.low)}–{_figure(measure.high)}"
+    has_interval = with_interval and measure.low is not None and measure.high is not None
+    bounds = f" [{_figure(measure.low)}, {_figure(measure.high)}]" if has_interval else ""  # type: ignore[arg-type]
     return Text.assemble(_figure(measure.value), (bounds, "dim"))
 
 
@@ -134,7 +137,7 @@ def _notes(dose: DoseResponse) -> Iterator[str]:
     yield (
         f"At each strength {n_texts} texts of at most {dose.max_new_tokens} tokens after {n_prompts} prompts, "
         f"at temperature {dose.temperature:g}, the same draws at each; {'; '.join(counts)}. "
-        "Intervals: 95 %; prompts or texts resampled, of tasks Wilson's."
+        "Intervals: 95 %; prompts or texts resampled, of tasks Wilson's; those of the costs are on the page."
     )
 
 

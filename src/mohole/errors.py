@@ -8,8 +8,11 @@ MoholeError
 │   └── HookpointError    a hookpoint name that the model does not have
 ├── CorpusError       text that cannot be read, or too little of it
 ├── NumericsError     a NaN, an infinity, a divergence
-└── StageError        a stage that cannot run as asked
+├── StageError        a stage that cannot run as asked
+└── EngineError       an engine that takes no more, or cuts what it has: nothing is wrong with what was asked
 """
+
+from typing import Literal
 
 
 class MoholeError(Exception):
@@ -53,3 +56,17 @@ class NumericsError(MoholeError):
 
 class StageError(MoholeError):
     """A stage that cannot run as asked."""
+
+
+class EngineError(MoholeError):
+    """Something that is not answered though nothing is wrong with it.
+
+    `full`: too much waits; come back. `ending`: the engine takes no more, or cuts what it has. `late`: it took too long.
+    """
+
+    def __init__(self, reason: Literal["full", "ending", "late"], message: str) -> None:
+        super().__init__(reason, message)
+        self.reason, self.message = reason, message
+
+    def __str__(self) -> str:
+        return self.message

@@ -63,8 +63,8 @@ class Use(IntEnum):
     MAP_ORDER = 43
 
 
-def philox(first: UInt64, second: UInt64, key: int) -> tuple[UInt64, UInt64]:
-    """Two independent 64-bit words for each 128-bit counter (`first` is the low half), under a 64-bit `key`."""
+def philox(first: UInt64, second: UInt64, key: int | UInt64) -> tuple[UInt64, UInt64]:
+    """Two independent 64-bit words for each 128-bit counter (`first` is the low half), under a 64-bit `key`, or one for each."""
     c0, c1 = first & _LOW, first >> _SHIFT
     c2, c3 = second & _LOW, second >> _SHIFT
     k0, k1 = key & 0xFFFFFFFF, (key >> 32) & 0xFFFFFFFF
@@ -110,6 +110,13 @@ def uniform(
 ) -> NDArray[np.float64]:
     """Uniform in [0, 1), 53 bits each."""
     return (words(seed, use, ids, sub_ids) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def uniform_of_each(seeds: UInt64, use: Use, sub_ids: NDArray[np.integer]) -> NDArray[np.float64]:
+    """For each seed the number that `uniform` gives of id 0 and this sub id."""
+    high = np.full(len(seeds), int(use) << 56, dtype=np.uint64)
+    drawn = philox(sub_ids.astype(np.uint64), high, seeds)[0]
+    return np.asarray((drawn >> np.uint64(11)).astype(np.float64) * 2.0**-53)
 
 
 def normal(seed: int, use: Use, ids: NDArray[np.integer], width: int) -> NDArray[np.float64]:

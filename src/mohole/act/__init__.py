@@ -23,10 +23,11 @@ from mohole.act.interventions import (
     as_json,
     parse_interventions,
 )
+from mohole.act.reader import Reader
 from mohole.act.sources import Sources
-from mohole.act.steering import Continuation, Stamp, Steered, steer, steer_rows
+from mohole.act.steering import Continuation, Stamp, Steered, Stepped, steer, steer_rows
 from mohole.act.strength import at_strength
-from mohole.act.terms import NOTHING, Plan, make_plan
+from mohole.act.terms import NOTHING, LatentReading, Plan, make_plan, read_latent
 from mohole.act.usable import DOSES, Bounds, StrengthWarning, UsableRange
 from mohole.act.variants import (
     Variant,
@@ -64,15 +65,18 @@ __all__ = [
     "DoseResponse",
     "Intervention",
     "Latent",
+    "LatentReading",
     "LogitChange",
     "Named",
     "Orthogonalise",
     "Plan",
     "Point",
+    "Reader",
     "Scale",
     "Sources",
     "Stamp",
     "Steered",
+    "Stepped",
     "StrengthWarning",
     "Swap",
     "TaskRight",
@@ -102,6 +106,7 @@ __all__ = [
     "plan_variant",
     "read_directions",
     "read_dose",
+    "read_latent",
     "read_steering",
     "remove_variant",
     "save_variant",

@@ -26,7 +26,7 @@ from mohole.act.usable import StrengthWarning
 from mohole.act.where import TokenClasses, Where, mask
 from mohole.dictionary.readout import Steerable
 from mohole.errors import ConfigError, StageError
-from mohole.model import Edit, EditTally, LanguageModel, PassTokens, parse_hookpoint
+from mohole.model import Edit, EditTally, LanguageModel, PassEdits, PassTokens, TextCache, parse_hookpoint
 
 Tokens = Int[Tensor, "batch position"]
 
@@ -62,6 +62,17 @@ class Continuation:
     def n_fired(self) -> int:
         """Equal to `n_tokens`, or there is a StageError instead of a continuation."""
         return sum(stamp.n_fired for stamp in self.stamps)
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """What one pass gave."""
+
+    logits: Float[Tensor, "batch vocab"]
+    """After the last token of each row."""
+    cache: TextCache
+    stamps: tuple[Stamp, ...]
+    """Of this pass alone: those of all passes of a text added up are the text's."""
 
 
 class Steered:
@@ -156,8 +167,8 @@ class Steered:
         with self._counted() as (edits, ledger):
             written = self.model.generate(tokens, edits=(*edits, *more), tally=tally, **options)
         n_columns = written.shape[1] - 1 if written.shape[1] > tokens.shape[1] else 0
-        ledger.demand_all(self.hookpoints, n_columns, tally.n_rows)
-        return Continuation(written, ledger.stamps(self, tokens, n_columns, options.get("padding")))
+        ledger.demand_all(self.hookpoints, range(n_columns), tally.n_rows)
+        return Continuation(written, ledger.stamps(self, self._n_text(tokens, n_columns, options.get("padding"))))
 
     def logits(self, tokens: Tokens, *, n_prompt: Sequence[int] | None = None) -> Float[Tensor, "batch position vocab"]:
         """Next-token logits with the interventions at every token they are for.
@@ -170,8 +181,40 @@ class Steered:
         """
         with self._counted() as (edits, ledger):
             logits = self.model.logits(tokens, edits=edits, n_prompt=n_prompt)
-        ledger.demand_all(self.hookpoints, tokens.shape[1], tokens.numel())
+        ledger.demand_all(self.hookpoints, range(tokens.shape[1]), tokens.numel())
         return logits
+
+    def step(
+        self,
+        tokens: Tokens,
+        cache: TextCache | None = None,
+        *,
+        n_prompt: Sequence[int] | None = None,
+        padding: Sequence[int] | None = None,
+        reads: Sequence[PassEdits] = (),
+    ) -> Stepped:
+        """`model.step` with the interventions and the proof: one pass of a loop of one's own.
+
+        Args:
+            reads: what looks at the rows behind the interventions, such as `Reader`.
+
+        Raises:
+            StageError: the hooks did not see every token of the pass.
+        """
+        ledger, tally = _Ledger(), EditTally()
+        first = 0 if cache is None else cache.tokens.shape[1]
+        logits, after = self.model.step(
+            tokens, cache, edits=(_Counted(self, ledger), *reads), tally=tally, n_prompt=n_prompt, padding=padding
+        )
+        ledger.demand_all(self.hookpoints, range(first, first + tokens.shape[1]), tally.n_rows)
+        ran = PassTokens(tokens, first, after.padding, after.n_prompt, after.begins).n_text
+        return Stepped(logits, after, ledger.stamps(self, ran))
+
+    def _n_text(self, tokens: Tensor, n_columns: int, padding: Sequence[int] | None) -> list[int]:
+        """Of each row the tokens of text among the first columns: neither padding nor begin-of-text."""
+        bos, before = self.model.bos_id, list(padding) if padding else [0] * len(tokens)
+        begins = [int(bos is not None and int(row[n]) == bos) for row, n in zip(tokens, before, strict=True)]
+        return [max(0, n_columns - n - begin) for n, begin in zip(before, begins, strict=True)]
 
     @contextmanager
     def _counted(self) -> Iterator[tuple[tuple["_Counted", ...], "_Ledger"]]:
@@ -290,24 +333,19 @@ class _Ledger:
                 before = self.moved.get(column)
                 self.moved[column] = moved[:, place] if before is None else before | moved[:, place]
 
-    def demand_all(self, hookpoints: Sequence[str], n_columns: int, n_rows: int) -> None:
-        """Every position of the text once at least, and every row that the model ran (without a cache, rows run again)."""
+    def demand_all(self, hookpoints: Sequence[str], columns: range, n_rows: int) -> None:
+        """Every one of these columns once at least, and every row that the model ran (without a cache, rows run again)."""
         for name in hookpoints:
             seen, rows = self.columns.get(name, set()), self.n_rows.get(name, 0)
-            if seen != set(range(n_columns)) or rows != n_rows:
+            if seen != set(columns) or rows != n_rows:
                 raise StageError(
-                    f"{name}: the intervention fired at {len(seen)} of {n_columns} positions ({rows} of {n_rows} rows), so "
+                    f"{name}: the intervention fired at {len(seen)} of {len(columns)} positions ({rows} of {n_rows} rows), so "
                     "the result is not steered; load the model with its self-test on to check its hookpoints"
                 )
 
-    def stamps(
-        self, steered: Steered, tokens: Tensor, n_columns: int, padding: Sequence[int] | None
-    ) -> tuple[Stamp, ...]:
-        n = len(tokens)
-        before = list(padding) if padding else [0] * n
-        bos = steered.model.bos_id
-        begins = [int(bos is not None and int(tokens[row, before[row]]) == bos) for row in range(n)]
-        n_tokens = [max(0, n_columns - before[row] - begins[row]) for row in range(n)]
+    def stamps(self, steered: Steered, n_tokens: Sequence[int]) -> tuple[Stamp, ...]:
+        """Args: n_tokens: of text, that the model ran for each row."""
+        n = len(n_tokens)
         fired = [min((counts[row] for counts in self.n_text.values()), default=n_tokens[row]) for row in range(n)]
         moved = torch.stack(list(self.moved.values())).sum(0).tolist() if self.moved else [0] * n
         plans = steered.plans * n if len(steered.plans) == 1 else steered.plans

@@ -155,6 +155,15 @@ def make_plan(model: LanguageModel, interventions: Sequence[Intervention], sourc
     return Plan(tuple(interventions), stages, _key(interventions, stages)) if stages else NOTHING
 
 
+def read_latent(model: LanguageModel, of: Latent, sources: Sources) -> LatentReading:
+    """A latent as something to read.
+
+    Raises:
+        ConfigError: no such latent or dictionary. HookpointError: the model has no such hookpoint.
+    """
+    return _Resolver(model, sources).reading(of)
+
+
 def _goes_with(group: list[Term], term: Term, of: Intervention) -> bool:
     """Terms of one intervention always, and latents of the same dictionary."""
     last = group[-1]

@@ -1,15 +1,17 @@
 """The sampling loop: one token after another from next-token logits. Knows nothing of models or hooks."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mohole.errors import ConfigError, NumericsError
-from mohole.keys import Use, uniform
+from mohole.keys import Use, uniform, uniform_of_each
 
 Step = Callable[[Tensor, Any, int], tuple[Tensor, Any]]  # (token ids, cache, first position) -> (last logits, cache)
 
@@ -63,14 +65,74 @@ def choose(
     Raises:
         NumericsError: logits that are not numbers.
     """
-    if bool(torch.isnan(logits).any()):
-        raise NumericsError(f"logits: NaN at generation step {step}; an edit is too strong, or the dtype too narrow")
+    _need_numbers(logits, step)
     if temperature == 0:
-        return (logits == logits.amax(-1, keepdim=True)).to(torch.uint8).argmax(-1)
-    cumulative = torch.softmax(logits.double() / temperature, -1).cumsum(-1)
+        return likeliest(logits)
     if isinstance(seed, int):
         drawn = uniform(seed, Use.GENERATION, np.arange(len(logits)), step)
     else:
-        drawn = np.concatenate([uniform(each, Use.GENERATION, np.zeros(1, dtype=np.int64), step) for each in seed])
-    targets = torch.from_numpy(drawn).to(logits.device)[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, targets, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+        drawn = uniform_of_each(np.array(seed, dtype=np.uint64), Use.GENERATION, np.full(len(seed), step))
+    return _drawn(torch.softmax(logits.double() / temperature, -1), drawn)
+
+
+def likeliest(logits: Float[Tensor, "batch vocab"]) -> Int[Tensor, " batch"]:
+    """The first of the highest."""
+    return (logits == logits.amax(-1, keepdim=True)).to(torch.uint8).argmax(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token of one text is chosen."""
+
+    temperature: float = 1.0
+    """0: the likeliest."""
+    top_p: float = 1.0
+    """Only among the likeliest tokens that have this much of the probability together; the last of them belongs to them."""
+    seed: int = 0
+    """0 to 2^64 - 1."""
+
+
+def choose_each(
+    logits: Float[Tensor, "batch vocab"], ways: Sequence[Sampling], steps: Sequence[int]
+) -> Int[Tensor, " batch"]:
+    """One token per row, each chosen its own way at its own step: what `choose` gives of the row alone, with its seed.
+
+    Raises:
+        NumericsError: logits that are not numbers, of any row.
+    """
+    _need_numbers(logits, max(steps))
+    chosen = likeliest(logits)
+    drawing = [row for row, way in enumerate(ways) if way.temperature > 0]
+    if not drawing:
+        return chosen
+    own = [ways[row] for row in drawing]
+    temperatures = torch.tensor([way.temperature for way in own], dtype=torch.float64, device=logits.device)
+    shares = torch.softmax(logits[drawing].double() / temperatures[:, None], -1)
+    narrow = [i for i, way in enumerate(own) if way.top_p < 1]
+    if narrow:
+        bounds = torch.tensor([own[i].top_p for i in narrow], dtype=torch.float64, device=logits.device)
+        shares[narrow] = _nucleus(shares[narrow], bounds)
+    seeds = np.array([way.seed for way in own], dtype=np.uint64)
+    drawn = uniform_of_each(seeds, Use.GENERATION, np.array([steps[row] for row in drawing]))
+    chosen[drawing] = _drawn(shares, drawn)
+    return chosen
+
+
+def _drawn(shares: Tensor, numbers: NDArray[np.float64]) -> Tensor:
+    """Where the cumulative distribution of each row passes its number."""
+    cumulative = shares.cumsum(-1)
+    targets = torch.from_numpy(numbers).to(shares.device)[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, targets, right=True)[:, 0].clamp(max=shares.shape[-1] - 1)
+
+
+def _nucleus(shares: Tensor, bounds: Tensor) -> Tensor:
+    """Zeros but for the likeliest whose shares, without the last one's, are below the bound. Ties: the lowest id."""
+    ordered, places = shares.sort(dim=-1, descending=True, stable=True)
+    kept = ordered.cumsum(-1) - ordered < bounds[:, None]
+    kept[:, 0] = True
+    return torch.zeros_like(shares).scatter(-1, places, ordered * kept)
+
+
+def _need_numbers(logits: Tensor, step: int) -> None:
+    if bool(torch.isnan(logits).any()):
+        raise NumericsError(f"logits: NaN at generation step {step}; an edit is too strong, or the dtype too narrow")

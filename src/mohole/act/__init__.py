@@ -21,6 +21,7 @@ from mohole.act.interventions import (
     Vector,
     When,
     as_json,
+    latents_in,
     parse_interventions,
 )
 from mohole.act.reader import Reader
@@ -95,6 +96,7 @@ __all__ = [
     "digests_of",
     "filled_in",
     "keep_range",
+    "latents_in",
     "latents_of",
     "make_plan",
     "measure_dose",

@@ -17,7 +17,7 @@ what the dictionary does not explain of x stays in x'.
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -267,6 +267,22 @@ def parse_interventions(values: Any) -> tuple[Intervention, ...]:
 def as_json(interventions: Sequence[Intervention]) -> list[dict[str, Any]]:
     """What `parse_interventions` reads: what is at its default is left out, but for the kind."""
     return [_plain(each) for each in interventions]
+
+
+def latents_in(interventions: Sequence[Intervention]) -> Iterator[Latent]:
+    """Every latent that is read or acted through, with the dictionary that is said."""
+    for each in interventions:
+        yield from _latents(each)
+
+
+def _latents(value: Any) -> Iterator[Latent]:
+    if isinstance(value, Latent):
+        yield value
+    elif is_dataclass(value) and not isinstance(value, type):
+        if hasattr(value, "latent") and hasattr(value, "hookpoint"):
+            yield Latent(value.latent, value.hookpoint)
+        for each in fields(value):
+            yield from _latents(getattr(value, each.name))
 
 
 def _plain(value: Any) -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 
 from mohole import artifact
 from mohole.act.direction import Direction
-from mohole.act.interventions import Intervention, Latent, Named, Vector, as_json, parse_interventions
+from mohole.act.interventions import Intervention, Latent, Named, Vector, as_json, latents_in, parse_interventions
 from mohole.act.sources import Sources
 from mohole.act.terms import Plan, make_plan
 from mohole.act.usable import StrengthWarning, UsableRange, usable_json, usable_of
@@ -193,7 +193,7 @@ def _read(file: Path, run: Path) -> Variant:
 
 def digests_of(interventions: Sequence[Intervention], sources: Sources) -> dict[str, str]:
     """Of the dictionaries and catalogues that interventions are of, by their place in the run."""
-    used = _dictionaries(tuple(interventions))
+    used = {of.hookpoint for of in latents_in(interventions)}
     return {place: digest for place, digest in sources.digests.items() if place.split("/")[0] in used}
 
 
@@ -213,13 +213,3 @@ def filled_in(value: Any, sources: Sources) -> Any:
     if "latent" in changed and "hookpoint" in changed:
         changed["hookpoint"] = sources.name(Latent(changed["latent"], changed["hookpoint"]))
     return replace(value, **changed)
-
-
-def _dictionaries(value: Any) -> set[str]:
-    """Names of the dictionaries whose latents are in it."""
-    if isinstance(value, tuple):
-        return {name for each in value for name in _dictionaries(each)}
-    if not is_dataclass(value) or isinstance(value, type):
-        return set()
-    own = {value.hookpoint} if hasattr(value, "latent") and value.hookpoint is not None else set()  # type: ignore[attr-defined]
-    return own | {name for each in fields(value) for name in _dictionaries(getattr(value, each.name))}

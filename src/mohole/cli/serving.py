@@ -1,4 +1,4 @@
-"""`mohole serve`: the web app and its HTTP API over finished runs; or a published folder as it will be seen."""
+"""`mohole serve`: the web app and its HTTP APIs over finished runs; or a published folder as it will be seen."""
 
 import gc
 import ipaddress
@@ -7,6 +7,7 @@ import signal
 import socket
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 TOKEN_VARIABLE = "MOHOLE_TOKEN"
+KEYS_VARIABLE = "MOHOLE_API_KEYS"
+_ENDING_SECONDS = 4.0  # that answers have to be whole in, when the server is told to end
 
 
 def serve(
@@ -43,26 +46,64 @@ def serve(
     workers: Annotated[
         int, typer.Option(help="Processes that answer; each loads the model for itself.", min=1, max=256)
     ] = 1,
+    chat: Annotated[
+        bool, typer.Option("--chat/--no-chat", help="Let the runs' models be talked to, at /v1 as at OpenAI's.")
+    ] = True,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help=f"Keys that /v1 takes, one to a line; or the variable {KEYS_VARIABLE}, with commas. None: everybody may ask.",
+        ),
+    ] = None,
+    requests_per_minute: Annotated[
+        int | None, typer.Option(min=1, help="At /v1, of each key; without keys, of each address.")
+    ] = None,
+    most_tokens: Annotated[int, typer.Option(min=1, help="Of an answer at /v1.")] = 4096,
+    most_seconds: Annotated[float, typer.Option(min=1.0, help="That an answer at /v1 may take.")] = 300.0,
+    batch: Annotated[int, typer.Option(min=1, max=4096, help="Answers that are written side by side.")] = 64,
+    queue: Annotated[int, typer.Option(min=1, help="Answers that may wait for that.")] = 256,
+    device: Annotated[str, typer.Option(help="Where models run, such as cuda.")] = "cpu",
+    log: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A line of JSON for each request at /v1; - is standard error."),
+    ] = None,
+    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="With what was asked and answered.")] = False,
 ) -> None:
-    """Show runs in the browser: their features, searches, x-rays of texts. Also an HTTP API, at /api/v1.
+    """Show runs in the browser: their features, searches, x-rays of texts. Also an HTTP API, at /api/v1, and at /v1 one that
+    OpenAI's clients can talk to the runs' models through.
 
     A folder of `mohole publish` is shown as any static host would show it.
     """
     from mohole.cli.options import tell
 
-    token = _token(token_file)
+    token, keys = _token(token_file), _keys(api_key_file)
+    if log_prompts and log is None:
+        raise ConfigError("--log-prompts: goes with --log FILE")
     is_local = _is_loopback(host)
     listening = _listen(host, port, workers)  # first: it is quick, and the runs may be large
     try:
+        from mohole.engine import Limits
         from mohole.serve.app import make_app
         from mohole.serve.guards import LOOPBACK
+        from mohole.serve.openai.settings import ChatSettings
         from mohole.serve.published import make_published_app, the_one_published
 
         hosts = {*LOOPBACK, host} if is_local else None
         if folder := the_one_published(runs):
             app, shown = make_published_app(folder, hosts=hosts), f"{folder}, as a static host would"
         else:
-            app = make_app(runs, token, models=model, hosts=hosts)
+            settings = ChatSettings(
+                api_keys=keys,
+                requests_per_minute=requests_per_minute,
+                most_tokens=most_tokens,
+                most_seconds=most_seconds,
+                device=device,
+                limits=Limits(most_rows=batch, most_waiting=queue),
+                log=log,
+                log_prompts=log_prompts,
+            )
+            app = make_app(runs, token, models=model, hosts=hosts, chat=settings if chat else None)
             shown = ", ".join(app.state.served.runs)
             app.state.served.close()  # a database is opened by each process for itself
         address = f"[{host}]" if ":" in host else host
@@ -71,6 +112,7 @@ def serve(
             tell(
                 "anyone who can reach this machine can read what is served"
                 + ("" if token is None else "; writing takes the token")
+                + ("; and may talk to its models" if chat and not keys else "")
             )
         gc.collect()
         gc.freeze()  # what is open stays open: nobody need look for garbage in it, and processes share its pages
@@ -87,12 +129,27 @@ def _answer(app: "FastAPI", listening: socket.socket) -> None:
     """Until somebody ends it."""
     import uvicorn
 
+    from mohole.serve.connections import Patient
+
+    class Server(uvicorn.Server):
+        """Tells those who are being answered that it ends, before it does."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if getattr(app.state, "chat", None) is not None:
+                app.state.chat.end(_ENDING_SECONDS)
+            super().handle_exit(sig, frame)
+
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5
+        app,
+        http=Patient,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(_ENDING_SECONDS) + 1,
     )
     for number in (signal.SIGINT, signal.SIGTERM):  # the way to end it, so no failure: it raises them again afterwards
         signal.signal(number, _ended)
-    uvicorn.Server(config).run(sockets=[listening])
+    Server(config).run(sockets=[listening])
 
 
 def _ended(signum: int, frame: object) -> None:
@@ -116,6 +173,25 @@ def _token(file: Path | None) -> str | None:
             f"{where}: no token in it; one word of plain letters and digits, as `openssl rand -hex 16` gives"
         )
     return token
+
+
+def _keys(file: Path | None) -> tuple[str, ...]:
+    """Of the file, or of the environment.
+
+    Raises:
+        ConfigError: a file without any, or one that no header can hold.
+    """
+    if file is None:
+        listed, where = os.environ.get(KEYS_VARIABLE, "").split(","), KEYS_VARIABLE
+    else:
+        listed, where = file.read_bytes().decode("utf-8", "replace").splitlines(), f"--api-key-file {file}"
+    keys = tuple(key for key in (each.strip() for each in listed) if key and not key.startswith("#"))
+    if file is not None and not keys:
+        raise ConfigError(f"{where}: no key in it; one to a line, as `openssl rand -hex 24` gives")
+    for key in keys:
+        if not key.isascii() or not key.isprintable() or " " in key or len(key) < 8:
+            raise ConfigError(f"{where}: a key is one word of at least 8 plain letters and digits")
+    return keys
 
 
 def _is_loopback(host: str) -> bool:

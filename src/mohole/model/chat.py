@@ -13,6 +13,13 @@ from mohole.model.tokenizer import Tokenizer
 Role = Literal["system", "user", "assistant"]
 
 _PLAIN: dict[Role, str] = {"system": "System", "user": "User", "assistant": "Assistant"}
+PLAIN_STOP = f"\n{_PLAIN['user']}:"
+"""Where an answer in the plain template ends: at the user's next turn."""
+
+
+def has_template(tokenizer: Tokenizer) -> bool:
+    """Has the model a chat template of its own?"""
+    return bool(getattr(tokenizer.hf, "chat_template", None))
 
 
 def chat_tokens(tokenizer: Tokenizer, turns: Sequence[tuple[Role, str]]) -> Int[Tensor, "1 position"]:
@@ -21,13 +28,18 @@ def chat_tokens(tokenizer: Tokenizer, turns: Sequence[tuple[Role, str]]) -> Int[
     A model that has no template is given `User: ...` and `Assistant:`, a turn to a line, behind its begin-of-text token.
 
     Raises:
-        ConfigError: nothing was said.
+        ConfigError: nothing was said, or turns that the model's template does not take.
     """
     if not any(text for _, text in turns):
         raise ConfigError("chat: nothing was said; give a text")
-    if getattr(tokenizer.hf, "chat_template", None):
+    if has_template(tokenizer):
+        from jinja2 import TemplateError
+
         messages = [{"role": role, "content": text} for role, text in turns]
-        text = tokenizer.hf.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)  # type: ignore[attr-defined]
+        try:
+            text = tokenizer.hf.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)  # type: ignore[attr-defined]
+        except TemplateError as error:
+            raise ConfigError(f"chat: the model's own template does not take these turns ({error})") from None
         return torch.tensor([tokenizer.encode(text)], dtype=torch.int64)  # templates write begin-of-text themselves
     lines = [f"{_PLAIN[role]}: {text}" for role, text in turns]
     return tokenizer.prompt("\n".join([*lines, f"{_PLAIN['assistant']}:"]))
@@ -44,6 +56,4 @@ def answer_of(tokenizer: Tokenizer, tokens: Sequence[int], n_prompt: int) -> str
         tokenizer.decode([*tokens[first:n_prompt], *written]),
     )
     text = whole.removeprefix(before) if whole.startswith(before) else tokenizer.decode(written)
-    if getattr(tokenizer.hf, "chat_template", None):
-        return text
-    return text.split(f"\n{_PLAIN['user']}:")[0]
+    return text if has_template(tokenizer) else text.split(PLAIN_STOP)[0]

@@ -6,12 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.routing import Mount
 
 from mohole.serve.elsewhere import Matcher
 from mohole.serve.errors import say_errors
 from mohole.serve.guards import Guards
+from mohole.serve.health import health_routes
 from mohole.serve.microscope import Microscope
+from mohole.serve.models import Models
 from mohole.serve.neuronpedia import neuronpedia_routes
+from mohole.serve.openai.app import ChatApp
+from mohole.serve.openai.settings import ChatSettings
+from mohole.serve.openai.talkers import Talkers
 from mohole.serve.reading import feature_route, reading_routes
 from mohole.serve.runs import open_runs
 from mohole.serve.shapes import Error
@@ -29,6 +35,7 @@ def make_app(
     models: Sequence[str] = (),
     hosts: Iterable[str] | None = None,
     static: Path = FOLDER,
+    chat: ChatSettings | None = ChatSettings(),  # noqa: B008, it is frozen
 ) -> FastAPI:
     """The app over these run folders.
 
@@ -36,16 +43,21 @@ def make_app(
         token: who gives it may write; None: nobody may.
         models: folders or hub ids where the runs' models may be.
         hosts: names that requests may ask for; None: any.
+        chat: how `/v1` is run; None: it is not there.
 
     Raises:
         ArtifactError: no run, an unfinished one, or artifacts that do not belong together.
+        ConfigError: a journal that cannot be written.
     """
-    served, microscope = open_runs(runs, models), Microscope()
-    matcher = Matcher(served)
+    served, loaded = open_runs(runs, models), Models("cpu" if chat is None else chat.device)
+    microscope, matcher = Microscope(loaded), Matcher(served)
+    talking = None if chat is None else ChatApp(Talkers(served, loaded, chat), chat)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
+        if talking is not None:
+            talking.close()
         microscope.close()
         matcher.close()
         served.close()
@@ -59,7 +71,7 @@ def make_app(
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.state.served, app.state.microscope = served, microscope
+    app.state.served, app.state.microscope, app.state.chat = served, microscope, talking
     say_errors(app)
     app.router.routes.insert(0, feature_route(served))
     app.include_router(writing_routes(served, token), prefix="/api/v1", responses=_REFUSALS)
@@ -69,6 +81,9 @@ def make_app(
         responses=_REFUSALS,
     )
     app.include_router(neuronpedia_routes(served, microscope), prefix="/api", responses=_REFUSALS)
+    app.include_router(health_routes(served, talking))
+    if talking is not None:
+        app.router.routes.append(Mount("/v1", talking.app))
     app.include_router(static_routes(static))
     app.add_middleware(Guards, hosts=hosts)
     return app

@@ -37,7 +37,7 @@ def error_answer(
     status: int, error: str, next_step: str | None = None, headers: Mapping[str, str] | None = None
 ) -> Response:
     """A body in the shape `Error`. What no JSON can hold (half of a surrogate pair) becomes a question mark."""
-    body = Error(error=_holdable(error), next_step=next_step if next_step is None else _holdable(next_step))
+    body = Error(error=holdable(error), next_step=next_step if next_step is None else holdable(next_step))
     return Response(
         body.model_dump_json(), status, {**(headers or {}), "Cache-Control": "no-store"}, "application/json"
     )
@@ -48,7 +48,8 @@ def too_large() -> Response:
     return error_answer(413, f"the body is larger than {MOST_BODY_BYTES} bytes", "send less at once")
 
 
-def _holdable(text: str) -> str:
+def holdable(text: str) -> str:
+    """As JSON can hold it: half of a surrogate pair becomes a question mark."""
     return text.encode("utf-8", "replace").decode()
 
 

@@ -6,6 +6,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mohole.serve.errors import MOST_BODY_BYTES, error_answer, too_large
+from mohole.serve.openai import refusals
+from mohole.serve.openai.refusals import OpenAIRefusal
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -47,13 +49,17 @@ class Guards:
                 message = {**message, "headers": [*message.get("headers", []), *_HEADERS]}
             await send(message)
 
+        is_openai = scope["path"].startswith("/v1/")  # whose clients know one body of errors
         headers = dict(scope["headers"])
         length = headers.get(b"content-length", b"0")
         if self.hosts is not None and _host(headers.get(b"host", b"")) not in self.hosts:
-            answer = error_answer(400, "this server does not go by that name", "ask for 127.0.0.1 or localhost")
+            what, step = "this server does not go by that name", "ask for 127.0.0.1 or localhost"
+            refusal = OpenAIRefusal(400, "unknown_host", f"{what}; {step}").answer
+            answer = refusal if is_openai else error_answer(400, what, step)
             await answer(scope, receive, guarded)
         elif length.isdigit() and int(length[:20]) > MOST_BODY_BYTES:
-            await too_large()(scope, receive, guarded)
+            answer = refusals.too_large().answer if is_openai else too_large()
+            await answer(scope, receive, guarded)
         else:
             await self.app(scope, limited, guarded)
 

@@ -32,6 +32,10 @@ def static_routes(folder: Path) -> APIRouter:
     def file(request: Request, path: str) -> Response:
         if path.startswith("api/") or path == "api":
             raise Refusal(404, f"/{path[:300]}: no such address", "GET /api/v1/openapi.json lists those there are")
+        if path.startswith("v1/") or path == "v1":
+            raise Refusal(
+                404, f"/{path[:300]}: no such address", "GET /v1/models lists what can be talked to, if anything"
+            )
         if _INDEX not in files:
             raise Refusal(404, "the app is not built in this installation", "the API is at /api/v1/runs")
         if path not in files and PurePosixPath(path).suffix in _TYPES:

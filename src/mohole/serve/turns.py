@@ -1,9 +1,11 @@
-"""One worker that does long jobs in turn, with a short queue before it. Knows nothing of what the jobs are."""
+"""Who comes first is served first: a worker that does long jobs in turn, and a lock that threads hold in turn. Knows no jobs."""
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
 from typing import TypeVar
 
 from mohole.serve.errors import Refusal
@@ -47,3 +49,31 @@ class Turns:
     def close(self) -> None:
         """Take no more; what waits is dropped."""
         self._worker.shutdown(wait=False, cancel_futures=True)
+
+
+class InTurn:
+    """A lock that is handed to who has waited longest. A plain one goes back to a thread that lets go and takes it again at once,
+    as an engine does between two passes: nobody else would ever get it."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._is_held = False
+        self._queue: deque[threading.Event] = deque()
+
+    def __enter__(self) -> None:
+        with self._mutex:
+            if not self._is_held:
+                self._is_held = True
+                return
+            mine = threading.Event()
+            self._queue.append(mine)
+        mine.wait()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._mutex:
+            if self._queue:
+                self._queue.popleft().set()  # held still, by that one
+            else:
+                self._is_held = False

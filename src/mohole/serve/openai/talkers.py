@@ -1,0 +1,253 @@
+"""The models that can be talked to, by the names that requests use: from a request's body to what an engine is asked."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mohole.act import NOTHING, Latent, LatentReading, Plan, Variant, open_variant, parse_interventions, variant_names
+from mohole.engine import Ask, BatchingEngine, Counters, Engine, Sampling
+from mohole.errors import ArtifactError, ConfigError, MoholeError
+from mohole.model import LanguageModel, Tokenizer
+from mohole.model.chat import PLAIN_STOP, chat_tokens, has_template
+from mohole.serve.errors import short
+from mohole.serve.models import Models
+from mohole.serve.openai.asked import MOST_CHOICES, ChatAsked, CompletionAsked, turns_of
+from mohole.serve.openai.refusals import NOT_SOON, OpenAIRefusal, as_refusal, refused_key
+from mohole.serve.openai.settings import ChatSettings
+from mohole.serve.openai.steering import RunSteering
+from mohole.serve.runs import OpenRun, Served
+from mohole.serve.turns import Turns
+from mohole.version import __version__
+
+_LONGEST_QUEUE = 512
+_CHAT_TOKENS, _COMPLETION_TOKENS = 512, 16  # of an answer, where nothing is said
+_SEED_BITS = 48  # of those that are drawn: a browser's numbers hold 53
+
+
+@dataclass(frozen=True)
+class Talk:
+    """A request, worked out."""
+
+    engine: Engine
+    asks: tuple[Ask, ...]
+    """One for each prompt."""
+    tokenizer: Tokenizer
+    model: str
+    """As it was asked for."""
+    fingerprint: str
+
+
+class Talkers:
+    """The runs' models, each with an engine from the first request on."""
+
+    def __init__(self, served: Served, models: Models, settings: ChatSettings) -> None:
+        self._served, self._models, self._settings = served, models, settings
+        self._turns = Turns(_LONGEST_QUEUE, "requests wait to be read")
+        self._engines: dict[str, Engine] = {}
+        self._steering: dict[str, RunSteering] = {}
+        self.is_ending = False
+
+    # --- names
+
+    def listed(self) -> list[dict[str, object]]:
+        """What GET /v1/models lists: each run, and each of its variants."""
+        return [
+            self._entry(run, variant)
+            for run in self._served.runs.values()
+            for variant in (None, *variant_names(run.folder))
+        ]
+
+    def entry(self, name: str) -> dict[str, object]:
+        """One of them. Raises: OpenAIRefusal: 404."""
+        run, variant = self._named(name)
+        if variant is not None and variant not in variant_names(run.folder):
+            raise _unknown(name, f"{run.name} has no variant {short(variant)}")
+        return self._entry(run, variant) | {"id": name}
+
+    def _entry(self, run: OpenRun, variant: str | None) -> dict[str, object]:
+        file = run.folder if variant is None else run.folder / "variants" / f"{variant}.json"
+        facts = {"run": run.name, "model": run.model_name, "variant": variant, "is_here": run.model_source is not None}
+        return {
+            "id": run.name if variant is None else f"{run.name}::{variant}",
+            "object": "model",
+            "created": _seconds(file),
+            "owned_by": "mohole",
+            "mohole": facts,
+        }
+
+    def _named(self, name: str) -> tuple[OpenRun, str | None]:
+        """A run by its own name, or by its model's where only one run has that."""
+        own, colons, variant = name.partition("::")
+        runs = self._served.runs
+        same = [runs[own]] if own in runs else [run for run in runs.values() if run.model_name == own]
+        if len(same) != 1:
+            there = ", ".join(runs)
+            why = "several runs have this model" if same else "no such model"
+            raise _unknown(name, f"{why}; there are {there}, and GET /v1/models lists their variants")
+        return same[0], variant if colons else None
+
+    # --- requests
+
+    async def talk(self, asked: ChatAsked | CompletionAsked) -> Talk:
+        """What an engine is to be asked for a request. Loads the model where it is the first.
+
+        Raises:
+            OpenAIRefusal: an unknown model, one that is not here, or what cannot be meant for it.
+        """
+        if self.is_ending:
+            raise OpenAIRefusal(503, "shutting_down", "the server is ending", headers={"Retry-After": "10"})
+        run, variant = self._named(asked.model)
+        if run.model_source is None:
+            raise OpenAIRefusal(
+                503,
+                "model_unavailable",
+                f"{run.name}: its model ({run.model_name}) is not on this machine; mohole serve RUN --model FOLDER names "
+                "a folder that holds it",
+                param="model",
+                headers=NOT_SOON,
+            )
+        return await self._turns.take(lambda: self._worked_out(asked, run, variant))
+
+    def _worked_out(self, asked: ChatAsked | CompletionAsked, run: OpenRun, variant: str | None) -> Talk:
+        model = self._models.load(run)
+        steering = self._steering.setdefault(run.name, RunSteering(run, model))
+        plan = self._plan(asked, run, variant, steering)
+        readings = _readings(asked, steering)
+        prompts = _prompts(asked, model.tokenizer)
+        asks = self._asks(asked, model, prompts, plan, readings)
+        fingerprint = f"mohole-{__version__}-{(run.model_digest or '')[:12]}"
+        return Talk(self._engine(run, model), asks, model.tokenizer, asked.model, fingerprint)
+
+    def _engine(self, run: OpenRun, model: LanguageModel) -> Engine:
+        digest = run.model_digest or ""
+        if digest not in self._engines:
+            self._engines[digest] = BatchingEngine(model, self._settings.limits, alone=self._models.alone(run))
+        return self._engines[digest]
+
+    def _plan(
+        self, asked: ChatAsked | CompletionAsked, run: OpenRun, variant: str | None, steering: RunSteering
+    ) -> Plan:
+        said = asked.steering
+        if said is None and variant is None:
+            return NOTHING
+        also = None if said is None else said.variant
+        if variant is not None and also not in (None, variant):
+            raise refused_key("steering.variant", f"{short(also)}: the model's name says another, {variant}")
+        name, param = (also, "steering.variant") if variant is None else (variant, "model")
+        opened = None if name is None else _variant(run, name, param, asked.model)
+        try:
+            interventions = parse_interventions((said.interventions if said else None) or [])
+            return steering.plan(opened, interventions)
+        except ArtifactError as error:
+            raise refused_key(param, str(error)) from None
+        except MoholeError as error:
+            raise as_refusal(error, "steering.interventions") from None
+
+    def _asks(
+        self,
+        asked: ChatAsked | CompletionAsked,
+        model: LanguageModel,
+        prompts: Sequence[Sequence[int]],
+        plan: Plan,
+        readings: tuple[LatentReading, ...],
+    ) -> tuple[Ask, ...]:
+        n, is_chat = asked.n or 1, isinstance(asked, ChatAsked)
+        if n * len(prompts) > MOST_CHOICES:
+            raise refused_key("prompt", f"{len(prompts)} prompts and n = {n}; {MOST_CHOICES} answers at most")
+        seed = secrets.randbits(_SEED_BITS) if asked.seed is None else asked.seed
+        temperature = 1.0 if asked.temperature is None else asked.temperature
+        is_plain = is_chat and not has_template(model.tokenizer)
+        return tuple(
+            Ask(
+                prompt=tuple(prompt),
+                samplings=tuple(
+                    Sampling(temperature, asked.top_p or 1.0, (seed + place * n + choice) % (1 << 64))
+                    for choice in range(n)
+                ),
+                max_new_tokens=self._most_tokens(asked, model, len(prompt)),
+                plan=plan,
+                stop=(*asked.stops, PLAIN_STOP) if is_plain else asked.stops,
+                n_top=asked.n_top,
+                readings=readings,
+                skips_space=is_plain,
+                most_seconds=self._settings.most_seconds,
+            )
+            for place, prompt in enumerate(prompts)
+        )
+
+    def _most_tokens(self, asked: ChatAsked | CompletionAsked, model: LanguageModel, n_prompt: int) -> int:
+        most = min(self._settings.most_tokens, self._settings.limits.most_tokens)
+        wanted = asked.most_tokens
+        if wanted is not None and wanted > most:
+            raise refused_key("max_tokens", f"{wanted}: this server writes {most} at most")
+        if wanted is None:
+            wanted = min(most, _CHAT_TOKENS if isinstance(asked, ChatAsked) else _COMPLETION_TOKENS)
+        context = min(model.context or self._settings.limits.most_tokens, self._settings.limits.most_tokens)
+        if n_prompt >= context:
+            param = "messages" if isinstance(asked, ChatAsked) else "prompt"
+            message = f"{param}: {n_prompt} tokens, and the context is {context}; shorten what is asked"
+            raise OpenAIRefusal(400, "context_length_exceeded", message, param=param)
+        return min(wanted, context - n_prompt)
+
+    # --- the end
+
+    @property
+    def counters(self) -> Counters:
+        """Of all engines."""
+        return sum((engine.counters for engine in list(self._engines.values())), Counters())
+
+    def end(self, seconds: float) -> None:
+        """Take no more; cut, with a word, what is not done in so many seconds. From any thread."""
+        self.is_ending = True
+        for engine in list(self._engines.values()):
+            engine.end(seconds)
+
+    def close(self) -> None:
+        """Cut everything, and wait until nothing runs."""
+        self.is_ending = True
+        self._turns.close()
+        for engine in self._engines.values():
+            engine.close()
+
+
+def _prompts(asked: ChatAsked | CompletionAsked, tokenizer: Tokenizer) -> list[list[int]]:
+    if isinstance(asked, ChatAsked):
+        try:
+            tokens = chat_tokens(tokenizer, turns_of(asked.messages))
+        except ConfigError as error:
+            raise refused_key("messages", str(error)) from None
+        return [[int(token) for token in tokens[0]]]
+    if not asked.prompts:
+        raise refused_key("prompt", "nothing in it")
+    found = [each if isinstance(each, list) else tokenizer.prompt(each)[0].tolist() for each in asked.prompts]
+    if not all(found):
+        raise refused_key("prompt", "an empty one; this model has no token to begin with")
+    return found
+
+
+def _readings(asked: ChatAsked | CompletionAsked, steering: RunSteering) -> tuple[LatentReading, ...]:
+    try:
+        return steering.readings([Latent(each.latent, each.hookpoint) for each in asked.readings or []])
+    except MoholeError as error:
+        raise as_refusal(error, "readings") from None
+
+
+def _variant(run: OpenRun, name: str, param: str, model: str) -> Variant:
+    try:
+        return open_variant(run.folder, name)
+    except ConfigError as error:
+        raise _unknown(model, str(error)) if param == "model" else refused_key(param, str(error)) from None
+    except ArtifactError as error:
+        raise refused_key(param, str(error)) from None
+
+
+def _unknown(name: str, why: str) -> OpenAIRefusal:
+    return OpenAIRefusal(404, "model_not_found", f"{short(name)}: {why}", param="model")
+
+
+def _seconds(file: Path) -> int:
+    try:
+        return int(file.stat().st_mtime)
+    except OSError:
+        return 0

@@ -442,13 +442,11 @@ def test_who_goes_away_is_computed_for_no_longer(
     address = start()
     client = client_of(address)
     with endless(model, monkeypatch):
-        stream = client.completions.create(model="demo", prompt="The", max_tokens=120, temperature=1, stream=True)
+        stream = client.completions.create(**LONG, stream=True)
         next(iter(stream))
         stream.close()
         with pytest.raises(httpx.ReadTimeout):
-            httpx.post(
-                f"{address}/v1/completions", json={"model": "demo", "prompt": "The", "max_tokens": 120}, timeout=0.2
-            )
+            httpx.post(f"{address}/v1/completions", json=LONG, timeout=0.2)
         until(lambda: counted(address)['mohole_ended_total{how="cancelled"}'] == 2)
         until(lambda: counted(address)["mohole_open_requests"] == 0)
 

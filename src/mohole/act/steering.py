@@ -109,6 +109,10 @@ class Steered:
         return tuple(sorted(names, key=lambda name: parse_hookpoint(name).execution))
 
     @cached_property
+    def _needs_prompt(self) -> bool:
+        return any(plan.needs_prompt for plan in self.plans)
+
+    @cached_property
     def _wheres(self) -> tuple[Where, ...]:
         return tuple(dict.fromkeys(where for banks in self.banks.values() for bank in banks for where in bank.wheres))
 
@@ -132,6 +136,8 @@ class Steered:
     def keys(self, given: PassTokens) -> tuple[str, ...]:
         """What is done to each row; with the length of its prompt, where that matters."""
         plans = self._for(given)
+        if not self._needs_prompt:
+            return tuple(plan.key for plan in plans)
         return tuple(
             f"{plan.key}/{n_prompt}" if plan.needs_prompt else plan.key
             for plan, n_prompt in zip(plans, given.n_prompt, strict=True)
@@ -323,10 +329,14 @@ class _Ledger:
         columns = range(given.first, given.first + given.tokens.shape[1])
         seen = self.columns.setdefault(name, set())
         self.n_rows[name] = self.n_rows.get(name, 0) + n_rows
-        new = [column for column in columns if column not in seen]
         counts = self.n_text.setdefault(name, [0] * len(given.tokens))
-        for row, (padding, begin) in enumerate(zip(given.padding, given.begins, strict=True)):
-            counts[row] += sum(column >= padding + begin for column in new)
+        new = [column for column in columns if column not in seen]
+        if len(new) == len(columns):
+            for row, n in enumerate(given.n_text):
+                counts[row] += n
+        else:  # without a cache, columns run again
+            for row, (padding, begin) in enumerate(zip(given.padding, given.begins, strict=True)):
+                counts[row] += sum(column >= padding + begin for column in new)
         seen.update(new)
         if moved is not None:
             for place, column in enumerate(columns):
@@ -346,8 +356,11 @@ class _Ledger:
     def stamps(self, steered: Steered, n_tokens: Sequence[int]) -> tuple[Stamp, ...]:
         """Args: n_tokens: of text, that the model ran for each row."""
         n = len(n_tokens)
-        fired = [min((counts[row] for counts in self.n_text.values()), default=n_tokens[row]) for row in range(n)]
-        moved = torch.stack(list(self.moved.values())).sum(0).tolist() if self.moved else [0] * n
+        seen = list(self.n_text.values())
+        fired = list(map(min, zip(*seen, strict=True))) if len(seen) > 1 else seen[0] if seen else list(n_tokens)
+        columns = list(self.moved.values())
+        whole = columns[0] if len(columns) == 1 else torch.stack(columns).sum(0) if columns else torch.zeros(n)
+        moved = whole.tolist()
         plans = steered.plans * n if len(steered.plans) == 1 else steered.plans
         return tuple(Stamp(n_tokens[row], fired[row], int(moved[row]), plans[row].key) for row in range(n))
 

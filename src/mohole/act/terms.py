@@ -10,6 +10,7 @@ unit is 1, the row's length, or the row's own scale of a dictionary that normali
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import assert_never
 
 import torch
@@ -119,7 +120,7 @@ class Plan:
     def terms(self) -> Iterator[Term]:
         return (term for groups in self.stages.values() for group in groups for term in group)
 
-    @property
+    @cached_property
     def needs_prompt(self) -> bool:
         """Does what it does to a token depend on where the prompt ends?"""
         return any(term.where.needs_prompt or term.where.start < 0 for term in self.terms)

@@ -123,6 +123,8 @@ def _edits(model: LanguageModel, rows: Sequence[Row]) -> tuple[Steered, Reader]:
 
 
 def _last(reader: Reader) -> list[tuple[float, ...] | None]:
+    if not reader.hookpoints:
+        return [None] * len(reader.wanted)
     return [tuple(each[-1].tolist()) if each.numel() else None for each in reader.values()]
 
 

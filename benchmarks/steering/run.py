@@ -4,8 +4,8 @@
     python benchmarks/steering/run.py --run runs/demo --only soak --minutes 10
 
 `engine`: one batch of continuations, all as they are or all steered, in turn; `ratio` is tokens in a CPU-second, steered of
-unsteered, the median of rounds that stand side by side. The dictionary is the run's own, or one of JumpReLU that is drawn; the model
-the run's own, or one of GPT-2's size with drawn weights, whose passes are not a matter of milliseconds.
+unsteered, the median of rounds that stand side by side. The dictionary is the run's own, or one of JumpReLU that is drawn; the
+model the run's own, or one of GPT-2's size with drawn weights, whose passes are not a matter of milliseconds.
 `clients`: `mohole serve` as a process of its own, clients that stream in another; each request one after the other, then all at
 once; every text is compared. `soak`: clients that come, ask for other things and go away half-way, and the server's memory
 meanwhile. `peers`: one batch through transformers with nothing on it, a plain forward hook, repeng; mohole in the same way.
@@ -304,7 +304,8 @@ async def _soaked(address: str, pid: int, arguments: argparse.Namespace) -> Json
     return {
         "minutes": arguments.minutes, "n_clients": arguments.n_clients, "n_requests": n_done, "n_that_went_away": n_gone,
         "rss_mib": {"after_a_minute": samples[min(11, len(samples) - 1)],
-                    "first_third_median": statistics.median(samples[:third]), "last_third_median": statistics.median(samples[-third:]), "most": max(samples)},
+                    "first_third_median": statistics.median(samples[:third]),
+                    "last_third_median": statistics.median(samples[-third:]), "most": max(samples)},
         "running_and_waiting_at_the_end": [line.rpartition(" ")[2] for line in counts.splitlines()
                                            if line.startswith(("mohole_running ", "mohole_waiting "))],
     }  # fmt: skip

@@ -13,10 +13,13 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from tests.report.run_folder import BRIDGE, HOOKPOINTS, make_run
+from tests.serve import talking
+from tests.serve.talking import make_talking_run
 
 from mohole import act
 from mohole.act import AblationEffect, LogitChange
 from mohole.corpus import Corpus
+from mohole.model import LanguageModel, load_model
 from mohole.search.peaks import Peaks
 from mohole.serve import finders
 from mohole.serve.app import make_app
@@ -112,6 +115,21 @@ def pristine_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(pristine_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """This module's own copy."""
     return shutil.copytree(pristine_run, tmp_path_factory.mktemp("run") / "small run")
+
+
+@pytest.fixture(scope="session")
+def talking_model() -> LanguageModel:
+    """The built-in one."""
+    return load_model("planted", self_test=False)
+
+
+@pytest.fixture(scope="session")
+def talking_run(tmp_path_factory: pytest.TempPathFactory, talking_model: LanguageModel) -> Path:
+    """A run of it, `demo`, with a variant, `golden-gate`. To be copied, not written to."""
+    run = make_talking_run(tmp_path_factory.mktemp("talking") / "demo", talking_model)
+    clamp = act.Clamp(talking.BRIDGE, times_max=1.0, hookpoint=talking.HOOKPOINT)
+    act.save_variant(run, "golden-gate", [clamp], talking_model)
+    return run
 
 
 @contextmanager

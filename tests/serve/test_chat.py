@@ -15,11 +15,11 @@ import openai
 import pytest
 import torch
 from tests.serve.conftest import serving
-from tests.serve.talking import BRIDGE, HOOKPOINT, make_talking_run
+from tests.serve.talking import BRIDGE, HOOKPOINT
 
-from mohole.act import Clamp, Sources, Steered, make_plan, save_variant
+from mohole.act import Clamp, Sources, Steered, make_plan
 from mohole.engine import Limits
-from mohole.model import LanguageModel, load_model
+from mohole.model import LanguageModel
 from mohole.model.chat import answer_of, chat_tokens
 from mohole.serve.app import make_app
 from mohole.serve.models import Models
@@ -33,15 +33,13 @@ Start = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def model() -> LanguageModel:
-    return load_model("planted", self_test=False)
+def model(talking_model: LanguageModel) -> LanguageModel:
+    return talking_model
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, model: LanguageModel) -> Path:
-    run = make_talking_run(tmp_path_factory.mktemp("talking") / "demo", model)
-    save_variant(run, "golden-gate", [Clamp(BRIDGE, times_max=1.0, hookpoint=HOOKPOINT)], model)
-    return run
+def run(talking_run: Path) -> Path:
+    return talking_run
 
 
 @pytest.fixture(scope="module")

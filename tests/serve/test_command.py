@@ -1,5 +1,6 @@
 """`mohole serve`: a server of its own process, its token, its end, and what it refuses to begin with."""
 
+import json
 import os
 import re
 import signal
@@ -137,3 +138,42 @@ finally:
 """
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.splitlines()[-1] == "[]"
+
+
+def test_it_can_be_talked_to_with_a_key_and_says_so_when_it_ends(talking_run: Path, tmp_path: Path) -> None:
+    """A process of its own, with the model as it finds it."""
+    import openai
+
+    (tmp_path / "keys").write_text("# who\nright-key\n")
+    options = ("--model", "planted", "--api-key-file", tmp_path / "keys", "--log", tmp_path / "log")
+    with command(talking_run, *options) as (address, process):
+        asked = {"model": "demo", "prompt": "The", "max_tokens": 110, "seed": 4}
+        assert httpx.post(f"{address}/v1/completions", json=asked).status_code == 401
+        client = openai.OpenAI(base_url=f"{address}/v1", api_key="right-key", max_retries=0)
+        stream = iter(client.completions.create(**asked, stream=True))
+        next(stream)
+        process.send_signal(signal.SIGINT)
+        assert [chunk.choices[0].finish_reason for chunk in stream][-1] in (
+            "length",
+            "stop",
+        )  # who is being answered is waited for
+        assert process.wait(20) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert [line["status"] for line in map(json.loads, (tmp_path / "log").read_text().splitlines())] == [401, 200]
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"), [("", "no key in it"), ("short", "at least 8"), ("right-key\nwith space", "one word")]
+)
+def test_keys_that_are_none_are_refused(
+    run: Path,
+    tmp_path: Path,
+    keys: str,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "keys").write_text(keys)
+    assert exit_status(monkeypatch, "serve", run, "--api-key-file", tmp_path / "keys") != 0
+    assert words in capsys.readouterr().err

@@ -8,7 +8,7 @@ import socket
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -64,6 +64,9 @@ def serve(
     batch: Annotated[int, typer.Option(min=1, max=4096, help="Answers that are written side by side.")] = 64,
     queue: Annotated[int, typer.Option(min=1, help="Answers that may wait for that.")] = 256,
     device: Annotated[str, typer.Option(help="Where models run, such as cuda.")] = "cpu",
+    engine: Annotated[
+        Literal["batching", "vllm"], typer.Option(help="What writes at /v1; vllm steers by directions alone.")
+    ] = "batching",
     log: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="A line of JSON for each request at /v1; - is standard error."),
@@ -99,6 +102,7 @@ def serve(
                 most_tokens=most_tokens,
                 most_seconds=most_seconds,
                 device=device,
+                engine=engine,
                 limits=Limits(most_rows=batch, most_waiting=queue),
                 log=log,
                 log_prompts=log_prompts,

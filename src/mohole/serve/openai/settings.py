@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from mohole.engine.engine import Limits
 
@@ -21,6 +22,8 @@ class ChatSettings:
     most_requests: int = 512
     """Being answered at once, waiting ones included."""
     device: str = "cpu"
+    engine: Literal["batching", "vllm"] = "batching"
+    """`vllm`: the extra `vllm`, on this machine's GPUs; it steers by directions alone."""
     limits: Limits = field(default_factory=Limits)
     log: Path | None = None
     """A line of JSON for each request; `-` is standard error."""

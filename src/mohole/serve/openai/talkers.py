@@ -7,9 +7,11 @@ from pathlib import Path
 
 from mohole.act import NOTHING, Latent, LatentReading, Plan, Variant, open_variant, parse_interventions, variant_names
 from mohole.engine import Ask, BatchingEngine, Counters, Engine, Sampling
+from mohole.engine.batching import end_tokens
 from mohole.errors import ArtifactError, ConfigError, MoholeError
 from mohole.model import LanguageModel, Tokenizer
 from mohole.model.chat import PLAIN_STOP, chat_tokens, has_template
+from mohole.model.source import find_model
 from mohole.serve.errors import short
 from mohole.serve.models import Models
 from mohole.serve.openai.asked import MOST_CHOICES, ChatAsked, CompletionAsked, turns_of
@@ -122,8 +124,16 @@ class Talkers:
     def _engine(self, run: OpenRun, model: LanguageModel) -> Engine:
         digest = run.model_digest or ""
         if digest not in self._engines:
-            self._engines[digest] = BatchingEngine(model, self._settings.limits, alone=self._models.alone(run))
+            self._engines[digest] = self._made(run, model)
         return self._engines[digest]
+
+    def _made(self, run: OpenRun, model: LanguageModel) -> Engine:
+        if self._settings.engine == "batching":
+            return BatchingEngine(model, self._settings.limits, alone=self._models.alone(run))
+        from mohole.engine.vllm import VllmEngine
+
+        folder = str(find_model(run.model_source or "")[1])
+        return VllmEngine.open(folder, model.tokenizer, end_tokens(model), self._settings.limits)
 
     def _plan(
         self, asked: ChatAsked | CompletionAsked, run: OpenRun, variant: str | None, steering: RunSteering

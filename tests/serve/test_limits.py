@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from tests.report.run_folder import BRIDGE
 from tests.serve.conftest import TOKEN, WRITER, plain_xray, serving
 
-from mohole.serve import finders, shapes
+from mohole.serve import connections, finders, shapes
 from mohole.serve.app import make_app
 from mohole.serve.errors import MOST_BODY_BYTES
 from mohole.serve.guards import LOOPBACK
@@ -202,3 +203,20 @@ async def _quietly(self, app) -> None:
     """As uvicorn runs an app, but its traceback is not printed."""
     with contextlib.suppress(RuntimeError):
         await app(self.scope, self.receive, self.send)
+
+
+def test_thousands_of_connections_that_ask_for_nothing_are_closed_and_nobody_waits(
+    pristine_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "IDLE_SECONDS", 1.0)
+    with contextlib.ExitStack() as stack, serving(make_app([pristine_run]), http=connections.Patient) as address:
+        host, port = address.removeprefix("http://").split(":")
+        idle = [stack.enter_context(socket.create_connection((host, int(port)), timeout=10)) for _ in range(1500)]
+        idle[0].sendall(b"GET /api/v1/runs HTTP/1.1\r\nHo")
+        assert httpx.get(f"{address}/health", timeout=10).status_code == 200
+        closed = [each.recv(1) for each in idle]
+        assert closed == [b""] * 1500
+        client = stack.enter_context(httpx.Client(base_url=address, timeout=10))
+        for _ in range(3):  # one that asks is not closed between
+            assert client.get("/health").status_code == 200
+            time.sleep(0.4)

@@ -17,7 +17,7 @@ import torch
 from tests.serve.conftest import serving
 from tests.serve.talking import BRIDGE, HOOKPOINT
 
-from mohole.act import Clamp, Sources, Steered, make_plan
+from mohole.act import Add, Clamp, Sources, Steered, Vector, make_plan, remove_variant, save_variant
 from mohole.engine import Limits
 from mohole.model import LanguageModel
 from mohole.model.chat import answer_of, chat_tokens
@@ -229,15 +229,21 @@ def test_an_asynchronous_client_and_many_at_once(address: str, client: openai.Op
         assert client.chat.completions.create(**asked(i)).choices[0].message.content == text
 
 
-def test_models_are_the_runs_and_their_variants(client: openai.OpenAI) -> None:
+def test_models_are_the_runs_and_their_variants(client: openai.OpenAI, run: Path, model: LanguageModel) -> None:
     listed = {each.id: each for each in client.models.list()}
     assert set(listed) == {"demo", "demo::golden-gate"}
     facts = listed["demo::golden-gate"].model_extra
     assert facts is not None
-    assert facts["mohole"] == {"run": "demo", "model": "planted", "variant": "golden-gate", "is_here": True}
+    own = {"run": "demo", "model": "planted", "variant": "golden-gate", "is_here": True, "interventions": [CLAMP]}
+    assert facts["mohole"] == own
     assert client.models.retrieve("planted::golden-gate").id == "planted::golden-gate"
     with pytest.raises(openai.NotFoundError, match="no variant silver"):
         client.models.retrieve("demo::silver")
+    save_variant(run, "north", [Add(Vector((1.0,) * model.d_model, HOOKPOINT), value=1.0)], model)
+    north = client.models.retrieve("demo::north").model_extra
+    remove_variant(run, "north")
+    assert north is not None
+    assert north["mohole"]["interventions"] is None, "a list of models is no place for a direction's numbers"
 
 
 def test_a_variant_goes_before_what_is_listed_and_may_be_named_in_the_body(client: openai.OpenAI) -> None:

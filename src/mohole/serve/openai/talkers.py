@@ -2,10 +2,21 @@
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 
-from mohole.act import NOTHING, Latent, LatentReading, Plan, Variant, open_variant, parse_interventions, variant_names
+from mohole.act import (
+    NOTHING,
+    Latent,
+    LatentReading,
+    Plan,
+    Variant,
+    Vector,
+    as_json,
+    open_variant,
+    parse_interventions,
+    variant_names,
+)
 from mohole.engine import Ask, BatchingEngine, Counters, Engine, Sampling
 from mohole.engine.batching import end_tokens
 from mohole.errors import ArtifactError, ConfigError, MoholeError
@@ -69,7 +80,10 @@ class Talkers:
 
     def _entry(self, run: OpenRun, variant: str | None) -> dict[str, object]:
         file = run.folder if variant is None else run.folder / "variants" / f"{variant}.json"
-        facts = {"run": run.name, "model": run.model_name, "variant": variant, "is_here": run.model_source is not None}
+        is_here = run.model_source is not None
+        facts: dict[str, object] = {"run": run.name, "model": run.model_name, "variant": variant, "is_here": is_here}
+        if variant is not None:
+            facts["interventions"] = _interventions(run, variant)
         return {
             "id": run.name if variant is None else f"{run.name}::{variant}",
             "object": "model",
@@ -250,6 +264,23 @@ def _variant(run: OpenRun, name: str, param: str, model: str) -> Variant:
         raise _unknown(model, str(error)) if param == "model" else refused_key(param, str(error)) from None
     except ArtifactError as error:
         raise refused_key(param, str(error)) from None
+
+
+def _interventions(run: OpenRun, name: str) -> list[dict[str, object]] | None:
+    """What a variant does, where that is short; None with a direction's numbers in it, or where it holds no longer."""
+    try:
+        variant = open_variant(run.folder, name)
+    except MoholeError:
+        return None  # it is listed all the same: a request for it is refused with the reason
+    return as_json(variant.interventions) if not _has_vector(variant.interventions) else None
+
+
+def _has_vector(value: object) -> bool:
+    if isinstance(value, tuple):
+        return any(_has_vector(each) for each in value)
+    if isinstance(value, Vector):
+        return True
+    return is_dataclass(value) and any(_has_vector(getattr(value, each.name)) for each in fields(value))
 
 
 def _unknown(name: str, why: str) -> OpenAIRefusal:

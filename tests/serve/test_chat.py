@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import subprocess
 import threading
 import time
@@ -38,8 +39,9 @@ def model(talking_model: LanguageModel) -> LanguageModel:
 
 
 @pytest.fixture(scope="module")
-def run(talking_run: Path) -> Path:
-    return talking_run
+def run(talking_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This module's own copy."""
+    return shutil.copytree(talking_run, tmp_path_factory.mktemp("talking") / "demo")
 
 
 @pytest.fixture(scope="module")

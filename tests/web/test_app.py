@@ -31,6 +31,7 @@ PAGES = {
     "feature": (f"{HERE}/28?test=The Golden Gate", "Strongest"),
     "xray": (f"{HERE}/xray?text=The Golden Gate Bridge&token=2", "In the whole text"),
     "xray-rows": (f"{HERE}/xray?text=The Golden Gate Bridge&view=rows&follow=5", "strongest features"),
+    "chat": (f"{HERE}/chat", "Nobody can talk to a model here"),
     "dead": (f"{HERE}/{DEAD_LATENT}", "fires nowhere"),
     "lists": ("#/demo/lists", "None yet"),
     "lost": ("#/demo/nowhere/features", "no such hookpoint"),
@@ -375,8 +376,9 @@ def test_what_goes_wrong_is_said_with_a_next_step(tab):
     expect(tab.locator(".rows .row").first).to_be_visible()
     tab.goto(f"{HERE}/atlas?colour=nonsense&at=nowhere&latent=none")
     expect(tab.get_by_role("button", name="frequency")).to_have_attribute("aria-pressed", "true")
-    tab.goto("#/million/resid_post.11/xray")
-    expect(tab.locator("main")).to_contain_text("The model of this run is not on the server's machine")
+    for page in ("xray", "chat"):
+        tab.goto(f"#/million/resid_post.11/{page}")
+        expect(tab.locator("main")).to_contain_text("The model of this run is not on the server's machine")
     tab.route("**/api/**", lambda route: route.abort())
     tab.goto("about:blank")
     tab.goto("#/")

@@ -4,11 +4,12 @@
 //   #/demo                                 a run
 //   #/demo/lists?name=bridges              a list of its features; without a name, all lists
 //   #/demo/resid_post.1/atlas?colour=f1    its map, features, x-ray
+//   #/demo/resid_post.1/chat?say=Hello     its model, as it is and steered; features to steer by are looked for at this hookpoint
 //   #/demo/resid_post.1/421                a feature
 //
 // Behind the #: the same app then works from any path of any static host.
 
-export type Page = "runs" | "run" | "atlas" | "features" | "feature" | "xray" | "lists" | "lost";
+export type Page = "runs" | "run" | "atlas" | "features" | "feature" | "xray" | "chat" | "lists" | "lost";
 
 export interface Route {
   page: Page;
@@ -18,7 +19,7 @@ export interface Route {
   state: Record<string, string>;
 }
 
-const INSIDE = new Set(["atlas", "features", "xray"]);
+const INSIDE = new Set(["atlas", "features", "xray", "chat"]);
 
 function decoded(part: string): string {
   try {

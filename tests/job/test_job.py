@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import exit_status
 
 from mohole import artifact
-from mohole.act import read_dose, read_steering
+from mohole.act import Clamp, open_variant, read_dose, read_steering
 from mohole.catalogue import Catalogue
 from mohole.config import Recipe, parse
 from mohole.errors import ArtifactError, DamageError, StageError
@@ -142,8 +142,10 @@ def test_a_latent_that_the_recipe_leaves_open_is_chosen_on_prompts_that_are_not_
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     steer = {"max_new_tokens": 4} | ({"clamp": clamp} if clamp else {})
-    run_verb(small(folder, steer=steer), "steer", replace=True)
+    run_verb(small(folder, steer=steer | {"variant": "shown"}), "steer", replace=True)
     shown = read_steering(folder / "steering")
+    kept = open_variant(folder, "shown").interventions
+    assert kept == (Clamp(shown.latent, times_max=shown.times_max, hookpoint=shown.hookpoint),)
     assert tried in shown.chosen_by
     assert "of 3 latents" in shown.chosen_by
     assert "of 8 other prompts" in shown.chosen_by

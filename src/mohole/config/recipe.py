@@ -243,6 +243,8 @@ class Steer(Table):
     """Tokens written after each prompt, at most."""
     temperature: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0.0)] = 0.0
     """0 always takes the likeliest token."""
+    variant: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")] = ""
+    """Keep the clamp under this name, too: `mohole chat RUN --variant NAME`, `RUN::NAME` for clients. Empty: it is not kept."""
 
 
 class Report(Table):

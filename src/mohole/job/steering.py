@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from mohole.act import DEFAULT_TIMES_MAX, Choice, demonstrate, most_active, most_effective
+from mohole import act
+from mohole.act import DEFAULT_TIMES_MAX, Choice, demonstrate, most_active, most_effective, save_variant
 from mohole.catalogue import Catalogue
 from mohole.config import Clamp, PlantedCorpus, Recipe
 from mohole.corpus import Corpus
@@ -19,7 +20,7 @@ _LABELLED = 12
 
 
 def steer(out: Path, model: LanguageModel, corpus: Corpus, recipe: Recipe, parents: Mapping[str, Path]) -> None:
-    """Continue the prompts without and with one latent clamped, and write both into `out`.
+    """Continue the prompts without and with one latent clamped, and write both into `out`. The clamp may be kept as a variant.
 
     Raises:
         StageError: the recipe's latent or concept is not there, or no latent is alive.
@@ -55,6 +56,10 @@ def steer(out: Path, model: LanguageModel, corpus: Corpus, recipe: Recipe, paren
         prompts=prompts,
         seed=recipe.seed,
     )
+    if recipe.steer.variant:
+        times_max = DEFAULT_TIMES_MAX if clamp is None else clamp.times_max
+        kept = act.Clamp(latent, times_max=times_max, hookpoint=catalogue.hookpoint)
+        save_variant(recipe.run, recipe.steer.variant, [kept], model, replace_it=True)
 
 
 def _why(choice: Choice, clamp: Clamp | None) -> str:

@@ -18,7 +18,9 @@ import torch
 from tests.serve.conftest import serving
 from tests.serve.talking import BRIDGE, HOOKPOINT
 
+from mohole import artifact
 from mohole.act import Add, Clamp, Sources, Steered, Vector, make_plan, remove_variant, save_variant
+from mohole.act.usable import UsableRange, write_usable
 from mohole.engine import Limits
 from mohole.model import LanguageModel
 from mohole.model.chat import answer_of, chat_tokens
@@ -234,6 +236,7 @@ def test_an_asynchronous_client_and_many_at_once(address: str, client: openai.Op
 def test_models_are_the_runs_and_their_variants(client: openai.OpenAI, run: Path, model: LanguageModel) -> None:
     listed = {each.id: each for each in client.models.list()}
     assert set(listed) == {"demo", "demo::golden-gate"}
+    assert (listed["demo"].model_extra or {})["mohole"]["swept"] == []
     facts = listed["demo::golden-gate"].model_extra
     assert facts is not None
     own = {"run": "demo", "model": "planted", "variant": "golden-gate", "is_here": True, "interventions": [CLAMP]}
@@ -246,6 +249,22 @@ def test_models_are_the_runs_and_their_variants(client: openai.OpenAI, run: Path
     remove_variant(run, "north")
     assert north is not None
     assert north["mohole"]["interventions"] is None, "a list of models is no place for a direction's numbers"
+
+
+def test_what_sweeps_found_is_listed_with_the_run(client: openai.OpenAI, run: Path) -> None:
+    place, folder = f"{HOOKPOINT}/dictionary", run / "doses" / "bridge"
+    parents = {place: artifact.read_manifest(run / place).digest}
+    with artifact.create(folder, artifact.Inputs(kind="dose", config={}, seed=0, parents=parents)) as out:
+        write_usable(out, [CLAMP], UsableRange(1.25, 1.375, "times its maximum", "active", "some rule", 1, 1, ()))
+
+    def swept() -> object:
+        return (client.models.retrieve("demo").model_extra or {})["mohole"]["swept"]
+
+    usable = {"low": 1.25, "high": 1.375, "unit": "times its maximum", "rule": "some rule"}
+    assert swept() == [{"interventions": [CLAMP], "usable": usable}]
+    (folder / "usable.json").write_bytes(b"{}")
+    assert swept() is None
+    shutil.rmtree(run / "doses")
 
 
 def test_a_variant_goes_before_what_is_listed_and_may_be_named_in_the_body(client: openai.OpenAI) -> None:

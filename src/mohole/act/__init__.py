@@ -29,7 +29,7 @@ from mohole.act.sources import Sources
 from mohole.act.steering import Continuation, Stamp, Steered, Stepped, steer, steer_rows
 from mohole.act.strength import at_strength
 from mohole.act.terms import NOTHING, LatentReading, Plan, make_plan, read_latent
-from mohole.act.usable import DOSES, Bounds, StrengthWarning, UsableRange
+from mohole.act.usable import DOSES, Bounds, StrengthWarning, UsableRange, read_swept
 from mohole.act.variants import (
     Variant,
     digests_of,
@@ -110,6 +110,7 @@ __all__ = [
     "read_dose",
     "read_latent",
     "read_steering",
+    "read_swept",
     "remove_variant",
     "save_variant",
     "steer",

@@ -4,7 +4,7 @@ import { PLAIN, readTalk, writeTalk, type Talk } from "./address";
 import { EventReader, eventsOf } from "./events";
 import { branches, follow, NOTHING_SAID, path, say, sayOtherwise, turnTo } from "./history";
 import { readRoute, writeRoute } from "../route";
-import { asInterventions, asSettings, reach, readingsOf, readSettings, writeSettings, type Setting } from "./steering";
+import { asInterventions, asSettings, reach, readingsOf, readSettings, usableOf, writeSettings, type Setting } from "./steering";
 import { groups } from "./tokens";
 
 const STREAM = ': hello\r\ndata: {"a": "桥 🌉"}\r\n\r\nevent: x\ndata:one\ndata: two\n\nid: 7\n\ndata: [DONE]\r\rdata: never whole';
@@ -102,4 +102,18 @@ test("tokens that are one character together are one thing to press", () => {
   const found = groups([token("", "<0xE2>", 1), token("", "<0x82>", 3), token("€", "<0xAC>", 2), token(" x", " x", 0), token("", "<0xE2>", 5)]);
   expect(found.map(({ text, tokens }) => [text, tokens.map((each) => each.token)])).toEqual([["€", ["<0xE2>", "<0x82>", "<0xAC>"]], [" x", [" x"]], ["", ["<0xE2>"]]]);
   expect(found.map(({ values }) => values)).toEqual([[3], [0], [5]]);
+});
+
+test("a usable range is that of the same clamp at the same tokens", () => {
+  const clamp = { kind: "clamp", latent: 7, hookpoint: "resid_post.1", times_max: 1 };
+  const swept = [
+    { interventions: [{ ...clamp, times_max: 1.5 }], usable: { low: 9, high: 9 } }, // of a variant, in times what it says
+    { interventions: [clamp, { ...clamp, latent: 8 }], usable: { low: 8, high: 8 } },
+    { interventions: [clamp], usable: { low: 1, high: 2 } },
+    { interventions: [{ ...clamp, where: { part: "response" } }], usable: { low: null, high: null } },
+  ];
+  const setting: Setting = { kind: "clamp", hookpoint: "resid_post.1", latent: 7, times: 4, part: "all" };
+  expect(usableOf(setting, swept)).toEqual({ low: 1, high: 2 });
+  expect(usableOf({ ...setting, part: "response" }, swept)).toEqual({ low: null, high: null });
+  for (const other of [{ latent: 8 }, { hookpoint: "resid_post.2" }, { kind: "add" as const }, { part: "prompt" as const }]) expect(usableOf({ ...setting, ...other }, swept)).toBeUndefined();
 });

@@ -1,18 +1,18 @@
 // The server's /v1, which speaks as OpenAI's API does, with `steering` and `readings` beside (docs/chat.md).
 import { ApiError } from "../facts";
 import { eventsOf } from "./events";
-import type { Intervention, LatentName } from "./steering";
+import type { Intervention, LatentName, Swept } from "./steering";
 import type { Reading } from "./tokens";
 
 export interface ModelLine {
   id: string;
-  mohole: { run: string; model: string; variant: string | null; is_here: boolean; interventions?: Intervention[] };
+  mohole: { run: string; model: string; variant: string | null; is_here: boolean; interventions?: Intervention[]; swept?: Swept[] | null };
 }
 export interface Stamp { n_tokens: number; n_fired: number; n_moved: number; key: string }
 export interface Message { role: "user" | "assistant"; content: string }
 export interface Question {
   model: string; messages: Message[]; temperature: number; max_tokens: number; seed: number;
-  steering?: { variant?: string; interventions?: Intervention[] }; readings?: LatentName[];
+  steering?: { variant?: string; interventions?: Intervention[]; swept?: Swept[] | null }; readings?: LatentName[];
 }
 /** A part of an answer, as it comes. */
 export interface Part { content: string; readings: Reading[]; finish: string | null; stamp: Stamp | null }

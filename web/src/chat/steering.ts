@@ -83,6 +83,19 @@ export function asSettings(interventions: Intervention[]): Setting[] | null {
   return found;
 }
 
+/** A sweep of strengths, as the server lists it; null bounds: no strength was of use. */
+export interface Swept { interventions: Intervention[]; usable: { low: number | null; high: number | null } }
+
+/** Between which strengths a clamp is of use, as a sweep of the same latent at the same tokens found it; undefined: nobody swept it. */
+export function usableOf({ kind, hookpoint, latent, part }: Setting, swept: Swept[]): Swept["usable"] | undefined {
+  if (kind !== "clamp") return undefined;
+  return swept.find(({ interventions }) => {
+    const settings = asSettings(interventions);
+    const [only] = settings?.length === 1 ? settings : [];
+    return only?.kind === kind && only.times === 1 && only.part === part && isSame(only, { hookpoint, latent });
+  })?.usable;
+}
+
 /** The latents whose activation is asked for at every token: all that are set, each once. */
 export function readingsOf(settings: LatentName[]): LatentName[] {
   const found: LatentName[] = [];

@@ -15,6 +15,7 @@ from mohole.act import (
     as_json,
     open_variant,
     parse_interventions,
+    read_swept,
     variant_names,
 )
 from mohole.engine import Ask, BatchingEngine, Counters, Engine, Sampling
@@ -84,6 +85,8 @@ class Talkers:
         facts: dict[str, object] = {"run": run.name, "model": run.model_name, "variant": variant, "is_here": is_here}
         if variant is not None:
             facts["interventions"] = _interventions(run, variant)
+        else:
+            facts["swept"] = _swept(run)
         return {
             "id": run.name if variant is None else f"{run.name}::{variant}",
             "object": "model",
@@ -273,6 +276,22 @@ def _interventions(run: OpenRun, name: str) -> list[dict[str, object]] | None:
     except MoholeError:
         return None  # it is listed all the same: a request for it is refused with the reason
     return as_json(variant.interventions) if not _has_vector(variant.interventions) else None
+
+
+def _swept(run: OpenRun) -> list[dict[str, object]] | None:
+    """What the run's sweeps found, of the dictionaries that are served; None where one is damaged, as whoever steers is told."""
+    try:
+        found = read_swept(run.folder, {place: manifest.digest for place, manifest in run.manifests.items()})
+    except MoholeError:
+        return None
+    return [
+        {
+            "interventions": as_json(each.interventions),
+            "usable": {name: getattr(each.usable, name) for name in ("low", "high", "unit", "rule")},
+        }
+        for each in found
+        if not _has_vector(each.interventions)
+    ]
 
 
 def _has_vector(value: object) -> bool:

@@ -303,6 +303,7 @@ async def _soaked(address: str, pid: int, arguments: argparse.Namespace) -> Json
     third = max(1, len(samples) // 3)
     return {
         "minutes": arguments.minutes, "n_clients": arguments.n_clients, "n_requests": n_done, "n_that_went_away": n_gone,
+        "rss_mib_every_30_s": samples[5::6],
         "rss_mib": {"after_a_minute": samples[min(11, len(samples) - 1)],
                     "first_third_median": statistics.median(samples[:third]),
                     "last_third_median": statistics.median(samples[-third:]), "most": max(samples)},

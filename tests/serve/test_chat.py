@@ -19,8 +19,19 @@ from tests.serve.conftest import serving
 from tests.serve.talking import BRIDGE, HOOKPOINT
 
 from mohole import artifact
-from mohole.act import Add, Clamp, Sources, Steered, Vector, make_plan, remove_variant, save_variant
-from mohole.act.usable import UsableRange, write_usable
+from mohole.act import (
+    Add,
+    Clamp,
+    Sources,
+    Steered,
+    UsableRange,
+    Vector,
+    keep_range,
+    make_plan,
+    remove_variant,
+    save_variant,
+)
+from mohole.act.usable import write_usable
 from mohole.engine import Limits
 from mohole.model import LanguageModel
 from mohole.model.chat import answer_of, chat_tokens
@@ -285,6 +296,22 @@ def test_a_variant_goes_before_what_is_listed_and_may_be_named_in_the_body(clien
     both = key("demo::golden-gate", interventions=[other])
     assert both == key("demo", interventions=[CLAMP, other]) != variant
     assert key("demo", interventions=[]) == key("demo") == ""
+
+
+def test_a_strength_that_a_sweep_found_unusable_is_answered_with_a_warning(
+    client: openai.OpenAI, run: Path, model: LanguageModel
+) -> None:
+    """A variant that is kept while the server runs is there at once."""
+    usable = UsableRange(0.1, 0.5, "times the variant's strength", "says it", "made up", 4, 4, ())
+    save_variant(run, "strong", [Clamp(BRIDGE, times_max=2.0, hookpoint=HOOKPOINT)], model)
+    try:
+        keep_range(run, "strong", usable)
+        answer = client.chat.completions.create(**CHAT | {"model": "demo::strong"}, max_tokens=2)
+        own = answer.choices[0].model_extra["mohole"]  # type: ignore[index]
+        assert own["warnings"] == [f"variant strong: {usable.objection(1.0)}"]
+    finally:
+        remove_variant(run, "strong")
+    assert "warnings" not in client.chat.completions.create(**CHAT, max_tokens=2).choices[0].model_extra["mohole"]  # type: ignore[index]
 
 
 # --- what is refused

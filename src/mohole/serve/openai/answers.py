@@ -102,7 +102,8 @@ class Answer:
         return body | self._own(written, self._proof(choice, end))
 
     def _proof(self, choice: int, end: Ended) -> Json:
-        return {"seed": self.seed(choice), "stamp": asdict(end.stamp)}
+        warnings = {"warnings": list(self.talk.warnings)} if self.talk.warnings else {}
+        return {"seed": self.seed(choice), "stamp": asdict(end.stamp), **warnings}
 
     def _own(self, written: Sequence[Written], more: Mapping[str, object]) -> Json:
         """The key that is mohole's."""

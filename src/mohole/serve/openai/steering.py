@@ -3,7 +3,19 @@
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
-from mohole.act import NOTHING, Intervention, Latent, LatentReading, Plan, Sources, Variant, make_plan, read_latent
+from mohole.act import (
+    NOTHING,
+    Intervention,
+    Latent,
+    LatentReading,
+    Plan,
+    Sources,
+    Variant,
+    as_json,
+    latents_in,
+    make_plan,
+    read_latent,
+)
 from mohole.artifact import digest_of
 from mohole.errors import ArtifactError
 from mohole.model import LanguageModel
@@ -18,20 +30,28 @@ class RunSteering:
     def __init__(self, run: OpenRun, model: LanguageModel) -> None:
         self._run, self._model = run, model
         self._opened: dict[str, Sources] = {}
-        self._plans: OrderedDict[str, Plan] = OrderedDict()
+        self._plans: OrderedDict[str, tuple[Plan, tuple[str, ...]]] = OrderedDict()
 
-    def plan(self, variant: Variant | None, interventions: Sequence[Intervention]) -> Plan:
-        """A variant's interventions, then these.
+    def plan(self, variant: Variant | None, interventions: Sequence[Intervention]) -> tuple[Plan, tuple[str, ...]]:
+        """A variant's interventions, then these; and what sweeps of the run have to say against their strengths.
 
         Raises:
             ArtifactError: the variant is of other dictionaries than those that are served. Others as `make_plan`.
         """
-        from mohole.act import as_json, latents_in
-
         whole = (*(variant.interventions if variant else ()), *interventions)
         if not whole:
-            return NOTHING
-        key = digest_of([as_json(whole), sorted(variant.needs.items()) if variant else []])
+            return NOTHING, ()
+        own = variant.usable.objection(1.0) if variant and variant.usable else None
+        against = () if own is None or variant is None else (f"variant {variant.name}: {own}",)
+        asked = interventions if variant and variant.usable else whole
+        plan, objections = self._made(variant, whole, asked)
+        return plan, (*against, *objections)
+
+    def _made(
+        self, variant: Variant | None, whole: Sequence[Intervention], asked: Sequence[Intervention]
+    ) -> tuple[Plan, tuple[str, ...]]:
+        """Once, of equal ones. Args: asked: those whose strengths nobody has judged as a whole."""
+        key = digest_of([as_json(whole), len(asked), sorted(variant.needs.items()) if variant else []])
         if key in self._plans:
             self._plans.move_to_end(key)
             return self._plans[key]
@@ -40,7 +60,7 @@ class RunSteering:
             for place, digest in variant.needs.items():
                 if sources.digests.get(place) != digest:
                     raise ArtifactError(f"{variant.name}: {place} was made again; start the server again")
-        self._plans[key] = made = make_plan(self._model, whole, sources)
+        self._plans[key] = made = make_plan(self._model, whole, sources), sources.objections(asked)
         if len(self._plans) > _MOST_PLANS:
             self._plans.popitem(last=False)
         return made
@@ -66,6 +86,7 @@ class RunSteering:
             {name: maxima for each in found for name, maxima in each.maxima.items()},
             (),
             {place: digest for each in found for place, digest in each.digests.items()},
+            tuple(swept for each in found for swept in each.swept),
         )
 
     def _open(self, name: str) -> Sources:

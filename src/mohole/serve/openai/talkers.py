@@ -50,6 +50,8 @@ class Talk:
     model: str
     """As it was asked for."""
     fingerprint: str
+    warnings: tuple[str, ...] = ()
+    """What sweeps of the run have to say against the strengths that are asked for."""
 
 
 class Talkers:
@@ -131,12 +133,12 @@ class Talkers:
     def _worked_out(self, asked: ChatAsked | CompletionAsked, run: OpenRun, variant: str | None) -> Talk:
         model = self._models.load(run)
         steering = self._steering.setdefault(run.name, RunSteering(run, model))
-        plan = self._plan(asked, run, variant, steering)
+        plan, warnings = self._plan(asked, run, variant, steering)
         readings = _readings(asked, steering)
         prompts = _prompts(asked, model.tokenizer)
         asks = self._asks(asked, model, prompts, plan, readings)
         fingerprint = f"mohole-{__version__}-{(run.model_digest or '')[:12]}"
-        return Talk(self._engine(run, model), asks, model.tokenizer, asked.model, fingerprint)
+        return Talk(self._engine(run, model), asks, model.tokenizer, asked.model, fingerprint, warnings)
 
     def _engine(self, run: OpenRun, model: LanguageModel) -> Engine:
         digest = run.model_digest or ""
@@ -154,10 +156,10 @@ class Talkers:
 
     def _plan(
         self, asked: ChatAsked | CompletionAsked, run: OpenRun, variant: str | None, steering: RunSteering
-    ) -> Plan:
+    ) -> tuple[Plan, tuple[str, ...]]:
         said = asked.steering
         if said is None and variant is None:
-            return NOTHING
+            return NOTHING, ()
         also = None if said is None else said.variant
         if variant is not None and also not in (None, variant):
             raise refused_key("steering.variant", f"{short(also)}: the model's name says another, {variant}")

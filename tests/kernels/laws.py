@@ -226,6 +226,32 @@ def some_backward(
     return back, Moving.still(draw(n_latents, d, seed=1, dtype=dtype)), Moving.still(W_dec)
 
 
+def no_gradient_is_longer_than_its_bound(kernels: ModuleType, n_latents: int = 1300) -> None:
+    """Nor much shorter, where its rows do not cancel. Of a bad number there is no bound."""
+    for is_unit in (True, False):
+        for dtype in (torch.float32, torch.float64):
+            back, _, decoder = some_backward(kernels, is_unit=is_unit, n_latents=n_latents, dtype=dtype)
+            back = Backward(**(vars(back) | {"values": draw(len(back.values), seed=9, dtype=dtype)}))
+            squares, bounds = kernels.squared_lengths(back, decoder.weight), kernels.squares_at_most(back)
+            assert (squares.double() <= bounds).all()
+    codes = torch.eye(9, n_latents)  # a pair a latent: nothing to cancel
+    by_latent = kernels.by_latent(from_dense(codes > 0, codes), n_latents)
+    read, sources, none = draw(9, 10, seed=0), draw(2, 9, 7, seed=1), torch.zeros(n_latents)
+    source_of = (torch.arange(n_latents) % 2).to(torch.uint8)
+    alone = Backward(by_latent, draw(9, seed=2), torch.ones(9), read, sources, source_of, none, (0, 7), False)
+    squares, bounds = kernels.squared_lengths(alone, draw(n_latents, 7, seed=3)), kernels.squares_at_most(alone)
+    assert (squares <= bounds).all()
+    torch.testing.assert_close(squares, bounds.float(), rtol=1e-4, atol=0.0)
+    pulled = Backward(**(vars(alone) | {"norm_gradient": none + 3.0, "sites": (0, 4, 7)}))
+    along = draw(n_latents, 7, seed=3)
+    assert (kernels.squared_lengths(pulled, along) <= kernels.squares_at_most(pulled)).all()
+    assert kernels.squares_at_most(pulled)[20] == pytest.approx(18.0, rel=1e-4)  # 3 at each of two sites
+    d_product = alone.d_product.clone()
+    d_product[4] = torch.nan
+    bounds = kernels.squares_at_most(Backward(**(vars(alone) | {"d_product": d_product})))
+    assert bounds.isnan().tolist() == [latent == 4 for latent in range(n_latents)]
+
+
 def adam_moves_as_torchs_adam_does(
     kernels: ModuleType, *, is_unit: bool, n_latents: int = 1300, n_steps: int = 12
 ) -> None:

@@ -151,6 +151,10 @@ def test_columns_in_blocks_that_a_cache_holds(gpu: ModuleType, monkeypatch: pyte
     torch.testing.assert_close(found, (source[0] @ W_dec.T)[codes > 0], **close)
 
 
+def test_no_gradient_is_longer_than_its_bound(gpu: ModuleType) -> None:
+    laws.no_gradient_is_longer_than_its_bound(gpu, n_latents=24)
+
+
 @pytest.mark.parametrize("is_unit", [True, False])
 def test_adam_moves_as_torchs_adam_does(gpu: ModuleType, is_unit: bool) -> None:
     laws.adam_moves_as_torchs_adam_does(gpu, is_unit=is_unit, n_latents=10, n_steps=3)

@@ -97,6 +97,11 @@ def test_decoding_dots_and_sums_are_products_with_the_dense_codes(**drawn: Any) 
 
 
 @each_module
+def test_no_gradient_is_longer_than_its_bound(kernels: ModuleType) -> None:
+    laws.no_gradient_is_longer_than_its_bound(kernels)
+
+
+@each_module
 @pytest.mark.parametrize("is_unit", [True, False])
 def test_adam_moves_as_torchs_adam_does(kernels: ModuleType, is_unit: bool) -> None:
     laws.adam_moves_as_torchs_adam_does(kernels, is_unit=is_unit)

@@ -80,6 +80,27 @@ def test_weights_move_as_torchs_adam_on_the_dense_gradient_moves_them(
             torch.testing.assert_close(tensor, theirs[name], rtol=1e-6, atol=1e-7, msg=f"{name}, step {step}")
 
 
+@pytest.mark.parametrize("kind", ["sae", "cross-layer"])
+def test_a_gradient_is_swept_twice_only_where_it_might_be_clipped(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Far from what it is clipped to, near it from below, and beyond: the same length each time, and steps of the shrunk one."""
+    config = settings_of(kind, nonlinearity=TopK(k=4), auxk=0)
+    outcome, _ = run(kind, config, some_weights(kind, config), some_batch(kind, seed=0))
+    length, sweeps, moved = Optimiser(some_weights(kind, config), None).step(outcome, 0.01), [], []
+    for clip_norm in (1e6, 1.001 * length, 0.5 * length):
+        weights = some_weights(kind, config)
+        optimiser = Optimiser(weights, clip_norm)
+        kernels, n = optimiser._kernels, len(sweeps)
+        swept = kernels.squared_lengths
+        with monkeypatch.context() as patch:
+            patch.setattr(kernels, "squared_lengths", lambda *given, swept=swept: sweeps.append(1) or swept(*given))
+            assert optimiser.step(outcome, 0.01) == pytest.approx(length, rel=1e-12)
+        assert len(sweeps) - n == (0 if clip_norm > 1e5 else len(weights.blocks))
+        moved.append([moving.mean.clone() for moving in optimiser.moving.values()])
+    for free, whole, half in zip(*moved, strict=True):
+        assert torch.equal(free, whole)
+        torch.testing.assert_close(half, 0.5 * whole, rtol=1e-9, atol=0.0)
+
+
 def test_decoder_rows_stay_unit_vectors_and_a_gradient_along_them_does_nothing() -> None:
     config = settings_of("sae", nonlinearity=TopK(k=4), auxk=0)
     weights = some_weights("sae", config)

@@ -346,6 +346,22 @@ def sum_gradients(
         squares[latent] = square
 
 
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def bound_squares(
+    starts, order, rows, d_product, values, read_lengths, source_lengths, source_of, pulls, squares, low, high
+):
+    """For latents [low, high): the most that `sum_gradients` may find, from the lengths of what it sums."""
+    for latent in range(low, high):
+        lengths, enc, dec = source_lengths[source_of[latent]], 0.0, 0.0
+        for place in range(starts[latent], starts[latent + 1]):
+            pair, row = order[place], rows[place]
+            enc += abs(np.float64(d_product[pair])) * read_lengths[row]
+            dec += abs(np.float64(values[pair])) * lengths[row]
+        dec += pulls[latent]
+        squares[latent] = enc * enc + dec * dec
+
+
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS, inline="always")
 @no_type_check
 def _adam_row(weight, mean, square, gradient, beta1, beta2, step_size, root_scale, epsilon):

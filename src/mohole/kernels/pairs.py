@@ -3,6 +3,7 @@
 Axes: B batch rows, L latents, N kept pairs, D width read, E width written, S sources.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -129,6 +130,22 @@ class Backward:
     def product_sums(self) -> Float[Tensor, " L"]:
         """For each latent, the sum over rows of `d_product`."""
         return self.by_latent.sums(self.d_product)
+
+    def lengths(self) -> tuple[Float[Tensor, " B"], Float[Tensor, "S B"]]:
+        """Of rows that are read, and of sources. In double."""
+        read, sources = (torch.linalg.vector_norm(rows, dim=-1) for rows in (self.read, self.sources))
+        return read.double(), sources.double()
+
+    def pulls(self) -> Float[Tensor, " L"]:
+        """The most that the gradient of its length adds to a decoder row's: a unit vector for each site. In double."""
+        n_sites = 0 if self.is_unit else len(self.sites) - 1
+        return self.norm_gradient.double().abs() * math.sqrt(n_sites)
+
+    @property
+    def rounding(self) -> float:
+        """What squared lengths of sums over rows, computed in whatever order, may exceed exact ones by: a factor."""
+        n, eps = len(self.read) + self.read.shape[1] + self.sources.shape[2], torch.finfo(self.read.dtype).eps
+        return 1.0 + 4.0 * n * eps
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from mohole.train.sums import whole_sum
 from mohole.train.weights import Weights
 
 _SLAB_LATENTS = 4096
+_SURE = 1e-6
+"""A gradient that is so much shorter than what it is clipped to is not clipped, in whatever order its squares are summed."""
 
 
 def learning_rate(step: int, settings: Train) -> float:
@@ -62,7 +64,8 @@ class Optimiser:
     def step(self, outcome: Outcome, rate: float) -> float:
         """Take a step, and return the gradient's length before clipping, without its part along unit decoder rows.
 
-        With clip_norm the length must be known before the first latent moves, which costs one more sweep over the pairs.
+        With clip_norm it must be known before the first latent moves whether the gradient is longer. Mostly the lengths of what
+        it is a sum of say that it is not; where they do not, one more sweep over the pairs finds its length first.
         """
         self.n_steps += 1
         small = {"b_dec": outcome.d_b_dec} | ({} if outcome.d_skip is None else {"W_skip": outcome.d_skip})
@@ -71,22 +74,41 @@ class Optimiser:
         for number, vectors in enumerate(outcome.vectors):
             own += sum(_square(gradient) for gradient in vectors.values())
             small |= {f"{name}.{number}": gradient for name, gradient in vectors.items()}
-        shrink = 1.0
-        if self._clip_norm is not None:
-            for number, back in enumerate(outcome.backward):
-                own += _square(self._squared_lengths(back, self._weights.blocks[number].W_dec), squared=True)
-            square += total_of(own, self._latent)
-            if math.sqrt(max(square, 0.0)) > self._clip_norm:
-                shrink = self._clip_norm / math.sqrt(square)
+        shrink, length = 1.0, None if self._clip_norm is None else self._length_if_long(outcome, square, own)
+        if length is not None and self._clip_norm is not None and length > self._clip_norm:
+            shrink = self._clip_norm / length
         for number, back in enumerate(outcome.backward):
             squares = self._move_block(number, back, rate, shrink)
-            if self._clip_norm is None:
+            if length is None:
                 own += _square(squares, squared=True)
-        if self._clip_norm is None:
-            square += total_of(own, self._latent)
         for name, gradient in small.items():
             self._move(name, gradient * shrink, rate)
-        return math.sqrt(square) if square >= 0 else math.nan
+        if length is None:
+            length = _root(square + total_of(own, self._latent))
+        return length
+
+    def _length_if_long(self, outcome: Outcome, shared: float, own: float) -> float | None:
+        """The gradient's length, or None where it cannot be longer than clip_norm.
+
+        Args:
+            shared: squared length of what all ranks have; own: of this rank's vectors.
+        """
+        assert self._clip_norm is not None
+        most, sums = (
+            own,
+            [
+                _square(dense.squared_lengths(back), squared=True) if isinstance(back, DenseBackward) else None
+                for back in outcome.backward
+            ],
+        )
+        for back, found in zip(outcome.backward, sums, strict=True):
+            most += _square(self._kernels.squares_at_most(back), squared=True) if found is None else found
+        if _root(shared + total_of(most, self._latent)) <= self._clip_norm * (1.0 - _SURE):
+            return None
+        for number, (back, found) in enumerate(zip(outcome.backward, sums, strict=True)):
+            W_dec = self._weights.blocks[number].W_dec
+            own += _square(self._kernels.squared_lengths(back, W_dec), squared=True) if found is None else found
+        return _root(shared + total_of(own, self._latent))
 
     def forget(self, block: int, latents: Int[Tensor, " _"]) -> None:
         """No moments of some latents of a block: they have begun anew."""
@@ -95,12 +117,6 @@ class Optimiser:
                 moving.mean[latents] = 0.0
                 if len(moving.square):
                     moving.square[latents] = 0.0
-
-    def _squared_lengths(self, back: Backward | DenseBackward, W_dec: Tensor) -> Tensor:
-        if isinstance(back, DenseBackward):
-            return dense.squared_lengths(back)
-        found: Tensor = self._kernels.squared_lengths(back, W_dec)
-        return found
 
     def _move_block(self, number: int, back: Backward | DenseBackward, rate: float, shrink: float) -> Tensor:
         """Move one block's matrices. Returns the squared length of each latent's gradients before shrinking."""
@@ -228,3 +244,8 @@ def _square(gradient: Tensor, *, squared: bool = False) -> float:
     """Sum of squares, each row first."""
     rows = gradient.reshape(len(gradient), -1)
     return whole_sum((rows if squared else rows.square()).sum(1))
+
+
+def _root(square: float) -> float:
+    """A length. Of what is no number: no number."""
+    return math.sqrt(square) if square >= 0 else math.nan

@@ -24,7 +24,7 @@ def step_bytes(settings: Train, reads: Sites, writes: Sites, n_kept: int, *, in_
     rows       read, and targets; the error written and read
     weights    the encoder read for codes; all read and written by the optimiser, and its moments
     in pairs   a decoder row for the output, one for the gradient of a code, and a row of the batch and of the error for the
-               gradients of weights, which clipping sums twice
+               gradients of weights, which are summed twice where they may have to be clipped: that is not counted
     in tiles   the decoder read for the output, both matrices for the gradients, which are written, and read by the optimiser
     """
     layers = layers_of(settings.learns, reads, writes)
@@ -34,6 +34,5 @@ def step_bytes(settings: Train, reads: Sites, writes: Sites, n_kept: int, *, in_
     moved = _FLOAT * (rows + settings.n_latents * d_in) + 2 * numbers * (_FLOAT + moment_bytes(settings))
     if in_tiles:
         return moved + _FLOAT * (settings.n_latents * d_out + 3 * numbers)
-    sums = 1 if settings.clip_norm is None else 2
-    a_pair = (2 * d_out + sums * (d_in + d_out)) / len(layers)
+    a_pair = (2 * d_out + d_in + d_out) / len(layers)
     return moved + int(_FLOAT * n_kept * a_pair)

@@ -199,7 +199,12 @@ def decoding_dots_and_sums_are_products_with_the_dense_codes(
     summed = (weights.double() @ W_dec.double()).to(kind)
     loose = close if dtype == kind else {"rtol": 2e-2, "atol": 0.2}
     torch.testing.assert_close(kernels.weighted_sum(weights, W_dec).to(kind), summed, **loose)
-    torch.testing.assert_close(by_latent.sums(d_product), dense(pairs, n_latents, d_product).sum(0), **close)
+    for summed in (by_latent.sums(d_product), *kernels.sums_by_latent(pairs, [d_product, d_product], n_latents)):
+        torch.testing.assert_close(summed, dense(pairs, n_latents, d_product).sum(0), **close)
+    wanted = d_product > 0
+    some = Backward(**(vars(back) | {"by_latent": kernels.by_latent(pairs, n_latents, wanted)}))
+    expected = reference.sums(dense(pairs, n_latents, d_product * wanted), read.to(kind))
+    torch.testing.assert_close(kernels.gradients(some, W_dec)[0], expected, **close)
 
 
 def some_backward(

@@ -91,6 +91,41 @@ def test_above_keeps_what_exceeds_its_own_threshold(dtype: torch.dtype, **drawn:
     laws.above_keeps_what_exceeds_its_own_threshold(dtype=dtype, bias_dtype=dtype, **drawn)
 
 
+def test_above_over_many_tiles_and_rows_that_outgrow_their_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In memory of an earlier batch, too."""
+    monkeypatch.setattr(cpu, "_ROOM", 2)
+    scratch = cpu.Scratch(128)
+    for seed, n_rows in enumerate((1, 40, 7)):
+        rows, W_enc, b_enc = (
+            draw(n_rows, 3, seed=seed, levels=2),
+            draw(1500, 3, seed=seed + 9, levels=2),
+            torch.zeros(1500),
+        )
+        for threshold in (9.0, 5.0, 0.0):
+            limits = torch.full((1500,), threshold)
+            found = cpu.above(rows, W_enc, b_enc, limits, scratch)
+            assert torch.equal(dense(found, 1500), reference.above(rows @ W_enc.T, limits)), (seed, threshold)
+            laws.check_order(found)
+
+
+def test_neither_blocks_of_latents_nor_pairs_of_zero_change_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    pre, W_dec = draw(9, 300, seed=0), draw(300, 20, seed=1)
+    values = pre * (pre.abs() > 0.3)
+    sources, source_of = draw(2, 9, 20, seed=2), (torch.arange(300) % 2).to(torch.uint8)
+    pairs = from_dense(pre.abs() > 0.1, pre)
+    active = pairs.where(values[pre.abs() > 0.1] != 0)
+    whole, dots = (
+        cpu.decode(active, active.values, W_dec, torch.zeros(9, 20)),
+        cpu.dots(pairs, sources, source_of, W_dec),
+    )
+    monkeypatch.setattr(cpu, "_HELD_BYTES", 1)
+    for n_pairs in (1, 10, 100):
+        monkeypatch.setattr(cpu, "_PAIRS_OF_BLOCK", n_pairs)
+        found = cpu.decode(pairs, values[pre.abs() > 0.1], W_dec, torch.zeros(9, 20))
+        assert torch.equal(found, whole)
+        assert torch.equal(cpu.dots(pairs, sources, source_of, W_dec), dots)
+
+
 @given(kernels=KERNELS, dtype=DTYPES, share=st.floats(0, 1), **SIZES)
 def test_decoding_dots_and_sums_are_products_with_the_dense_codes(**drawn: Any) -> None:
     laws.decoding_dots_and_sums_are_products_with_the_dense_codes(**drawn)

@@ -13,7 +13,9 @@ from mohole.config import L1, BatchTopK, Gated, JumpReLU, ReLU, Tanh, TopK, Trai
 from mohole.config.train import CrosscoderOf, CrossLayerOf, Sae, TranscoderOf
 from mohole.kernels import cpu, plain
 from mohole.kernels.dense import DenseBackward
+from mohole.kernels.pairs import Backward
 from mohole.train import objective as module
+from mohole.train.activation import Active
 from mohole.train.objective import Batch, Objective, Outcome
 from mohole.train.silence import Silence, fired
 from mohole.train.weights import Block, Sites, Weights
@@ -279,3 +281,20 @@ def test_a_latent_is_dead_after_so_many_silent_rows_and_alive_once_it_fires() ->
     assert silence.dead().tolist() == [2]
     silence.update(torch.tensor([False, False, True]), 10)
     assert silence.dead().tolist() == [0]
+
+
+def test_latents_near_their_threshold_move_it_and_no_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DENSE_SHARE", 1.0)
+    settings = settings_of("sae", nonlinearity=JumpReLU(bandwidth=0.9), auxk=0)
+    weights, batch = some_weights("sae", settings), some_batch("sae")
+    block = weights.blocks[0]
+    largest = ((batch.rows - weights.b_dec) @ block.W_enc[1] + block.b_enc[1]).max()
+    assert block.log_threshold is not None
+    block.log_threshold[1] = (largest + 0.1).log()
+    outcome, _ = run("sae", settings, weights, batch)
+    (active,), (back,) = outcome.active, outcome.backward
+    assert isinstance(active, Active)
+    assert isinstance(back, Backward)
+    assert len(back.by_latent.order) == active.n_active < active.n_kept
+    assert outcome.vectors[0]["log_threshold"][1] != 0
+    assert back.by_latent.starts[1] == back.by_latent.starts[2]

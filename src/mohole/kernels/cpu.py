@@ -5,7 +5,7 @@ No [B, L] tensor is kept: the encoder's product is made a tile of latents at a t
 Sums run in an order that depends on shapes alone, so results do not depend on the number of threads.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from mohole.kernels import loops
@@ -29,6 +29,12 @@ MULTIPLIES_BFLOAT16 = False
 _BLOCK_LATENTS = 512
 """Latents that `weighted_sum` takes in one go: fixed, so that the sum's order is."""
 _SPARE = 64
+_ROOM = 64
+_HELD_BYTES = 1 << 21
+"""Of decoder rows that stay in the second cache while rows of the batch pass by: 8192 latents, 133 pairs a row, decoded at once
+cost 0.22 products, in blocks of 2 MB 0.13, of 512 KB 0.15."""
+_PAIRS_OF_BLOCK = 4
+"""That a row has in a block, at least: with fewer it is read more often than they save."""
 
 
 class Scratch:
@@ -36,6 +42,8 @@ class Scratch:
 
     def __init__(self, tile: int = _TILE_LATENTS) -> None:
         self.tile = tile
+        self.room = _ROOM
+        """Entries above their limits that a row may have. Grows."""
         self._held: dict[str, Tensor] = {}
 
     def __call__(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -82,20 +90,19 @@ def batch_top(
 ) -> Pairs:
     """The batch's n largest positive pre-activations; among equals the lower row, then the lower latent is kept."""
     scratch, n_latents = scratch or Scratch(), len(W_enc)
-    limit = np.zeros(n_latents, W_enc.numpy().dtype)
+    limit, bias = np.zeros(n_latents, W_enc.numpy().dtype), b_enc.numpy()
     held: list[Pairs] = []
-    n_held = 0
+    found = _Above(rows, scratch)
     for first, last, tile in _tiles(rows, W_enc, scratch):
-        found = _above_tile(tile, b_enc[first:last], limit[first:last], first)
-        held.append(found)
-        n_held += len(found.latents)
+        found.add(tile.numpy(), bias[first:last], limit[first:last], first)
+        n_held = found.n + sum(len(pairs.latents) for pairs in held)
         if n_held > 2 * n or (last == n_latents and n_held > n):
-            kept = best(side_by_side(held), n)
+            kept = best(side_by_side([*held, found.taken()]), n)
             limit[:] = np.nextafter(
                 kept.values.min().numpy(), -np.inf
             )  # equals in higher latents may stand in lower rows
-            held, n_held = [kept], n
-    return side_by_side(held)
+            held = [kept]
+    return side_by_side([*held, found.taken()])
 
 
 def above(
@@ -109,14 +116,13 @@ def above(
     """All pre-activations that exceed their latent's threshold.
 
     Raises:
-        TooManyError: more than `most`; found out by counting, before their tile is taken.
+        TooManyError: more than `most`.
     """
-    scratch, limits = scratch or Scratch(), thresholds.numpy()
-    found, room = [], most
+    scratch, bias, limits = scratch or Scratch(), b_enc.numpy(), thresholds.numpy()
+    found = _Above(rows, scratch)
     for first, last, tile in _tiles(rows, W_enc, scratch):
-        found.append(_above_tile(tile, b_enc[first:last], limits[first:last], first, room))
-        room = None if room is None else room - len(found[-1].latents)
-    return side_by_side(found)
+        found.add(tile.numpy(), bias[first:last], limits[first:last], first, most)
+    return found.taken()
 
 
 def decode(
@@ -124,7 +130,7 @@ def decode(
 ) -> Float[Tensor, "B E"]:
     """Add each row's decoder directions, weighted by its values, to `out`."""
     arrays = pairs.row_starts.numpy(), pairs.latents.numpy(), values.numpy(), W_dec.numpy(), out.numpy()
-    over(len(out), loops.decode_rows, *arrays)
+    over(len(out), loops.decode_rows, *arrays, _latents_held(pairs, W_dec))
     return out
 
 
@@ -134,16 +140,27 @@ def dots(
     """For each pair: its latent's source, at its row, along its decoder direction."""
     found = torch.empty(len(pairs.latents), dtype=W_dec.dtype)
     arrays = pairs.row_starts.numpy(), pairs.latents.numpy(), sources.numpy(), source_of.numpy(), W_dec.numpy()
-    over(len(pairs.row_starts) - 1, loops.dot_rows, *arrays, found.numpy())
+    over(len(pairs.row_starts) - 1, loops.dot_rows, *arrays, found.numpy(), _latents_held(pairs, W_dec))
     return found
 
 
-def by_latent(pairs: Pairs, n_latents: int) -> ByLatent:
-    """The pairs in the order of latents."""
+def by_latent(pairs: Pairs, n_latents: int, which: Bool[Tensor, " N"] | None = None) -> ByLatent:
+    """The pairs in the order of latents: all, or those that are wanted."""
     n = len(pairs.latents)
     starts, order, rows = np.zeros(n_latents + 1, np.int64), np.empty(n, np.int32), np.empty(n, np.int32)
-    loops.sort_by_latent(pairs.row_starts.numpy(), pairs.latents.numpy(), starts, order, rows)
-    return ByLatent(torch.from_numpy(starts), torch.from_numpy(order), torch.from_numpy(rows))
+    wanted = np.empty(0, np.bool_) if which is None or not n else which.numpy()
+    n = loops.sort_by_latent(pairs.row_starts.numpy(), pairs.latents.numpy(), wanted, starts, order, rows)
+    return ByLatent(torch.from_numpy(starts), torch.from_numpy(order[:n]), torch.from_numpy(rows[:n]))
+
+
+def sums_by_latent(pairs: Pairs, per_pair: Sequence[Float[Tensor, " N"]], n_latents: int) -> list[Float[Tensor, " L"]]:
+    """For each latent, the sum over its pairs, in double and in the order of rows: of each of several numbers that pairs have."""
+    found = []
+    for numbers in per_pair:
+        sums = np.zeros(n_latents)
+        loops.sum_by_latent(pairs.latents.numpy(), numbers.numpy(), sums)
+        found.append(torch.from_numpy(sums).to(numbers.dtype))
+    return found
 
 
 def gradients(
@@ -231,20 +248,65 @@ def _tiles(rows: Tensor, W_enc: Tensor, scratch: Scratch) -> Any:
         yield first, last, torch.mm(rows, W_enc[first:last].T, out=out)
 
 
-def _above_tile(tile: Tensor, bias: Tensor, limits: np.ndarray, first: int, most: int | None = None) -> Pairs:
-    pre, offset = tile.numpy(), bias.numpy()
-    counts = np.zeros(len(pre), np.int64)
-    over(len(pre), loops.count_above, pre, offset, limits, counts)
-    if most is not None and counts.sum() > most:
-        raise TooManyError
-    starts = np.concatenate([[0], counts.cumsum()])
-    values, latents = np.empty(starts[-1], pre.dtype), np.empty(starts[-1], np.int32)
-    over(len(pre), loops.take_above, pre, offset, limits, first, starts, values, latents)
-    return _pairs(starts, latents, values)
+class _Above:
+    """What exceeds its latent's limit in one tile after another, of each row side by side."""
+
+    def __init__(self, rows: Tensor, scratch: Scratch) -> None:
+        self._scratch, self._dtype = scratch, rows.dtype
+        self._counts = np.zeros(len(rows), np.int64)
+        self._values, self._latents = self._memory()
+
+    @property
+    def n(self) -> int:
+        """Pairs so far."""
+        return int(self._counts.sum())
+
+    def add(self, pre: np.ndarray, bias: np.ndarray, limits: np.ndarray, first: int, most: int | None = None) -> None:
+        """Take those of a tile, whose first latent this is.
+
+        Raises:
+            TooManyError: there are more than `most` so far.
+        """
+        counts = self._counts.copy()
+        over(len(pre), loops.absorb_above, pre, bias, limits, first, self._values, self._latents, counts)
+        if most is not None and counts.sum() > most:
+            raise TooManyError
+        largest = int(counts.max(initial=0))
+        if largest > self._scratch.room:
+            self._widen(largest + largest // 2)
+            self.add(pre, bias, limits, first, most)
+            return
+        self._counts = counts
+
+    def taken(self) -> Pairs:
+        """All so far; what comes next begins anew."""
+        starts = np.concatenate([[0], self._counts.cumsum()])
+        values, latents = np.empty(starts[-1], self._values.dtype), np.empty(starts[-1], np.int32)
+        over(len(self._counts), loops.pack, self._values, self._latents, starts, values, latents)
+        self._counts[:] = 0
+        return _pairs(starts, latents, values)
+
+    def _widen(self, room: int) -> None:
+        held = self._values.copy(), self._latents.copy()
+        self._scratch.room = room
+        self._values, self._latents = self._memory()
+        for new, old in zip((self._values, self._latents), held, strict=True):
+            new[:, : old.shape[1]] = old
+
+    def _memory(self) -> tuple[np.ndarray, np.ndarray]:
+        shape = len(self._counts), self._scratch.room
+        return self._scratch("above", shape, self._dtype).numpy(), self._scratch("of", shape, torch.int32).numpy()
 
 
 def _pairs(starts: np.ndarray, latents: np.ndarray, values: np.ndarray) -> Pairs:
     return Pairs(torch.from_numpy(starts), torch.from_numpy(latents), torch.from_numpy(values))
+
+
+def _latents_held(pairs: Pairs, W_dec: Tensor) -> int:
+    """Latents whose rows are gathered from at a time. By the batch's pairs: no sum depends on it."""
+    fitting = max(_HELD_BYTES // max(W_dec.shape[1] * W_dec.element_size(), 1), 1)
+    n_blocks = len(pairs.latents) // max(_PAIRS_OF_BLOCK * (len(pairs.row_starts) - 1), 1)
+    return max(fitting, -(-len(W_dec) // max(n_blocks, 1)))
 
 
 def _arrays(back: Backward) -> tuple[np.ndarray, ...]:

@@ -5,7 +5,7 @@ summed over pairs is float32, or float64 where the weights are. Rows wider than 
 """
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from mohole.kernels import gpu_sum_programs as programs
@@ -51,9 +51,12 @@ def dots(
     return found.sum(0)
 
 
-def by_latent(pairs: Pairs, n_latents: int) -> ByLatent:
-    """The pairs in the order of latents. torch's sort is the device's radix sort."""
+def by_latent(pairs: Pairs, n_latents: int, which: Bool[Tensor, " N"] | None = None) -> ByLatent:
+    """The pairs in the order of latents: all, or those that are wanted. torch's sort is the device's radix sort."""
     latents, order = pairs.latents.to(torch.int32).sort(stable=True)
+    if which is not None:
+        wanted = which[order]
+        latents, order = latents[wanted], order[wanted]
     edges = torch.arange(n_latents + 1, dtype=torch.int32, device=latents.device)
     return ByLatent(torch.searchsorted(latents, edges), order.to(torch.int32), pairs.rows[order].to(torch.int32))
 

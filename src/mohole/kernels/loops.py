@@ -16,6 +16,7 @@ from mohole.kernels import compiling_loops  # noqa: F401  # it is told of
 # a reciprocal instead of a division differs between machines. Not `nnan`: a bad number must stay one.
 # error_model: a division by zero is an infinity, as torch has it, and the loop around it can be vectorised.
 _SUMS = {"contract", "reassoc", "nsz"}
+_IN_ORDER = {"contract", "nsz"}
 _WIDE = 64
 _NARROW = 16
 _FEW = 64
@@ -177,25 +178,19 @@ def pack(values, latents, row_starts, packed_values, packed_latents, low, high):
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def count_above(pre, bias, thresholds, counts, low, high):
-    """For rows [low, high): how many entries of the tile, with their bias, exceed their latent's threshold."""
-    for row in range(low, high):
-        tile, n = pre[row], 0
-        for i in range(len(thresholds)):
-            n += tile[i] + bias[i] > thresholds[i]
-        counts[row] = n
+def absorb_above(  # noqa: C901 - one loop over the hottest data there is
+    pre, bias, thresholds, first, values, latents, counts, low, high
+):
+    """For rows [low, high): add the tile's entries that, with their bias, exceed their latent's threshold, in ascending order.
 
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-@no_type_check
-def take_above(pre, bias, thresholds, first, starts, values, latents, low, high):
-    """For rows [low, high): write the tile's entries that exceed their latent's threshold, ascending, from starts[row] on."""
-    n_latents = pre.shape[1]
+    values, latents [B, room]; counts [B] are those of all tiles so far. What finds no room is counted, and not written.
+    """
+    n_latents, room = pre.shape[1], values.shape[1]
     n_wide = n_latents // _WIDE
     wide = thresholds[: n_wide * _WIDE].reshape(n_wide, _WIDE)
     bias_wide = bias[: n_wide * _WIDE].reshape(n_wide, _WIDE)
     for row in range(low, high):
-        at = starts[row]
+        count, own_values, own_latents = counts[row], values[row], latents[row]
         tile = pre[row, : n_wide * _WIDE].reshape(n_wide, _WIDE)
         for block in range(n_wide):
             part, offset, limit = tile[block], bias_wide[block], wide[block]
@@ -204,95 +199,128 @@ def take_above(pre, bias, thresholds, first, starts, values, latents, low, high)
                 any_hit |= np.uint8(part[i] + offset[i] > limit[i])
             if any_hit:
                 for i in range(_WIDE):
-                    if part[i] + offset[i] > limit[i]:
-                        latent = block * _WIDE + i
-                        values[at] = part[i] + offset[i]
-                        latents[at] = first + latent
-                        at += 1
+                    value = part[i] + offset[i]
+                    if value > limit[i]:
+                        if count < room:
+                            own_values[count] = value
+                            own_latents[count] = first + block * _WIDE + i
+                        count += 1
         for latent in range(n_wide * _WIDE, n_latents):
-            if pre[row, latent] + bias[latent] > thresholds[latent]:
-                values[at] = pre[row, latent] + bias[latent]
-                latents[at] = first + latent
+            value = pre[row, latent] + bias[latent]
+            if value > thresholds[latent]:
+                if count < room:
+                    own_values[count] = value
+                    own_latents[count] = first + latent
+                count += 1
+        counts[row] = count
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_IN_ORDER)
+@no_type_check
+def decode_rows(row_starts, latents, values, W_dec, out, block, low, high):
+    """For rows [low, high): out[row] += sum of values[pair] * W_dec[latents[pair]], of pairs whose value is not zero.
+
+    `block` latents at a time, whose directions stay in the cache from row to row. Four directions at a time, each added after
+    the one before: neither changes a bit.
+    """
+    n_latents, d = W_dec.shape
+    places = row_starts[low:high].copy()
+    which, factors = np.empty(block, np.int64), np.empty(block, values.dtype)
+    for last in range(block, n_latents + block, block):
+        for row in range(low, high):
+            own, pair, stop, n = out[row], places[row - low], row_starts[row + 1], 0
+            while pair < stop and latents[pair] < last:
+                which[n], factors[n] = latents[pair], values[pair]
+                n += values[pair] != 0
+                pair += 1
+            places[row - low] = pair
+            at = 0
+            while at + 4 <= n:
+                a, b, c, e = W_dec[which[at]], W_dec[which[at + 1]], W_dec[which[at + 2]], W_dec[which[at + 3]]
+                va, vb, vc, ve = factors[at], factors[at + 1], factors[at + 2], factors[at + 3]
+                for i in range(d):
+                    own[i] = (((own[i] + va * a[i]) + vb * b[i]) + vc * c[i]) + ve * e[i]
+                at += 4
+            while at < n:
+                a, va = W_dec[which[at]], factors[at]
+                for i in range(d):
+                    own[i] = own[i] + va * a[i]
                 at += 1
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS)
 @no_type_check
-def decode_rows(row_starts, latents, values, W_dec, out, low, high):
-    """For rows [low, high): out[row] += sum of values[pair] * W_dec[latents[pair]]. Four directions at a time."""
-    d = W_dec.shape[1]
-    for row in range(low, high):
-        own = out[row]
-        pair, stop = row_starts[row], row_starts[row + 1]
-        while pair + 4 <= stop:
-            a, b, c, e = (
-                W_dec[latents[pair]],
-                W_dec[latents[pair + 1]],
-                W_dec[latents[pair + 2]],
-                W_dec[latents[pair + 3]],
-            )
-            va, vb, vc, ve = values[pair], values[pair + 1], values[pair + 2], values[pair + 3]
-            for i in range(d):
-                own[i] += va * a[i] + vb * b[i] + vc * c[i] + ve * e[i]
-            pair += 4
-        while pair < stop:
-            a, va = W_dec[latents[pair]], values[pair]
-            for i in range(d):
-                own[i] += va * a[i]
-            pair += 1
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS)
-@no_type_check
-def dot_rows(row_starts, latents, sources, source_of, W_dec, dots, low, high):
-    """For rows [low, high): dots[pair] = sources[source_of[latent], row] . W_dec[latent]."""
-    d = W_dec.shape[1]
-    for row in range(low, high):
-        for pair in range(row_starts[row], row_starts[row + 1]):
-            latent = latents[pair]
-            direction, source = W_dec[latent], sources[source_of[latent], row]
-            total = W_dec.dtype.type(0)
-            for i in range(d):
-                total += direction[i] * source[i]
-            dots[pair] = total
+def dot_rows(row_starts, latents, sources, source_of, W_dec, dots, block, low, high):
+    """For rows [low, high): dots[pair] = sources[source_of[latent], row] . W_dec[latent]. `block` latents at a time."""
+    n_latents, d = W_dec.shape
+    places = row_starts[low:high].copy()
+    for last in range(block, n_latents + block, block):
+        for row in range(low, high):
+            pair, stop = places[row - low], row_starts[row + 1]
+            while pair < stop and latents[pair] < last:
+                latent = latents[pair]
+                direction, source = W_dec[latent], sources[source_of[latent], row]
+                total = W_dec.dtype.type(0)
+                for i in range(d):
+                    total += direction[i] * source[i]
+                dots[pair] = total
+                pair += 1
+            places[row - low] = pair
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def sort_by_latent(row_starts, latents, starts, order, rows):
-    """Counting sort of pairs by latent, rows ascending within one. starts [L + 1] must be zeros."""
+def sum_by_latent(latents, per_pair, sums):
+    """sums[latent] += per_pair[pair], pair after pair."""
     for pair in range(len(latents)):
-        starts[latents[pair] + 1] += 1
+        sums[latents[pair]] += per_pair[pair]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def sort_by_latent(row_starts, latents, which, starts, order, rows):
+    """Counting sort of pairs by latent, rows ascending within one. starts [L + 1] must be zeros.
+
+    which [N]: whether a pair is wanted; empty: all are. Returns how many.
+    """
+    takes_all = len(which) == 0
+    for pair in range(len(latents)):
+        starts[latents[pair] + 1] += takes_all or which[pair]
     for latent in range(len(starts) - 1):
         starts[latent + 1] += starts[latent]
+    n = starts[-1]
     for row in range(len(row_starts) - 1):
         for pair in range(row_starts[row], row_starts[row + 1]):
-            place = starts[latents[pair]]
-            order[place] = pair
-            rows[place] = row
-            starts[latents[pair]] = place + 1
+            if takes_all or which[pair]:
+                place = starts[latents[pair]]
+                order[place] = pair
+                rows[place] = row
+                starts[latents[pair]] = place + 1
     for latent in range(len(starts) - 1, 0, -1):
         starts[latent] = starts[latent - 1]
     starts[0] = 0
+    return n
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS, inline="always")
 @no_type_check
 def _sum_pairs(latent, starts, order, rows, factors, source, total):
-    """total = sum over a latent's pairs of factors[pair] * source[row]. Two rows at a time."""
+    """total = sum over a latent's pairs of factors[pair] * source[row]. Four rows at a time."""
     d = source.shape[1]
     total[:] = 0
     place, stop = starts[latent], starts[latent + 1]
-    while place + 2 <= stop:
-        a, b = source[rows[place]], source[rows[place + 1]]
+    while place + 4 <= stop:
+        a, b, c, e = source[rows[place]], source[rows[place + 1]], source[rows[place + 2]], source[rows[place + 3]]
         va, vb = factors[order[place]], factors[order[place + 1]]
+        vc, ve = factors[order[place + 2]], factors[order[place + 3]]
         for i in range(d):
-            total[i] += va * a[i] + vb * b[i]
-        place += 2
-    if place < stop:
+            total[i] += va * a[i] + vb * b[i] + vc * c[i] + ve * e[i]
+        place += 4
+    while place < stop:
         a, va = source[rows[place]], factors[order[place]]
         for i in range(d):
             total[i] += va * a[i]
+        place += 1
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS, inline="always")

@@ -126,11 +126,6 @@ class Backward:
     is_unit: bool
     """Decoder rows are unit vectors: the gradient along them is left out, and they are brought back to length one."""
 
-    @property
-    def product_sums(self) -> Float[Tensor, " L"]:
-        """For each latent, the sum over rows of `d_product`."""
-        return self.by_latent.sums(self.d_product)
-
     def lengths(self) -> tuple[Float[Tensor, " B"], Float[Tensor, "S B"]]:
         """Of rows that are read, and of sources. In double."""
         read, sources = (torch.linalg.vector_norm(rows, dim=-1) for rows in (self.read, self.sources))

@@ -4,11 +4,11 @@ Axes: B batch rows, L latents, N kept pairs, D width read, E width written, S so
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
@@ -134,13 +134,24 @@ def dots(
     return dots if len(found) == 1 else torch.stack(found).gather(0, source_of[pairs.latents.long()].long()[None])[0]
 
 
-def by_latent(pairs: Pairs, n_latents: int) -> ByLatent:
-    """The pairs in the order of latents."""
+def by_latent(pairs: Pairs, n_latents: int, which: Bool[Tensor, " N"] | None = None) -> ByLatent:
+    """The pairs in the order of latents: all, or those that are wanted."""
     latents = pairs.latents.long()
     order = latents.argsort(stable=True)
-    counts = torch.bincount(latents, minlength=n_latents)
+    if which is not None:
+        order = order[which[order]]
+    counts = torch.bincount(latents[order], minlength=n_latents)
     starts = torch.cat([torch.zeros_like(counts[:1]), counts.cumsum(0)])
     return ByLatent(starts, order.to(torch.int32), pairs.rows[order].to(torch.int32))
+
+
+def sums_by_latent(pairs: Pairs, per_pair: Sequence[Float[Tensor, " N"]], n_latents: int) -> list[Float[Tensor, " L"]]:
+    """For each latent, the sum over its pairs, in double and in the order of rows: of each of several numbers that pairs have."""
+    latents = pairs.latents
+    if latents.is_cuda:  # bincount adds with atomics there: in another order every time
+        ordered = by_latent(pairs, n_latents)
+        return [ordered.sums(numbers) for numbers in per_pair]
+    return [torch.bincount(latents, weights=each, minlength=n_latents).to(each.dtype) for each in per_pair]
 
 
 def gradients(

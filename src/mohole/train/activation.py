@@ -118,7 +118,8 @@ def activate(
             pairs = kernels.above(read, block.W_enc, block.b_enc, limits(block, nonlinearity), scratch, most=most)
         case _:
             assert_never(nonlinearity)
-    return Active(pairs, *strengths(vectors_at(block, pairs.latents.long()), pairs.values, nonlinearity))
+    own = vectors_at(block, pairs.latents.long(), nonlinearity)
+    return Active(pairs, *strengths(own, pairs.values, nonlinearity))
 
 
 def limits(block: Block, nonlinearity: ReLU | JumpReLU | Gated) -> Float[Tensor, " L"]:
@@ -129,9 +130,18 @@ def limits(block: Block, nonlinearity: ReLU | JumpReLU | Gated) -> Float[Tensor,
     return torch.zeros_like(block.b_enc)
 
 
-def vectors_at(block: Block, which: Int[Tensor, " N"] | slice) -> Vectors:
+def vectors_at(block: Block, which: Int[Tensor, " N"] | slice, nonlinearity: Nonlinearity) -> Vectors:
     """The block's vectors as some entries need them: each pair's latent's, or those of a tile."""
-    return {name: vector[which] for name, vector in block.vectors().items()}
+    vectors = block.vectors()
+    match nonlinearity:
+        case TopK() | BatchTopK() | ReLU():
+            return {}
+        case JumpReLU():
+            return {"log_threshold": vectors["log_threshold"][which]}
+        case Gated():
+            return {name: vector[which] for name, vector in vectors.items()}
+        case _:
+            assert_never(nonlinearity)
 
 
 def strengths(

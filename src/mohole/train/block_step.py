@@ -11,10 +11,10 @@ from itertools import pairwise
 from types import ModuleType
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from mohole.config import BatchTopK, Gated, TopK, Train
+from mohole.config import BatchTopK, Gated, JumpReLU, Nonlinearity, TopK, Train
 from mohole.kernels.dense import DenseBackward
 from mohole.kernels.pairs import Backward, Pairs, places_side_by_side
 from mohole.parallel import Axis, Mesh, joined
@@ -26,8 +26,8 @@ from mohole.train.sums import whole_sum
 from mohole.train.tiled import Crowd
 from mohole.train.weights import Block, Sites
 
-_LENGTH = "length"
-"""Among what belongs to pairs: the gradient of the length of the latent's decoder row."""
+_PRODUCT, _LENGTH = "product", "length"
+"""Among what belongs to pairs: the gradient of the product of row and encoder, of the length of the latent's decoder row."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,8 @@ class BlockGradient:
     """What a batch says to one block."""
 
     backward: Backward | DenseBackward
+    product_sums: Float[Tensor, " L"]
+    """For each latent, the sum over rows of the gradient of what its encoder row makes of them."""
     vectors: dict[str, Float[Tensor, " L"]]
     sparsity: float
     """The weighted price of what is active, of this rank's rows and latents."""
@@ -93,12 +95,12 @@ class _Entries:
     d_product: Float[Tensor, " N"]
     """Gradient of what the encoder's matrix made of the row."""
     d_vectors: dict[str, Float[Tensor, " N"]]
-    """Gradient of each vector's entry at the latent, and of the length of its decoder row."""
+    """Gradient of each vector's entry at the latent, and of the length of its decoder row, if that has a price."""
 
     @classmethod
     def none(cls, block: Block, read: Tensor) -> "_Entries":
         pairs = no_pairs(read)
-        return cls(pairs, pairs.values, pairs.values, dict.fromkeys((*block.vectors(), _LENGTH), pairs.values))
+        return cls(pairs, pairs.values, pairs.values, dict.fromkeys(block.vectors(), pairs.values))
 
     def and_rescuers(self, others: Pairs, d_others: Float[Tensor, " M"]) -> "_Entries":
         """Those of both. The others' gradient reaches b_enc, as through a plain ReLU."""
@@ -128,6 +130,17 @@ class _Entries:
             torch.cat([self.d_product, d_each]),
             {name: torch.cat([each, more.get(name, nothing)]) for name, each in self.d_vectors.items()},
         )
+
+    def moving(self, nonlinearity: Nonlinearity) -> Bool[Tensor, " N"] | None:
+        """Those that move the matrices; None: all. Those of jumprelu below their threshold move that alone."""
+        return (self.values != 0) | (self.d_product != 0) if isinstance(nonlinearity, JumpReLU) else None
+
+    def sums(self, n_latents: int, kernels: ModuleType) -> dict[str, Float[Tensor, " L"]]:
+        """Over rows: of each vector's gradients, and of the product's."""
+        of_each = {_PRODUCT: self.d_product} | self.d_vectors
+        distinct = list({id(each): each for each in of_each.values()}.values())
+        found = kernels.sums_by_latent(self.pairs, distinct, n_latents)
+        return {name: found[[each is one for one in distinct].index(True)] for name, each in of_each.items()}
 
     def of_all_rows(self, axis: Axis) -> "_Entries":
         """Those of all data ranks, in the order of rows."""
@@ -180,18 +193,18 @@ class BlockStep:
         if self._settings.pre_act_weight and len(self._dead):
             pre_act, entries, rows = self._pull_up(entries, rows)
             reaches = torch.cat([reaches, torch.zeros_like(reaches[:, :1])], dim=1)
-        by_latent = self._kernels.by_latent(entries.pairs, n_latents)
-        vectors = {name: by_latent.sums(each) for name, each in entries.d_vectors.items()}
+        vectors = entries.sums(n_latents, self._kernels)
+        product_sums, pull = vectors.pop(_PRODUCT), vectors.pop(_LENGTH, torch.zeros_like(block.b_enc))
         back = Backward(
-            by_latent, entries.d_product, entries.values, rows, reaches, source_of, vectors.pop(_LENGTH),
+            self._kernels.by_latent(entries.pairs, n_latents, entries.moving(self._nonlinearity)),
+            entries.d_product, entries.values, rows, reaches, source_of, pull,
             sites=sites_written(shared.sites, block), is_unit=self._settings.decoder == "unit",
         )  # fmt: skip
         if in_tiles is None:
-            return BlockGradient(back, vectors, sparsity, pre_act)
-        whole = tiled.with_pairs(in_tiles[0], back, block.W_dec, self._kernels)
-        return BlockGradient(
-            whole, {name: each + vectors[name] for name, each in in_tiles[1].items()}, sparsity, pre_act
-        )
+            return BlockGradient(back, product_sums, vectors, sparsity, pre_act)
+        whole = tiled.with_pairs(in_tiles[0], back, product_sums, block.W_dec, self._kernels)
+        vectors = {name: each + vectors[name] for name, each in in_tiles[1].items()}
+        return BlockGradient(whole, whole.product_sums, vectors, sparsity, pre_act)
 
     def _in_pairs(
         self, active: Active, own: Float[Tensor, "P B E"], source_of: UInt8[Tensor, " L"]
@@ -203,7 +216,7 @@ class BlockStep:
         if gate_source is not None:
             d_gate = self._kernels.dots(active.pairs, columns_written(gate_source, block), source_of * 0, block.W_dec)
         penalty, each = self._settings.penalty(), self._each_price()
-        total, d_active, d_lengths = 0.0, 0.0, torch.zeros_like(active.values)
+        total, d_active, of_lengths = 0.0, 0.0, {}
         if penalty is not None:
             lengths = self._lengths[active.latents] if self._settings.decoder == "free" else None
             values = active.pairs.values if isinstance(self._nonlinearity, Gated) else active.values
@@ -216,13 +229,12 @@ class BlockStep:
             else:  # gated: the penalty counts gates
                 d_gate = d_gate + each * found.d_values
             if lengths is not None and found.d_lengths is not None:
-                d_lengths = each * found.d_lengths
+                of_lengths = {_LENGTH: each * found.d_lengths}
         pulled = pull_back(
-            vectors_at(block, active.latents), active.pairs.values, active.values, active.near, self._nonlinearity,
-            d_values, d_active=d_active, d_gate=d_gate,
+            vectors_at(block, active.latents, self._nonlinearity), active.pairs.values, active.values, active.near,
+            self._nonlinearity, d_values, d_active=d_active, d_gate=d_gate,
         )  # fmt: skip
-        vectors = pulled.d_vectors | {_LENGTH: d_lengths}
-        return total, _Entries(active.pairs, active.values, pulled.d_product, vectors)
+        return total, _Entries(active.pairs, active.values, pulled.d_product, pulled.d_vectors | of_lengths)
 
     def _in_tiles(
         self, read: Float[Tensor, "B D"], own: Float[Tensor, "P B E"]

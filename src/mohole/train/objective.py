@@ -220,9 +220,7 @@ class _Step:
             sparsity, pre_act = sparsity + found.sparsity, pre_act + found.pre_act
             if weights.is_tied:  # b_dec moves the output, and every reading the other way
                 d_b_dec = d_b_dec.clone()
-                d_b_dec[block.reads] -= latent.total(
-                    self._kernels.weighted_sum(found.backward.product_sums, block.W_enc)
-                )
+                d_b_dec[block.reads] -= latent.total(self._kernels.weighted_sum(found.product_sums, block.W_enc))
         terms = Terms(reconstruction, total_of(sparsity, latent, data), auxk, total_of(pre_act, latent), gate)
         return Outcome(terms, errors[-1], self._active, tuple(backward), tuple(vectors), d_b_dec, d_skip)
 

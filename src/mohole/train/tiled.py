@@ -78,7 +78,7 @@ def forward(
         here = slice(first, last)
         keep = is_kept(pre, limit[here])
         n_of_each = keep.sum(0)
-        codes = strengths(vectors_at(block, here), pre, nonlinearity)[0].mul_(keep)
+        codes = strengths(vectors_at(block, here, nonlinearity), pre, nonlinearity)[0].mul_(keep)
         add_product(decoded[_group(first, cuts)], codes, block.W_dec[here])
         if gates is not None:
             add_product(gates, pre.clamp_min_(0.0), block.W_dec[here])
@@ -111,7 +111,7 @@ def backward(
     total = 0.0
     for first, last, pre in tiles(*multiplied(read, block.W_enc, products), block.b_enc, cuts):
         here, source = slice(first, last), sources[_group(first, cuts)]
-        own, directions = vectors_at(block, here), block.W_dec[here]
+        own, directions = vectors_at(block, here, nonlinearity), block.W_dec[here]
         keep = is_kept(pre, limit[here])
         values, near = strengths(own, pre, nonlinearity)
         codes = values.mul_(keep)
@@ -140,9 +140,10 @@ def backward(
 
 
 def with_pairs(
-    dense: DenseBackward, pairs: Backward, W_dec: Float[Tensor, "L E"], kernels: ModuleType
-) -> DenseBackward:
-    """With the gradients of some kept pairs added, in place: what dead latents get."""
+    dense: DenseBackward, pairs: Backward, product_sums: Float[Tensor, " L"], W_dec: Float[Tensor, "L E"],
+    kernels: ModuleType,
+) -> DenseBackward:  # fmt: skip
+    """With the gradients of some kept pairs added, in place: what dead latents get. And the sums of their products'."""
     if not len(pairs.values):
         return dense
     for first in range(0, len(W_dec), _SLAB_LATENTS):
@@ -150,7 +151,7 @@ def with_pairs(
         d_enc, d_dec = kernels.gradients(pairs, W_dec, first, last)
         dense.d_enc[first:last] += d_enc
         dense.d_dec[first:last] += d_dec
-    return DenseBackward(dense.d_enc, dense.d_dec, dense.product_sums + pairs.product_sums, dense.is_unit)
+    return DenseBackward(dense.d_enc, dense.d_dec, dense.product_sums + product_sums, dense.is_unit)
 
 
 class _Mask:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.nn.functional import embedding_bag
+from torch.optim.adam import adam as torch_adam
 
 from mohole.kernels.pairs import AdamStep, Backward, ByLatent, Moving, Pairs, TooManyError, best, from_dense
 
@@ -190,9 +191,11 @@ def adam(
         here = slice(first, min(first + step_latents, len(decoder.weight)))
         d_enc, d_dec = _gradients(back, decoder.weight, here.start, here.stop)
         squares.append(_squares(d_enc) + _squares(d_dec))
-        move(Moving(encoder.weight[here], encoder.mean[here], encoder.square[here]), d_enc * shrink, step)
+        if shrink != 1.0:
+            d_enc, d_dec = d_enc.mul_(shrink), d_dec.mul_(shrink)
+        move(Moving(encoder.weight[here], encoder.mean[here], encoder.square[here]), d_enc, step)
         rows = decoder.weight[here]
-        move(Moving(rows, decoder.mean[here], decoder.square[here]), d_dec * shrink, step)
+        move(Moving(rows, decoder.mean[here], decoder.square[here]), d_dec, step)
         if back.is_unit:
             rows /= rows.norm(dim=1, keepdim=True)
     return torch.cat(squares)
@@ -200,21 +203,26 @@ def adam(
 
 def weighted_sum(weights: Float[Tensor, " L"], matrix: Float[Tensor, "L D"]) -> Float[Tensor, " D"]:
     """weights @ matrix, in blocks, so that the order of sums does not depend on the number of threads."""
+    n = _slab(matrix)
     blocks = [
-        (weights[first : first + _SLAB_LATENTS, None] * matrix[first : first + _SLAB_LATENTS]).sum(0)
-        for first in range(0, len(matrix), _SLAB_LATENTS)
+        (weights[first : first + n, None] * matrix[first : first + n]).sum(0) for first in range(0, len(matrix), n)
     ]
     return torch.stack(blocks).sum(0)
 
 
 def move(moving: Moving, gradient: Tensor, step: AdamStep) -> None:
-    """Adam on one tensor. Moments that are fading away become zero: as denormal numbers they would be slow for ever."""
-    mean, square = moving.mean, moving.square
-    mean.lerp_(gradient, 1.0 - step.beta1)
-    square.mul_(step.beta2).addcmul_(gradient, gradient, value=1.0 - step.beta2)
-    torch.hardshrink(mean, _FADING, out=mean)
-    torch.threshold_(square, _FADING, 0.0)
-    moving.weight.addcdiv_(mean, square.sqrt().mul_(step.root_scale).add_(step.epsilon), value=-step.step_size)
+    """Adam on one tensor. Moments that are fading away become zero: as denormal numbers they would be slow for ever.
+
+    torch's fused operator, in one pass: eight of operators for each part of the formula took 0.15 products more.
+    """
+    before = torch.tensor(step.n_steps - 1.0, dtype=torch.float32, device=gradient.device)
+    torch_adam(
+        [moving.weight], [gradient], [moving.mean], [moving.square], [], [before],
+        fused=True, amsgrad=False, beta1=step.beta1, beta2=step.beta2, lr=step.rate, weight_decay=0.0, eps=step.epsilon,
+        maximize=False,
+    )  # fmt: skip
+    torch.hardshrink(moving.mean, _FADING, out=moving.mean)
+    torch.threshold_(moving.square, _FADING, 0.0)
 
 
 def largest(pre: Float[Tensor, "B L"], k: int) -> tuple[Float[Tensor, "B K"], Int[Tensor, "B K"]]:
@@ -292,7 +300,7 @@ def with_lengths(
 ) -> Float[Tensor, "T E"]:
     """Gradient of decoder rows with that of their lengths at the sites. None: of unit rows, so without the part along them."""
     if norm_gradient is None:
-        return d_dec.addcmul(directions, torch.linalg.vecdot(d_dec, directions)[:, None], value=-1.0)
+        return d_dec.addcmul_(directions, torch.linalg.vecdot(d_dec, directions)[:, None], value=-1.0)
     for left, right in pairwise(sites):
         length = directions[:, left:right].norm(dim=1, keepdim=True)
         factor = norm_gradient[:, None] / length

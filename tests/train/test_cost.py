@@ -45,7 +45,7 @@ def test_the_estimate_counts_what_a_trainer_keeps(settings: dict[str, Any], read
     assert 0.97 * 2 * kept < training_bytes(with_checkpoints, reads, reads).total < 1.3 * 2 * kept
 
 
-def test_a_dense_start_is_counted_with_its_gradients_and_never_with_all_its_codes() -> None:
+def test_a_dense_start_is_counted_with_its_gradients_and_with_all_its_codes_where_they_are_held() -> None:
     sparse, dense = (
         Train(n_latents=32768, nonlinearity=ReLU(), initial_l0=l0, batch_rows=8192, steps=10, checkpoint_every=100)
         for l0 in (60.0, 16384.0)
@@ -55,6 +55,9 @@ def test_a_dense_start_is_counted_with_its_gradients_and_never_with_all_its_code
     most_pairs = 12 * 4 * 0.07 * 32768 * 8192
     assert weights < more < weights + most_pairs
     assert 0.9 * most_pairs < more
+    few = [training_bytes(each.model_copy(update={"batch_rows": 512}), ONE, ONE).total for each in (sparse, dense)]
+    codes, most_pairs = 4 * 32768 * 512, most_pairs / 16
+    assert weights + codes + 0.9 * most_pairs < few[1] - few[0] < weights + codes + most_pairs
 
 
 def test_what_does_not_fit_is_refused_with_what_would() -> None:
@@ -153,7 +156,7 @@ def test_what_a_step_moves_is_what_can_be_counted_by_hand() -> None:
     assert found(settings, n_kept=4, in_tiles=False) == 4 * (always + pairs)
     clipped = settings.model_copy(update={"clip_norm": 1.0})
     assert found(clipped, n_kept=4, in_tiles=False) == 4 * (always + pairs)  # the least: nothing is summed twice
-    dense = always + 5 * 2 + 5 * (3 + 2) + 2 * 5 * (3 + 2)  # decoder; both again; gradients there and back
+    dense = always + 2 * 5 * 2 + 2 * 5 * (3 + 2)  # the decoder twice; gradients there and back
     assert found(settings, n_kept=4, in_tiles=True) == 4 * dense
     narrow = settings.model_copy(update={"optimiser": Adam(moments="8bit")})
     assert found(settings, n_kept=4, in_tiles=False) - found(narrow, n_kept=4, in_tiles=False) == 2 * 2 * 25 * 3

@@ -126,6 +126,35 @@ def test_more_pairs_than_asked_for_are_an_error_and_not_one_fewer(
 
 
 @pytest.mark.parametrize("has_numba", [True, False], ids=["numba", "torch"])
+@pytest.mark.parametrize("variant", ["relu", "jumprelu", "gated", "relu, prefixes, free"])
+def test_what_is_held_between_the_passes_is_what_would_be_made_again(
+    variant: str, has_numba: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two batches one after the other, each used twice: memory that is lent is nobody else's; nothing is held twice."""
+    monkeypatch.setattr(dense, "_TILE_LATENTS", 128)
+    monkeypatch.setattr(dense, "HAS_NUMBA", has_numba)
+    monkeypatch.setattr(objective, "DENSE_SHARE", 0.0)
+    own = trainer(**VARIANTS[variant])
+    found = []
+    for n_held in (4, 0):
+        monkeypatch.setattr(tiled, "HELD_TIMES_WEIGHTS", n_held)
+        for _ in range(2):  # the second time in memory that has been given back
+            batches = [Batch(rows_of(seed), rows_of(seed)) for seed in (0, 1)]
+            crowds = [own._objective.forward(own.weights, batch) for batch in batches]
+            assert all((crowd.held is not None) == (n_held > 0 and variant != "gated") for (crowd,) in crowds)
+            nobody = (torch.zeros(0, dtype=torch.int64),)
+            for _ in range(2):
+                for batch, crowd in zip(batches, crowds, strict=True):
+                    outcome = own._objective(own.weights, batch, crowd, nobody)
+                    found.append(
+                        (outcome.terms.total, *vars(outcome.backward[0]).values(), *outcome.vectors[0].values())
+                    )
+    for later in range(2, len(found), 2):
+        for before, after in ((found[0], found[later]), (found[1], found[later + 1])):
+            assert all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("has_numba", [True, False], ids=["numba", "torch"])
 def test_tiles_give_the_same_bits_on_any_number_of_threads(has_numba: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dense, "HAS_NUMBA", has_numba)
     monkeypatch.setattr(dense, "_BLOCK_ROWS", 64)

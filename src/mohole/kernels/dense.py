@@ -1,8 +1,9 @@
 """What a batch costs in which many latents fire: products of whole tiles of latents, in torch alone, on any device.
 
 Axes: B batch rows, L latents, T latents of a tile, D width read, E width written.
-Kept pairs (`cpu`, `plain`) cost their number times D, products the same whatever is kept. No [B, L] tensor: codes are made again
-where they are needed a second time. Gradients are tensors here, once the size of both matrices.
+Kept pairs (`cpu`, `plain`) cost their number times D, products the same whatever is kept. Pre-activations are held from the
+forward to the backward pass where memory is there for all of them (`tiled`), and made again where it is not. Gradients are
+tensors here, once the size of both matrices.
 Sums over rows or latents are made in blocks of a fixed size, each on one thread: they do not depend on the number of threads.
 """
 
@@ -39,20 +40,62 @@ class DenseBackward:
 
 
 def tiles(
-    rows: Float[Tensor, "B D"], W_enc: Float[Tensor, "L D"], b_enc: Float[Tensor, " L"], cuts: tuple[int, ...]
-) -> Iterator[tuple[int, int, Float[Tensor, "B T"]]]:
+    rows: Float[Tensor, "B D"], W_enc: Float[Tensor, "L D"], b_enc: Float[Tensor, " L"], cuts: tuple[int, ...],
+    held: Float[Tensor, " B_times_L"] | None = None,
+) -> Iterator[tuple[int, int, Float[Tensor, "B T"]]]:  # fmt: skip
     """Pre-activations of some latents at a time: (first latent, one past the last, values), in memory that is used again.
 
     Args:
         cuts: 0, ascending, L: no tile reaches over one of these.
+        held: memory in which tiles stay, see `held_tiles`. None: there is one tile at a time.
     """
-    width = max(min(_TILE_LATENTS, _TILE_NUMBERS // max(len(rows), 1)) // 128 * 128, 128)
-    room = rows.new_empty(len(rows) * min(width, len(W_enc)))
+    n_rows = len(rows)
+    room = rows.new_empty(n_rows * min(_width(n_rows), len(W_enc))) if held is None else held
+    for first, last in _bounds(n_rows, cuts):
+        place = 0 if held is None else n_rows * first
+        out = room[place : place + n_rows * (last - first)].view(n_rows, last - first)
+        yield first, last, torch.addmm(b_enc[first:last], rows, W_enc[first:last].T, out=out)
+
+
+def held_tiles(
+    held: Float[Tensor, " B_times_L"], n_rows: int, cuts: tuple[int, ...]
+) -> Iterator[tuple[int, int, Float[Tensor, "B T"]]]:
+    """The tiles that `tiles` has left in this memory."""
+    for first, last in _bounds(n_rows, cuts):
+        yield first, last, held[n_rows * first : n_rows * last].view(n_rows, last - first)
+
+
+def _width(n_rows: int) -> int:
+    return max(min(_TILE_LATENTS, _TILE_NUMBERS // max(n_rows, 1)) // 128 * 128, 128)
+
+
+def _bounds(n_rows: int, cuts: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    width = _width(n_rows)
     for start, stop in pairwise(cuts):
         for first in range(start, stop, width):
-            last = min(first + width, stop)
-            out = room[: len(rows) * (last - first)].view(len(rows), last - first)
-            yield first, last, torch.addmm(b_enc[first:last], rows, W_enc[first:last].T, out=out)
+            yield first, min(first + width, stop)
+
+
+class Lender:
+    """Memory that goes from a forward pass to its backward pass, and is used again: fresh memory costs a page fault for 4 KB.
+
+    A loan that is never paid back is left to its borrower.
+    """
+
+    def __init__(self) -> None:
+        self._free: list[Tensor] = []
+
+    def lend(self, n: int, like: Tensor) -> Tensor:
+        """A flat tensor of n numbers, of any content."""
+        for place, tensor in enumerate(self._free):
+            if tensor.numel() == n and (tensor.dtype, tensor.device) == (like.dtype, like.device):
+                return self._free.pop(place)
+        self._free.clear()  # of another batch, or other weights
+        return like.new_empty(n)
+
+    def take_back(self, tensor: Tensor) -> None:
+        """It may be lent again."""
+        self._free.append(tensor)
 
 
 def add_product(
@@ -65,6 +108,11 @@ def add_product(
         out[here].addmm_(left[here], right, beta=kept)
 
     _each_on_one_thread(block, range(0, len(out), _BLOCK_ROWS))
+
+
+def is_compiled(device: torch.device) -> bool:
+    """Whether numba's loops may be used on tensors of this device."""
+    return HAS_NUMBA and device.type == "cpu"
 
 
 def gradients_of_tile(
@@ -89,7 +137,7 @@ def adam(
     back: DenseBackward, encoder: Moving, decoder: Moving, step: AdamStep, *, shrink: float = 1.0
 ) -> Float[Tensor, " L"]:
     """As `plain.adam`."""
-    if HAS_NUMBA and back.d_enc.device.type == "cpu":
+    if is_compiled(back.d_enc.device):
         return _compiled_adam(back, encoder, decoder, step, shrink)
     for here in _slabs(len(decoder.weight), _SLAB_LATENTS):
         for moving, gradient in ((encoder, back.d_enc), (decoder, back.d_dec)):

@@ -176,7 +176,7 @@ class BlockStep:
             source_of[first:last] = number
         in_tiles = None
         if isinstance(active, Crowd):  # what follows is then of dead latents alone
-            in_tiles = self._in_tiles(read.own, sources.own)
+            in_tiles = self._in_tiles(active, read.own, sources.own)
             sparsity, entries = in_tiles[2], _Entries.none(block, read.own)
         else:
             sparsity, entries = self._in_pairs(active, sources.own, source_of)
@@ -237,13 +237,13 @@ class BlockStep:
         return total, _Entries(active.pairs, active.values, pulled.d_product, pulled.d_vectors | of_lengths)
 
     def _in_tiles(
-        self, read: Float[Tensor, "B D"], own: Float[Tensor, "P B E"]
+        self, active: Crowd, read: Float[Tensor, "B D"], own: Float[Tensor, "P B E"]
     ) -> tuple[DenseBackward, dict[str, Tensor], float]:
         """Gradients of both matrices and of the vectors, over all rows; the price, of this rank's."""
         block, shared, settings = self._block, self._shared, self._settings
         assert not isinstance(self._nonlinearity, TopK | BatchTopK)
         back, vectors, price = tiled.backward(
-            block, read, own, self._nonlinearity, shared.cuts,
+            block, read, own, active, self._nonlinearity, shared.cuts,
             gate_source=None if shared.gate_source is None else columns_written(shared.gate_source, block)[0],
             penalty=settings.penalty(), each=self._each_price(),
             lengths=self._lengths if settings.decoder == "free" else None, sites=sites_written(shared.sites, block),

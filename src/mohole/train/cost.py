@@ -17,6 +17,7 @@ from mohole.device import available_bytes, busy_seconds, peak_bytes, training_de
 from mohole.errors import ConfigError
 from mohole.progress import QUIET_SECONDS, duration
 from mohole.train.objective import DENSE_SHARE
+from mohole.train.tiled import holds
 from mohole.train.traffic import moment_bytes, step_bytes
 from mohole.train.weights import Sites, layers_of
 
@@ -42,9 +43,9 @@ class Bytes:
 def training_bytes(settings: Train, reads: Sites, writes: Sites) -> Bytes:
     """What a training takes, without the rows a stream holds.
 
-    Of the step: the tile of pre-activations, candidates and kept pairs, and what a batch is read and written as; gradients, where
-    the start is dense and steps are made in tiles. A checkpoint that is being written is a copy of the weights and moments; it
-    is counted where one is due before the end.
+    Of the step: the tile of pre-activations, candidates and kept pairs, and what a batch is read and written as; gradients, and
+    all pre-activations where they are held, where the start is dense and steps are made in tiles. A checkpoint that is being
+    written is a copy of the weights and moments; it is counted where one is due before the end.
     """
     layers = layers_of(settings.learns, reads, writes)
     widths = [(read.stop - read.start, written.stop - written.start) for read, written in layers]
@@ -54,8 +55,8 @@ def training_bytes(settings: Train, reads: Sites, writes: Sites) -> Bytes:
         kept, starts_dense = float(settings.nonlinearity.k), False
     else:
         kept, starts_dense = min(settings.first_l0(), most), settings.first_l0() > most
-    held = 4 * (2 if settings.average else 1) + moment_bytes(settings)
-    saved = held if settings.checkpoint_every is None or settings.checkpoint_every < settings.steps else 0
+    kept_bytes = 4 * (2 if settings.average else 1) + moment_bytes(settings)
+    saved = kept_bytes if settings.checkpoint_every is None or settings.checkpoint_every < settings.steps else 0
     end = 8 if settings.average else 4  # the dictionary in the model's units, and the mean it is made of
     tile = min(settings.n_latents, _LIMIT_LATENTS) * settings.batch_rows
     pairs = int(settings.batch_rows * (kept * 12 + 64)) * len(layers)
@@ -64,8 +65,10 @@ def training_bytes(settings: Train, reads: Sites, writes: Sites) -> Bytes:
     if settings.resample is not None:  # rows that are held, and a checkpoint's copy of them
         candidates = min(settings.resample.most, settings.n_latents * len(layers)) * (reads.width + writes.width)
     gradients = numbers * (isinstance(settings.optimiser, Muon) + starts_dense)
+    n_holding = sum(holds(settings.batch_rows, d_in, d_out, settings.nonlinearity) for d_in, d_out in widths)
+    held = settings.n_latents * settings.batch_rows * n_holding * starts_dense
     copies = settings.n_latents * max(d_in for d_in, _ in widths) * _copy_bytes(settings)
-    device = numbers * held + 4 * (gradients + tile + pairs + batch + candidates) + copies
+    device = numbers * kept_bytes + 4 * (gradients + tile + pairs + batch + candidates + held) + copies
     return Bytes(device, numbers * max(saved, end) + 4 * candidates)
 
 
@@ -164,7 +167,7 @@ def forecast(name: str, left: Sequence[tuple[Train, int]], reads: Sites, writes:
     where that is not worth waiting for.
 
     A step makes one product of rows and encoder, and usually takes one to two and a half; where the start is dense, it begins
-    with six (docs/training.md). How long it takes is known when some are made: the line of progress says that.
+    with five or six (docs/training.md). How long it takes is known when some are made: the line of progress says that.
     """
     seconds = sum(n * _product_flops(settings, reads) for settings, n in left) / limit.flops_per_second
     if seconds < QUIET_SECONDS:

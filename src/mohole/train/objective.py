@@ -26,7 +26,7 @@ from torch import Tensor
 from mohole.config import BatchTopK, Gated, TopK, Train
 from mohole.device import busy_seconds, machine_name
 from mohole.kernels.choice import kernels_for, screen_for
-from mohole.kernels.dense import DenseBackward, gradients_of_tile
+from mohole.kernels.dense import DenseBackward, Lender, gradients_of_tile
 from mohole.kernels.pairs import Backward, Pairs, TooManyError
 from mohole.kernels.tuning import cache_file, fastest, kernel_versions
 from mohole.parallel import ALONE, Axis, Mesh, joined, total_of
@@ -91,7 +91,7 @@ class Objective:
     def __init__(self, settings: Train, writes: Sites, device: torch.device, mesh: Mesh | None = None) -> None:
         self.settings, self.writes, self.mesh = settings, writes, mesh or Mesh()
         self.kernels: ModuleType = kernels_for(device)
-        self._scratch = self.kernels.Scratch()
+        self._scratch, self._lender = self.kernels.Scratch(), Lender()
         self.screen = screen_for(device) if settings.screening else None
         own = self.mesh.own_latents(settings.n_latents)
         bounds = (0, *settings.prefixes, settings.n_latents)
@@ -141,7 +141,7 @@ class Objective:
         most = int(DENSE_SHARE * len(read) * mesh.data.size * len(block.b_enc))
         found: Active | Crowd | None = None
         if tiled.looks_dense(block, read, nonlinearity, DENSE_SHARE):
-            found = tiled.forward(block, read, nonlinearity, self.cuts, products)
+            found = tiled.forward(block, read, nonlinearity, self.cuts, products, self._lender)
             n_kept = found.n_kept
         else:
             try:
@@ -150,7 +150,9 @@ class Objective:
             except TooManyError:
                 n_kept = most + 1
         if total_of(n_kept, mesh.data) > most:
-            return found if isinstance(found, Crowd) else tiled.forward(block, read, nonlinearity, self.cuts, products)
+            if isinstance(found, Crowd):
+                return found
+            return tiled.forward(block, read, nonlinearity, self.cuts, products, self._lender)
         return found if isinstance(found, Active) else activate(own, near, nonlinearity, kernels, scratch, mesh)
 
     def __call__(

@@ -25,7 +25,7 @@ def step_bytes(settings: Train, reads: Sites, writes: Sites, n_kept: int, *, in_
     weights    the encoder read for codes; all read and written by the optimiser, and its moments
     in pairs   a decoder row for the output, one for the gradient of a code, and a row of the batch and of the error for the
                gradients of weights, which are summed twice where they may have to be clipped: that is not counted
-    in tiles   the decoder read for the output, both matrices for the gradients, which are written, and read by the optimiser
+    in tiles   the decoder read for the output and for the gradients, which are written, and read by the optimiser
     """
     layers = layers_of(settings.learns, reads, writes)
     d_in, d_out = (sum(int(columns[end].stop - columns[end].start) for columns in layers) for end in (0, 1))
@@ -33,6 +33,6 @@ def step_bytes(settings: Train, reads: Sites, writes: Sites, n_kept: int, *, in_
     rows = settings.batch_rows * (reads.width + 3 * writes.width)
     moved = _FLOAT * (rows + settings.n_latents * d_in) + 2 * numbers * (_FLOAT + moment_bytes(settings))
     if in_tiles:
-        return moved + _FLOAT * (settings.n_latents * d_out + 3 * numbers)
+        return moved + _FLOAT * (2 * settings.n_latents * d_out + 2 * numbers)
     a_pair = (2 * d_out + d_in + d_out) / len(layers)
     return moved + int(_FLOAT * n_kept * a_pair)

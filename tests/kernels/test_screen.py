@@ -12,6 +12,7 @@ from tests.kernels import laws
 from tests.kernels.laws import SIZES, dense, draw
 
 from mohole.kernels import cpu, screen_bfloat16, screen_whole
+from mohole.kernels.pairs import TooManyError
 from mohole.kernels.screen import Near, Rounding, Screen, best_rounding
 
 pytestmark = [
@@ -25,7 +26,18 @@ NEAR: dict[Rounding, Any] = {"bfloat16": screen_bfloat16.NearBfloat16, "whole": 
 
 def screened(rounding: Rounding) -> ModuleType:
     """The kernels of a CPU, with codes that are screened."""
-    return cast(ModuleType, SimpleNamespace(**(vars(cpu) | {"top_k": lambda *given: Screen(rounding).top_k(*given)})))
+    ways = {"top_k": lambda *given: Screen(rounding).top_k(*given)}
+    ways["above"] = lambda *given, most=None: Screen(rounding).above(*given, most=most)
+    return cast(ModuleType, SimpleNamespace(**(vars(cpu) | ways)))
+
+
+@settings(max_examples=20)
+@given(**SIZES)
+def test_screening_keeps_what_exceeds_its_own_threshold(rounding: Rounding, **drawn: Any) -> None:
+    """Whole numbers: many equal their threshold, and are not kept."""
+    laws.above_keeps_what_exceeds_its_own_threshold(
+        screened(rounding), dtype=torch.float32, bias_dtype=torch.float32, **(drawn | {"d": 4 * drawn["d"]})
+    )
 
 
 @settings(max_examples=20)
@@ -142,6 +154,62 @@ def test_bad_numbers_do_what_they_do_without_screening(
     torch.testing.assert_close(
         dense(found, n_latents), dense(expected, n_latents), rtol=1e-5, atol=1e-5, equal_nan=True
     )
+
+
+def some_thresholds() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Each latent's threshold lies between two of its pre-activations that rounding cannot tell apart."""
+    rows, W_enc, b_enc = some(60, 1333, 130)
+    rows[30:] = rows[:30] * (1 + 1e-4)
+    pre = rows.double() @ W_enc.double().T + b_enc.double()
+    latents = torch.arange(1333)
+    lower, upper = pre[latents % 30, latents], pre[latents % 30 + 30, latents]
+    thresholds = (lower + upper) / 2
+    thresholds[(lower - upper).abs() < 1e-5] = 100.0  # no float32 sum tells them apart
+    return rows, W_enc, b_enc, thresholds.float()
+
+
+def test_thresholds_are_decided_by_exact_values(rounding: Rounding) -> None:
+    """Over tiles of any width, in rows that outgrow their room."""
+    *given, thresholds = some_thresholds()
+    own, expected = Screen(rounding), cpu.above(*given, thresholds)
+    for _ in range(2):
+        found = own.above(*given, thresholds)
+        assert torch.equal(found.row_starts, expected.row_starts)
+        assert torch.equal(found.latents, expected.latents)
+        torch.testing.assert_close(found.values, expected.values, rtol=1e-5, atol=1e-5)
+    assert (own.n_rows, own.n_again) == (120, 0)
+
+
+def test_with_the_bound_ignored_what_exceeds_its_threshold_would_be_missed(
+    rounding: Rounding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *given, thresholds = some_thresholds()
+    for module in (screen_bfloat16, screen_whole):
+        monkeypatch.setattr(module, "slack_of", lambda x_lengths, *given: np.full(len(x_lengths), 1e-30))
+    monkeypatch.setattr(screen_bfloat16, "_ROUNDING", 0.0)
+    monkeypatch.setattr(screen_bfloat16.NearBfloat16, "rounding", 0.0)
+    missed = len(cpu.above(*given, thresholds).latents) - len(Screen(rounding).above(*given, thresholds).latents)
+    assert missed > 100
+
+
+def test_where_candidates_are_many_or_a_number_is_none_nothing_is_screened(rounding: Rounding) -> None:
+    rows, W_enc, b_enc = some()
+    expected = cpu.above(rows, W_enc, b_enc, torch.zeros(1500))
+    own = Screen(rounding)
+    assert torch.equal(
+        own.above(rows, W_enc, b_enc, torch.zeros(1500), most=len(expected.latents)).latents, expected.latents
+    )
+    assert own.n_again == 0
+    with pytest.raises(TooManyError):
+        own.above(rows, W_enc, b_enc, torch.zeros(1500), most=len(expected.latents) // 4)
+    assert own.n_again == 40
+    for bad in (torch.nan, torch.inf):
+        for where in range(3):
+            given = [tensor.clone() for tensor in (rows, W_enc, b_enc)]
+            given[where].view(-1)[7] = bad
+            found, expected = Screen(rounding).above(*given, torch.zeros(1500)), cpu.above(*given, torch.zeros(1500))
+            assert torch.equal(found.latents, expected.latents)
+            torch.testing.assert_close(found.values, expected.values, equal_nan=True)
 
 
 def test_rounding_moves_no_pre_activation_further_than_is_claimed(rounding: Rounding) -> None:

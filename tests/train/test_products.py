@@ -10,8 +10,9 @@ import torch
 from tests.train import dense, test_objective
 from tests.train.test_objective import KINDS, N_LATENTS, NONLINEARITIES, WAYS, B
 
-from mohole.config import ReLU, TopK, Train
+from mohole.config import BatchTopK, Gated, JumpReLU, Nonlinearity, ReLU, TopK, Train
 from mohole.kernels import cpu, plain, reference
+from mohole.kernels.screen import best_rounding
 from mohole.store.stream import Stream
 from mohole.train import objective, train
 from mohole.train.cost import training_bytes
@@ -94,11 +95,33 @@ def test_the_estimate_counts_the_copies(device: str, more: int) -> None:
     assert training_bytes(screened, ONE, ONE).device - training_bytes(settings, ONE, ONE).device == 2 * 4096 * 12
 
 
+@pytest.mark.skipif(best_rounding() is None, reason="screening needs numba and a processor with AVX2")
+@pytest.mark.parametrize(
+    "nonlinearity", [TopK(k=5), ReLU(), JumpReLU(bandwidth=0.2), Gated()], ids=lambda given: given.kind
+)
+def test_a_screened_training_on_a_cpu_goes_as_one_that_is_not(nonlinearity: Nonlinearity) -> None:
+    batches = [torch.randn(64, 40, generator=torch.Generator().manual_seed(seed)) for seed in range(6)]
+    losses, sites = [], Sites(("a",), (40,))
+    for screening in (False, True):
+        settings = Train(
+            n_latents=600, nonlinearity=nonlinearity, screening=screening, lr=1e-3, warmup_steps=0, steps=9,
+            initial_l0=None if isinstance(nonlinearity, TopK) else 9.0, batch_rows=64,
+        )  # fmt: skip
+        own = Trainer.start(settings, torch.cat(batches), torch.cat(batches), sites, sites, seed=0)
+        losses.append([own.step(rows, rows).terms.total for rows in batches])
+        said = own.doubts()
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert said == ", 0.00% of the rows encoded again after screening"
+
+
 def test_what_does_not_go_together_is_refused() -> None:
     with pytest.raises(ValueError, match=r"screening: products of bfloat16 cost what would screen them .*; leave one"):
         Train(screening=True, products="bfloat16")
-    with pytest.raises(ValueError, match="screening: it is for topk"):
+    with pytest.raises(ValueError, match=r"screening: on cuda it is for topk; relu is screened on a CPU alone"):
         Train(screening=True, nonlinearity=ReLU(), device="cuda")
+    with pytest.raises(ValueError, match=r"screening: batchtopk goes without"):
+        Train(screening=True, nonlinearity=BatchTopK())
+    assert Train(screening=True, nonlinearity=ReLU()).screening
     assert Train(screening=True, device="cuda").screening
 
 

@@ -266,7 +266,7 @@ class Train(Table):
     average: Annotated[float, Field(strict=True, ge=0.0, lt=1.0)] = 0.0
     """The dictionary is a running mean of the weights, of which each step keeps this share (0.999, say). 0: the last weights."""
     screening: Flag = False
-    """topk on an x86 CPU with AVX2, or on a GPU: codes are found with numbers rounded to 16 bits, and made
+    """On an x86 CPU with AVX2, but for batchtopk, or topk on a GPU: codes are found with numbers rounded to 16 bits, and made
     from the numbers themselves. Rows that rounding leaves in doubt are encoded again, so the codes are the same, for less than
     the product costs (docs/training.md)."""
     products: Literal["float32", "bfloat16"] = "float32"
@@ -312,9 +312,11 @@ class Train(Table):
             raise ValueError(
                 f"nonlinearity.k: {nonlinearity.k} is more than n_latents; the largest is {self.n_latents}"
             )
-        if self.screening and not isinstance(nonlinearity, TopK):
+        if self.screening and isinstance(nonlinearity, BatchTopK):
+            raise ValueError("screening: batchtopk goes without: what it keeps of a row depends on all rows")
+        if self.screening and not isinstance(nonlinearity, TopK) and self.device != "cpu":
             raise ValueError(
-                f"screening: it is for topk, where a row's codes compete; {nonlinearity.kind} goes without"
+                f"screening: on {self.device} it is for topk; {nonlinearity.kind} is screened on a CPU alone; leave it off"
             )
         if self.screening and self.products == "bfloat16":
             raise ValueError(

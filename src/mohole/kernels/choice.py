@@ -13,7 +13,7 @@ from mohole.kernels.pairs import Pairs
 
 @runtime_checkable
 class Screening(Protocol):
-    """Top-k encoding by screening: the codes of the device's kernels, but for the order of float32 sums."""
+    """Encoding by screening: the codes of the device's kernels, but for the order of float32 sums."""
 
     n_rows: int
     """Rows encoded."""
@@ -23,6 +23,12 @@ class Screening(Protocol):
     def top_k(
         self, rows: Float[Tensor, "B D"], W_enc: Float[Tensor, "L D"], b_enc: Float[Tensor, " L"], k: int,
         scratch: object = None,
+    ) -> Pairs:  # fmt: skip
+        """As the kernels' own."""
+
+    def above(
+        self, rows: Float[Tensor, "B D"], W_enc: Float[Tensor, "L D"], b_enc: Float[Tensor, " L"],
+        thresholds: Float[Tensor, " L"], scratch: object = None, most: int | None = None,
     ) -> Pairs:  # fmt: skip
         """As the kernels' own."""
 

@@ -58,6 +58,14 @@ class Screen:
             kept.replace(again, gpu_encode.top_k(rows[again], W_enc, b_enc, k))
         return kept.pairs()
 
+    def above(
+        self, rows: Float[Tensor, "B D"], W_enc: Float[Tensor, "L D"], b_enc: Float[Tensor, " L"],
+        thresholds: Float[Tensor, " L"], scratch: object = None, most: int | None = None,
+    ) -> Pairs:  # fmt: skip
+        """`gpu.above` itself: here only what competes is screened, and a training that asks for more is refused."""
+        room = scratch if isinstance(scratch, gpu_encode.Scratch) else gpu_encode.Scratch()
+        return gpu_encode.above(rows, W_enc, b_enc, thresholds, room, most)
+
 
 @dataclass(frozen=True)
 class _Kept:

@@ -1,4 +1,4 @@
-"""Encoding with certified screening: top-k codes found with rounded numbers, then made from the numbers themselves.
+"""Encoding with certified screening: codes found with rounded numbers, then made from the numbers themselves.
 
 Every pre-activation is computed from rows and latents rounded to a few bits; a few more than k of each row are candidates, and
 their values are computed again in float32. How far rounding can move any pre-activation of a row is known,
@@ -6,7 +6,8 @@ their values are computed again in float32. How far rounding can move any pre-ac
     |x . w - x~ . w~|  <=  |x - x~| |w|  +  |x~| |w - w~|        (Cauchy-Schwarz; x~ and w~ are what was rounded)
 
 so it is known whether anything else can belong to the k best. Rows where it could are encoded again without screening. The
-codes are those of `cpu.top_k`, but for the rounding of float32 sums, whatever the numbers are.
+codes are those of `cpu.top_k`, but for the rounding of float32 sums, whatever the numbers are. Where thresholds decide and not
+other latents, all that could exceed its own is a candidate, and its exact value decides: no row is left in doubt.
 
 Two ways to round, by what the processor multiplies fastest: `screen_bfloat16` where it has matrix units (AMX), and
 `screen_whole`, 16-bit whole numbers, where it has AVX2 alone. Not eight bits: without VNNI they are no faster than sixteen, and
@@ -23,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mohole.kernels import HAS_NUMBA
-from mohole.kernels.pairs import Pairs
+from mohole.kernels.pairs import Pairs, TooManyError
 
 if TYPE_CHECKING:  # numba is loaded when it is needed
     from mohole.kernels.cpu import Scratch
@@ -63,8 +64,12 @@ class Near(Protocol):
         """(first row, first latent, near values [rows, latents]); of any row the latents ascend."""
 
 
+_MOST_CANDIDATES = 3
+"""Times what a caller of `above` has a use for. With more the numbers themselves are multiplied."""
+
+
 class Screen:
-    """Top-k encoding by screening, and how often it was not enough."""
+    """Encoding by screening, and how often it was not enough."""
 
     def __init__(self, rounding: Rounding | None = None) -> None:
         """None: what is fastest here."""
@@ -97,6 +102,36 @@ class Screen:
         if len(again):
             kept.replace(again, cpu.top_k(rows[torch.from_numpy(again)], W_enc, b_enc, k))
         return kept.pairs()
+
+    def above(
+        self, rows: Float[Tensor, "B D"], W_enc: Float[Tensor, "L D"], b_enc: Float[Tensor, " L"],
+        thresholds: Float[Tensor, " L"], scratch: object = None, most: int | None = None,
+    ) -> Pairs:  # fmt: skip
+        """As `cpu.above`. Of float64, and where a number is none or candidates are many, nothing is screened.
+
+        Raises:
+            TooManyError: more than `most`.
+        """
+        from mohole.kernels import cpu
+
+        room = scratch if isinstance(scratch, cpu.Scratch) else cpu.Scratch()
+        if rows.dtype != torch.float32:
+            return cpu.above(rows, W_enc, b_enc, thresholds, room, most)
+        near = self._near(rows, W_enc, b_enc, room)
+        self.n_rows += len(rows)
+        found = None
+        if np.isfinite(near.slack).all():
+            found = _above(near, b_enc, thresholds, room, None if most is None else _MOST_CANDIDATES * most)
+        if found is None:
+            self.n_again += len(rows)
+            return cpu.above(rows, W_enc, b_enc, thresholds, room, most)
+        latents = found.latents.long()
+        one = torch.zeros(len(W_enc), dtype=torch.uint8)
+        exact = cpu.dots(found, rows[None], one, W_enc) + b_enc[latents]
+        pairs = Pairs(found.row_starts, found.latents, exact).where(exact > thresholds[latents])
+        if most is not None and len(pairs.latents) > most:
+            raise TooManyError
+        return pairs
 
     def _near(self, rows: Tensor, W_enc: Tensor, b_enc: Tensor, room: "Scratch") -> Near:
         if self._rounding == "bfloat16":
@@ -159,6 +194,41 @@ def _candidates(near: Near, b_enc: Tensor, kept: _Kept, n_held: int) -> Pairs:
         cpu.over(n, loops.absorb_top, tile, offset, first, n_held, *state)
     cpu.over(n_rows, loops.finish_top, n_held, kept.values, kept.latents, kept.counts)
     return kept.pairs()
+
+
+def _above(near: Near, b_enc: Tensor, thresholds: Tensor, room: "Scratch", most: int | None) -> Pairs | None:
+    """All that could exceed its latent's threshold, with values of any content. None: they are more than `most`."""
+    from mohole.kernels import cpu, screen_loops
+
+    n_rows = len(near.slack)
+    offsets = np.full(near.n_latents, -np.inf, np.float32)
+    offsets[: len(b_enc)] = (b_enc.double() - thresholds.double()).numpy()
+    # For rounding in the comparison itself.
+    largest = float(np.abs(offsets[np.isfinite(offsets)]).max(initial=0.0))
+    slack = ((near.slack + 8.0 * ROUNDING_OF_SUMS * largest) * (1.0 + 1e-6)).astype(np.float32)
+    rounding = np.float32(near.rounding + 2.0**-20)
+    counts, width = np.zeros(n_rows, np.int64), room.room
+    latents = np.empty((n_rows, width), np.int32)
+    for low, first, tile in near.tiles():
+        n, offset = len(tile), offsets[first : first + tile.shape[1]]
+        here = slice(low, low + n)
+        while True:
+            found = counts[here].copy()
+            cpu.over(n, screen_loops.near_above, tile, offset, slack[here], rounding, first, latents[here], found)
+            widest = int(found.max(initial=0))
+            if widest <= width:
+                break
+            wider = np.empty((n_rows, widest + widest // 2), np.int32)
+            wider[:, :width] = latents
+            latents, width = wider, wider.shape[1]
+        counts[here] = found
+        if most is not None and counts.sum() > most:
+            return None
+    room.room = width
+    starts = np.concatenate([[0], counts.cumsum()])
+    packed = np.empty(starts[-1], np.int32)
+    cpu.over(n_rows, screen_loops.pack_latents, latents, starts, packed)
+    return Pairs(torch.from_numpy(starts), torch.from_numpy(packed), torch.empty(len(packed)))
 
 
 ROUNDING_OF_SUMS = 2.0**-24

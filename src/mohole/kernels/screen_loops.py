@@ -18,6 +18,7 @@ from numba.extending import intrinsic
 from mohole.kernels.loops import keep_best, sort_by_latent_in_place
 
 LANES = 16
+_WIDE = 64
 STEP = 32
 """Columns that the loop takes at a time."""
 ROWS, LATENTS = 2, 4
@@ -263,3 +264,47 @@ def certify(
         counts[row] = n_kept
         kept_values[row, :n_kept], kept_latents[row, :n_kept] = values[:n_kept], places[:n_kept]
         is_certain[row] = bound < least if n_kept == k else bound <= 0.0
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def near_above(  # noqa: C901 - one loop over the hottest data there is
+    near, offsets, slack, rounding, first, latents, counts, low, high
+):
+    """For rows [low, high): add the tile's latents that could exceed their threshold, in ascending order.
+
+    offsets: bias minus threshold of each latent. latents [B, room]; counts [B] are those of all tiles so far. What finds no room
+    is counted, and not written.
+    """
+    n_latents, room = near.shape[1], latents.shape[1]
+    n_wide = n_latents // _WIDE
+    offsets_wide = offsets[: n_wide * _WIDE].reshape(n_wide, _WIDE)
+    for row in range(low, high):
+        count, own, least = counts[row], latents[row], -slack[row]
+        tile = near[row, : n_wide * _WIDE].reshape(n_wide, _WIDE)
+        for block in range(n_wide):
+            part, offset = tile[block], offsets_wide[block]
+            any_hit = np.uint8(0)
+            for i in range(_WIDE):
+                any_hit |= np.uint8(part[i] + abs(part[i]) * rounding + offset[i] > least)
+            if any_hit:
+                for i in range(_WIDE):
+                    if part[i] + abs(part[i]) * rounding + offset[i] > least:
+                        if count < room:
+                            own[count] = first + block * _WIDE + i
+                        count += 1
+        for i in range(n_wide * _WIDE, n_latents):
+            if near[row, i] + abs(near[row, i]) * rounding + offsets[i] > least:
+                if count < room:
+                    own[count] = first + i
+                count += 1
+        counts[row] = count
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def pack_latents(latents, row_starts, packed, low, high):
+    """Candidates [B, room] of rows [low, high) into one array of all rows, one after the other."""
+    for row in range(low, high):
+        start, stop = row_starts[row], row_starts[row + 1]
+        packed[start:stop] = latents[row, : stop - start]

@@ -102,7 +102,7 @@ def activate(
     """Encode this rank's rows with its latents; where latents compete, those of all ranks do.
 
     Args:
-        screen: how the k best are found, instead of by the kernels.
+        screen: how codes are found, instead of by the kernels.
 
     Raises:
         TooManyError: where a threshold decides, more than `most` pairs.
@@ -115,7 +115,8 @@ def activate(
             n = k * len(read) * mesh.data.size
             pairs = strongest_of_batch(kernels.batch_top(read, block.W_enc, block.b_enc, n, scratch), n, mesh)
         case ReLU() | JumpReLU() | Gated():
-            pairs = kernels.above(read, block.W_enc, block.b_enc, limits(block, nonlinearity), scratch, most=most)
+            above = kernels.above if screen is None else screen.above
+            pairs = above(read, block.W_enc, block.b_enc, limits(block, nonlinearity), scratch, most=most)
         case _:
             assert_never(nonlinearity)
     own = vectors_at(block, pairs.latents.long(), nonlinearity)

@@ -145,7 +145,7 @@ class Objective:
             n_kept = found.n_kept
         else:
             try:
-                found = activate(own, near, nonlinearity, kernels, scratch, mesh, most)
+                found = activate(own, near, nonlinearity, kernels, scratch, mesh, most, self.screen)
                 n_kept = len(found.values)
             except TooManyError:
                 n_kept = most + 1
@@ -153,7 +153,9 @@ class Objective:
             if isinstance(found, Crowd):
                 return found
             return tiled.forward(block, read, nonlinearity, self.cuts, products, self._lender)
-        return found if isinstance(found, Active) else activate(own, near, nonlinearity, kernels, scratch, mesh)
+        if isinstance(found, Active):
+            return found
+        return activate(own, near, nonlinearity, kernels, scratch, mesh, screen=self.screen)
 
     def __call__(
         self,

@@ -44,6 +44,12 @@ OURS = [
     ("jumprelu", 32768, ["--kernels", "cpu"]),
     ("relu", 8192, ["--kernels", "cpu", "--dense-start"]),
     ("relu", 32768, ["--kernels", "cpu", "--dense-start"]),
+    ("jumprelu", 8192, ["--kernels", "cpu", "--dense-start"]),
+    ("jumprelu", 8192, ["--kernels", "cpu", "--no-clip"]),
+    ("relu", 8192, ["--kernels", "cpu", "--screening"]),
+    ("relu", 32768, ["--kernels", "cpu", "--screening"]),
+    ("jumprelu", 8192, ["--kernels", "cpu", "--screening"]),
+    ("jumprelu", 32768, ["--kernels", "cpu", "--screening"]),
 ]
 PEERS = [
     ("topk", 8192, "sparsify"),

@@ -196,7 +196,7 @@ def squared_lengths(back: Backward, W_dec: Float[Tensor, "L E"]) -> Float[Tensor
 
 
 def squares_at_most(back: Backward) -> Float[Tensor, " L"]:
-    """What `squared_lengths` cannot exceed, however its sums are rounded, at a hundredth of its price. In double."""
+    """What `squared_lengths` cannot exceed, however its sums are rounded, at a twentieth of its price. In double."""
     pairs, squares = back.by_latent, np.empty(len(back.norm_gradient))
     tensors = pairs.starts, pairs.order, pairs.rows, back.d_product, back.values, *back.lengths(), back.source_of
     arrays = [tensor.numpy() for tensor in (*tensors, back.pulls())]

@@ -1,6 +1,7 @@
 """Whole tiles of codes that thresholds let through, in one sweep each way, with numba: where torch takes one for each operator.
 
-Of one product of everything, at 8192 latents: 0.15 forwards and 0.2 backwards, where torch's operators took 0.5 each.
+Of one product of everything, 8192 latents on a Xeon: 0.11 forwards and 0.15 backwards of ReLU, 0.18 and 0.23 of JumpReLU; torch's
+operators took 0.4 and 0.6 of ReLU.
 
 Axes: B batch rows, T latents of a tile.
 """

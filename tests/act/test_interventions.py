@@ -85,6 +85,8 @@ def clamp(**more: Any) -> list[dict[str, Any]]:
         (clamp(where={"prt": "all"}), "interventions.0.where.prt: no such key; did you mean part"),
         (clamp(where={"part": "answer"}), "'prompt' or 'response'"),
         (clamp(where={"start": -2}), "counts from the end of the prompt"),
+        (clamp(where={"start": 10**30}), "beyond every text"),
+        (clamp(where={"tokens": [10**30]}), "beyond every text"),
         (clamp(where={"start": 3, "stop": 3}), r"no position is in \[3, 3\)"),
         (clamp(where={"classes": ["verb"]}), "interventions.0.where.classes.0: 'verb'"),
         (clamp(when={"of": {"kind": "latent", "latent": 1}}), "interventions.0.when.above: needed"),

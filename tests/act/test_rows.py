@@ -90,6 +90,19 @@ def test_a_row_without_interventions_keeps_its_bits_beside_rows_that_have_some()
     )
 
 
+def test_what_is_infinite_at_anothers_row_or_outside_of_its_window_is_not_felt_there() -> None:
+    """A factor that another row asked for, times an activation that only this row has, is beyond float32; times 0 it is NaN."""
+    steered = steer_rows(tiny_model(), [plan(Scale(5, by=3e38)), None])
+    rows = torch.randn(2, 6, tiny_model().d_model, generator=torch.Generator().manual_seed(0)) * 1e3
+    (bank,) = steered.banks[HOOKPOINT]
+    everywhere, nowhere = ({where: torch.full((2, 6), held) for where in bank.wheres} for held in (True, False))
+    moved, has_moved = bank.act(rows, {}, everywhere)
+    assert not moved[0].isfinite().all()
+    assert torch.equal(moved[1], rows[1])
+    assert not has_moved[1].any()
+    assert torch.equal(bank.act(rows, {}, nowhere)[0], rows)
+
+
 def test_stamps_count_for_each_row_what_was_run_and_what_was_moved() -> None:
     batch, padding = side_by_side([torch.tensor([BOS, 5, 6, 7]), torch.tensor([5, 6]), torch.tensor([BOS, 5, 6])])
     plans = [plan(Clamp(5, value=30.0)), plan(Clamp(5, value=30.0, where=Where("response"))), None]

@@ -14,7 +14,7 @@ from tests.act.test_rows import BOS, plan, several, texts
 from tests.act.tiny import HOOKPOINT, random_sae, tiny_model, tiny_tokenizer
 from torch.utils.hooks import RemovableHandle
 
-from mohole.act import NOTHING, Add, Clamp, Latent, Plan, Stamp, Where, read_latent, steer_rows
+from mohole.act import NOTHING, Add, Clamp, Latent, Plan, Stamp, Where, read_latent, steer_rows, steering
 from mohole.engine import Ask, BatchingEngine, Ended, Engine, EngineError, Event, Limits, Sampling, Written
 from mohole.engine.batching import end_tokens
 from mohole.errors import ConfigError, NumericsError, StageError
@@ -335,6 +335,42 @@ def test_a_fault_of_the_engine_reaches_those_who_wait_and_not_the_next(
 
     run(work)
     assert "a round of the engine failed" in caplog.text
+
+
+def test_a_fault_that_nobody_foresaw_fails_the_row_that_brought_it_and_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At its first token and in the middle. A row that is told nothing would wait for good."""
+    right = steering.mask
+
+    def faulty(where: Where, *rest: object) -> object:
+        return 1 / 0 if where.tokens == (7,) else right(where, *rest)  # type: ignore[arg-type]
+
+    async def work(engine: BatchingEngine) -> None:
+        quiet = replace(asks()[0], max_new_tokens=14)
+        bad = replace(asks()[4], plan=plan(Add(A, value=1.0, where=Where(tokens=(7,)))))
+        found = await asyncio.gather(*(collected(engine, ask) for ask in (quiet, bad, quiet)), return_exceptions=True)
+        assert isinstance(found[1], ZeroDivisionError)
+        ((tokens, _),) = expected(quiet)
+        for texts_ in (found[0], found[2]):
+            assert isinstance(texts_, list)
+            assert texts_[0].tokens == tokens
+
+    monkeypatch.setattr(steering, "mask", faulty)
+    counts = run(work).counters
+    assert (counts.n_failed, counts.n_waiting, counts.n_running) == (1, 0, 0)
+    assert "a row of the engine failed" in caplog.text
+
+
+def test_rows_that_were_in_no_batch_yet_hear_of_a_fault_of_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(engine: BatchingEngine) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "_count", lambda rows, n_prompt=0: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                await asyncio.wait_for(collected(engine, asks()[0]), 10)
+        assert (await collected(engine, asks()[0]))[0].tokens
+
+    run(work)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mohole.errors import ConfigError, ModelError, NumericsError
 from mohole.model import LanguageModel
-from mohole.model.generate import choose, generate
+from mohole.model.generate import Sampling, choose, choose_each, generate
 
 Tiny = Callable[[str], LanguageModel]
 
@@ -18,6 +18,15 @@ Tiny = Callable[[str], LanguageModel]
 def test_greedy_takes_the_first_maximum() -> None:
     logits = torch.tensor([[0.0, 3.0, 3.0, 1.0], [5.0, -1.0, 0.0, 5.0]])
     assert choose(logits, temperature=0, seed=0, step=0).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 5e-324])
+def test_next_to_no_temperature_is_none(temperature: float) -> None:
+    """Logits over it are beyond any float: the likeliest all the same, not whatever NaN draws."""
+    logits = torch.tensor([[1.0, 3.0, 2.0], [0.5, -1.0, 0.25]])
+    assert choose(logits, temperature=temperature, seed=1, step=0).tolist() == [1, 0]
+    ways = [Sampling(temperature, 1.0, 1), Sampling(temperature, 0.5, 2)]
+    assert choose_each(logits, ways, [0, 0]).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])

@@ -41,6 +41,7 @@ from mohole.serve.openai.settings import ChatSettings
 
 QUESTION = [{"role": "user", "content": "What are you?"}]
 CLAMP = {"kind": "clamp", "latent": BRIDGE, "hookpoint": HOOKPOINT, "times_max": 1.0}
+ADD = {"kind": "add", "of": {"kind": "latent", "latent": BRIDGE}, "value": 0.001}
 ELSEWHERE = CLAMP | {"hookpoint": "resid_post.9"}
 READING = {"latent": BRIDGE, "hookpoint": HOOKPOINT}
 Start = Callable[..., str]
@@ -350,6 +351,8 @@ LONG: dict[str, Any] = {"model": "demo", "prompt": "The", "max_tokens": 120, "se
         ({"n": 0}, 400, "invalid_value", "n"),
         ({"max_tokens": 10**9}, 400, "invalid_value", "max_tokens"),
         ({"stop": [""]}, 400, "invalid_value", "stop"),
+        ({"stop": ["a"] * 17}, 400, "invalid_value", "stop"),
+        ({"steering": {"interventions": [ADD] * 257}}, 400, "invalid_value", "steering.interventions"),
         ({"top_logprobs": 3}, 400, "invalid_value", "top_logprobs"),
         ({"stream_options": {"include_usage": True}}, 400, "invalid_value", "stream_options"),
         ({"steering": {"variant": "silver"}}, 400, "invalid_value", "steering.variant"),
@@ -378,6 +381,8 @@ def test_what_cannot_be_meant_is_refused_by_name(
         b"", b"{", b"[]", b'"x"', b"\xff\xfe", b'{"model": "demo"}', b"[" * 100_000, b'{"n": ' + b"9" * 5000 + b"}",
         b'{"model": "\\ud800", "messages": [{"role": "user", "content": "x"}]}',
         b'{"model": "demo", "messages": [{"role": "\\ud800", "content": "x"}]}',
+        b'{"model": "demo", "messages": [{"role": "user", "content": "\\ud800"}]}',
+        b'{"model": "demo", "messages": [{"role": "user", "content": "x"}], "stop": ["\\udc00"]}',
     ],
 )  # fmt: skip
 def test_bodies_that_are_no_request_get_an_error_that_clients_can_read(address: str, body: bytes) -> None:

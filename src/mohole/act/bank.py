@@ -1,6 +1,6 @@
 """The terms of all rows of a batch at one hookpoint, as a few products. Rows in, rows out; knows no model and counts nothing.
 
-Axes: B batch, P position, T term, K reading, D columns. A row of the batch that does not have a term has 0 in `own_BT` there.
+Axes: B batch, P position, T term, K reading, D columns. A row of the batch that does not have a term has False in `own_BT` there.
 """
 
 import math
@@ -41,11 +41,12 @@ class Bank:
         self.hookpoint = hookpoint
         terms = list({id(term): term for group in groups for term in group}.values())
         place = {id(term): i for i, term in enumerate(terms)}
-        own_BT = torch.zeros(len(groups), len(terms))
+        own_BT = torch.zeros(len(groups), len(terms), dtype=torch.bool)
         for row, group in enumerate(groups):
             for term in group:
-                own_BT[row, place[id(term)]] = 1.0
-        self.own_BT = None if bool((own_BT == 1).all()) else own_BT[:, None].to(device)
+                own_BT[row, place[id(term)]] = True
+        self.own_BT = None if bool(own_BT.all()) else own_BT[:, None].to(device)
+        self.nothing = torch.zeros((), device=device)
         self.readings, columns = _gathered(terms, device)
         self.read_T = _columns([columns.get(id(term.read)) for term in terms], device)
         self.when_T = _columns([columns.get(id(term.when[0])) if term.when else None for term in terms], device)
@@ -75,7 +76,7 @@ class Bank:
             seen: rows of hookpoints that have run before, by name.
             masks: [B, P], for each `Where` of the group.
         """
-        movement_BPT = self._movement(rows, seen) * self._mask(masks)
+        movement_BPT = torch.where(self._held(masks), self._movement(rows, seen), self.nothing)
         moved = rows + movement_BPT @ self.along_TD
         has_moved = (movement_BPT != 0).any(dim=-1)
         return torch.where(has_moved[..., None], moved, rows), has_moved
@@ -101,15 +102,16 @@ class Bank:
             movement = torch.where(found[..., self.when_T] > self.above_T, movement, torch.zeros_like(movement))
         return movement
 
-    def _mask(self, masks: Mapping[Where, Tensor]) -> Tensor:
-        """[B, P, T], or what multiplies as that does."""
+    def _held(self, masks: Mapping[Where, Tensor]) -> Tensor:
+        """Which terms act where: [B, P, T], or what spreads to that. Chosen by, not multiplied with: a term that is infinite at
+        another's row, or outside of its own window, times 0 is NaN."""
         if len(self.wheres) == 1:
-            held = masks[self.wheres[0]][..., None].float()
+            held = masks[self.wheres[0]][..., None]
         else:
-            held = torch.stack([masks[where] for where in self.wheres], dim=-1)[..., self.where_T].float()
+            held = torch.stack([masks[where] for where in self.wheres], dim=-1)[..., self.where_T]
         if self.own_BT is None:
             return held
-        return torch.mul(held, self.own_BT)
+        return held & self.own_BT
 
 
 def banks_of(plans: Sequence[Plan], device: torch.device) -> dict[str, tuple[Bank, ...]]:

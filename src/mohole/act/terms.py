@@ -337,10 +337,8 @@ class _Resolver:
                     f"{hookpoint}: a direction of {len(vector)} numbers, where {self.model.name} has rows of "
                     f"{self.model.width(hookpoint)}; it is of another model or another place"
                 )
-        if not all(abs(number) <= _LARGEST for number in (term.constant, term.slope)):
-            raise ConfigError(
-                f"{term.hookpoint}: a strength of {term.constant:.3g} is beyond float32; use a smaller one"
-            )
+        if beyond := [number for number in (term.constant, term.slope) if not abs(number) <= _LARGEST]:
+            raise ConfigError(f"{term.hookpoint}: a strength of {beyond[0]:.3g} is beyond float32; use a smaller one")
         mine = parse_hookpoint(term.hookpoint).execution
         for reading in term.readings:
             for name in reading.hookpoints:

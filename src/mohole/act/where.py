@@ -18,6 +18,7 @@ TokenClass = Literal["special", "space", "newline", "number", "punctuation", "wo
 CLASSES: tuple[TokenClass, ...] = get_args(TokenClass)
 
 _Place = Annotated[int, Field(strict=True)]
+_LARGEST = (1 << 31) - 1  # what a tensor of positions holds, with room for sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,10 @@ class Where:
 
     def __post_init__(self) -> None:
         ends = [end for end in (self.start, self.stop) if end is not None]
+        if out := [number for number in (*ends, *self.tokens) if abs(number) > _LARGEST]:
+            raise ConfigError(
+                f"where: {str(out[0])[:24]} is beyond every text and vocabulary; {_LARGEST} is the largest"
+            )
         if self.part != "prompt" and min(ends) < 0:
             raise ConfigError(
                 f"where.start, where.stop: {min(ends)} counts from the end of the prompt; it goes with part = 'prompt'"

@@ -48,6 +48,7 @@ class BatchingEngine:
         self._changed = threading.Condition()
         self._waiting: deque[Row] = deque()
         self._cohorts: list[Cohort] = []
+        self._in_hand: list[Row] = []  # of the round that runs: whatever happens in it, each of them is told
         self._counters = Counters()
         self._end_at = _FOREVER
         self._is_closed = False
@@ -150,6 +151,7 @@ class BatchingEngine:
     def _round(self, told: Told) -> None:
         self._sweep(told)
         new = self._admit()
+        self._in_hand = [*(row for cohort in self._cohorts for row in cohort.rows), *new]
         if new:
             self._advance(self._begun(new, told), told)
         with self._changed:
@@ -207,7 +209,7 @@ class BatchingEngine:
         try:
             with self._alone:
                 begun = [Cohort.begin(self.model, rows)]
-        except (MoholeError, RuntimeError) as error:  # the latter is torch's, for want of memory
+        except Exception as error:  # whatever one of them asked for, it is not to cost the others theirs
             if len(rows) == 1:
                 self._fail(rows[0], error, told)
                 return []
@@ -223,7 +225,7 @@ class BatchingEngine:
         try:
             with self._alone:
                 outcome = cohort.step()
-        except (MoholeError, RuntimeError) as error:
+        except Exception as error:  # as in _begun
             with self._changed:
                 self._cohorts.remove(cohort)
             if len(cohort.rows) == 1:
@@ -274,13 +276,14 @@ class BatchingEngine:
     def _fail(self, row: Row, error: Exception, told: Told) -> None:
         row.is_done = True
         self._counters.n_failed += 1
+        if not isinstance(error, MoholeError):
+            _LOG.error("a row of the engine failed", exc_info=error)
         told.setdefault(row.stream, []).append(error)
 
     def _fail_all(self, error: Exception, told: Told) -> None:
         with self._changed:
-            rows = [row for cohort in self._cohorts for row in cohort.rows]
             self._cohorts = []
-        for row in rows:
+        for row in self._in_hand:
             if not row.is_done:
                 self._fail(row, error, told)
 

@@ -15,6 +15,9 @@ from mohole.keys import Use, uniform, uniform_of_each
 
 Step = Callable[[Tensor, Any, int], tuple[Tensor, Any]]  # (token ids, cache, first position) -> (last logits, cache)
 
+_LEAST_TEMPERATURE = 1e-250
+"""Float32's largest logit over it is still a float64. Over less it may be none, and NaN draws any token."""
+
 
 def generate(
     step: Step,
@@ -72,7 +75,7 @@ def choose(
         drawn = uniform(seed, Use.GENERATION, np.arange(len(logits)), step)
     else:
         drawn = uniform_of_each(np.array(seed, dtype=np.uint64), Use.GENERATION, np.full(len(seed), step))
-    return _drawn(torch.softmax(logits.double() / temperature, -1), drawn)
+    return _drawn(torch.softmax(logits.double() / max(temperature, _LEAST_TEMPERATURE), -1), drawn)
 
 
 def likeliest(logits: Float[Tensor, "batch vocab"]) -> Int[Tensor, " batch"]:
@@ -107,7 +110,7 @@ def choose_each(
         return chosen
     own = [ways[row] for row in drawing]
     temperatures = torch.tensor([way.temperature for way in own], dtype=torch.float64, device=logits.device)
-    shares = torch.softmax(logits[drawing].double() / temperatures[:, None], -1)
+    shares = torch.softmax(logits[drawing].double() / temperatures.clamp(min=_LEAST_TEMPERATURE)[:, None], -1)
     narrow = [i for i, way in enumerate(own) if way.top_p < 1]
     if narrow:
         bounds = torch.tensor([own[i].top_p for i in narrow], dtype=torch.float64, device=logits.device)

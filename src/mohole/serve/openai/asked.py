@@ -63,7 +63,9 @@ class StreamOptions(_Body):
 class Steering(_Body):
     """What is done to the model; the interventions are read by mohole.act."""
 
-    interventions: list[Any] | None = None
+    interventions: Annotated[list[Any], Field(max_length=256)] | None = (
+        None  # everybody beside it waits for them, every pass
+    )
     variant: _Text | None = None
 
 
@@ -165,6 +167,7 @@ def parse(kind: type[Asked], body: bytes) -> Asked:
         raise OpenAIRefusal(400, "invalid_json", f"the body is not JSON ({short(str(error))})") from None
     if not isinstance(raw, dict):
         raise OpenAIRefusal(400, "invalid_json", f"the body is {type(raw).__name__}, where an object is needed")
+    _need_characters(raw)
     for key in [key for key in raw if key in _NOTHING and key not in kind.model_fields]:
         value = raw.pop(key)
         if not any(value == nothing for nothing in _NOTHING[key]):
@@ -177,6 +180,15 @@ def parse(kind: type[Asked], body: bytes) -> Asked:
         raise OpenAIRefusal(400, "invalid_value", "the body is nested too deeply to be meant") from None
     asked.check()
     return asked
+
+
+def _need_characters(raw: dict[str, Any]) -> None:
+    """JSON can say half of a surrogate pair, which is no character: no tokenizer takes it, and no answer can repeat it."""
+    for key, value in raw.items():
+        try:
+            json.dumps([key, value], ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise refused_key(key, "half of a surrogate pair in it is no character") from None
 
 
 def turns_of(messages: Sequence[Any]) -> list[tuple[Role, str]]:
@@ -230,7 +242,11 @@ def _part(part: Any, at: str) -> str:
 def _refused(kind: type[BaseModel], error: ValidationError) -> OpenAIRefusal:
     """The first fault, by OpenAI's names for such things."""
     errors = error.errors(include_url=False, include_context=False)
-    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
+    telling = (
+        "extra_forbidden",
+        "too_long",
+    )  # of a union pydantic lists every member's complaint, the first one's first
+    first = next((each for each in errors if each["type"] in telling), errors[0])
     place = [str(part) for part in first["loc"]]
     key = ".".join(part for part in place if part.isidentifier() or part.isdecimal())
     key = place[0] if place and place[0] in ("stop", "prompt") else key

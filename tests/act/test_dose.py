@@ -147,6 +147,19 @@ def test_kl_is_of_the_second_half_of_other_text(dose: DoseResponse) -> None:
     assert dose.unsteered.measures["kl"].value == 0.0
 
 
+def test_the_first_half_of_other_text_is_no_response() -> None:
+    model, total, n = tiny_model(), 0.0, 0
+    held = replace(CLAMP, where=Where("response"))
+    steered = steer(model, [replace(held, times_max=6.0)], sources=SOURCES)
+    for text in trial().texts:
+        first = (text.shape[1] + 1) // 2
+        logits = (model.logits(text), steered.logits(text, n_prompt=[first]))
+        p, q = (torch.log_softmax(each[0, first - 1 : -1].double(), -1) for each in logits)
+        total, n = total + float((p.exp() * (p - q)).sum()), n + len(p)
+    found = swept((held,), strengths=(6.0,), trial=replace(trial(), tasks=())).points[-1].measures["kl"]
+    assert (found.value, found.n) == (pytest.approx(total / n, rel=1e-4), n)
+
+
 def test_a_task_is_right_where_the_answer_is_the_likeliest(dose: DoseResponse) -> None:
     model, right = tiny_model(), []
     for task in trial().tasks:

@@ -143,6 +143,10 @@ ROW = random_sae().W_dec
         (Orthogonalise(A), lambda x: -(x @ UNIT)[:, None] * UNIT),
         (Swap(Latent(5), Latent(6)), lambda x: (code(x, 6) - code(x, 5)) * (ROW[5] - ROW[6])),
         (Clamp(5, value=9.0, when=When(Latent(6), 0.5)), lambda x: (code(x, 6) > 0.5) * (9.0 - code(x, 5)) * ROW[5]),
+        (
+            Clamp(6, value=9.0, when=When(Latent(5), 2.0, units="times_max")),
+            lambda x: (code(x, 5) > 10.0) * (9.0 - code(x, 6)) * ROW[6],
+        ),
         (Add(A, value=1.0, when=When(B, above=0.0, bias=0.5)), lambda x: ((x @ W + 0.5) > 0)[:, None] * V),
     ],
 )  # fmt: skip

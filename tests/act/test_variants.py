@@ -202,7 +202,9 @@ def command(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     return call
 
 
-def test_the_command_line_keeps_lists_shows_uses_and_removes(run: Path, command, tmp_path: Path) -> None:
+def test_the_command_line_keeps_lists_shows_uses_and_removes(
+    run: Path, command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "no variant yet" in command("steer", run, "list").out
     clamp = f"{HOOKPOINT}:5=60"
     saved = command(
@@ -223,6 +225,10 @@ def test_the_command_line_keeps_lists_shows_uses_and_removes(run: Path, command,
     write_directions(tmp_path / "calm.safetensors", [Direction(HOOKPOINT, torch.tensor(A.values), "calm")])
     added = command("chat", run, "--add", "calm=2", "--direction", tmp_path / "calm.safetensors", "--prompt", "w1 w2")
     assert added.status == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("mohole.model.chat.answer_of", lambda *rest: "桥" * 200)
+        wide = command("chat", run, "--variant", "gate", "--prompt", "w1 w2", "--max-tokens", "5")
+        assert wide.out.count("桥") == 400, "a text without a space to break at is cut"
     assert command("steer", run, "remove", "gate").status == 0
     assert variant_names(run) == ()
 

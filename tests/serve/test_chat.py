@@ -550,6 +550,25 @@ def test_the_model_that_is_not_here_is_named(run: Path, client: openai.OpenAI) -
         assert [each.model_extra["mohole"]["is_here"] for each in client_of(address).models.list()] == [False, False]  # type: ignore[index]
 
 
+def test_a_dictionary_that_was_damaged_is_no_fault_of_the_request(start: Start, run: Path) -> None:
+    address, file = start(), run / HOOKPOINT / "dictionary" / "dictionary.safetensors"
+    asked = {**CHAT, "max_tokens": 2, "steering": {"interventions": [CLAMP]}}
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    damaged = httpx.post(f"{address}/v1/chat/completions", json=asked)
+    file.write_bytes(whole)
+    assert (damaged.status_code, damaged.json()["error"]["code"]) == (503, "model_unavailable")
+    assert "dictionary.safetensors" in damaged.json()["error"]["message"]
+    assert httpx.post(f"{address}/v1/chat/completions", json=asked).status_code == 200
+
+
+def test_token_ids_that_the_model_does_not_have_are_named(address: str) -> None:
+    for wrong in (10**9, -1):
+        answer = httpx.post(f"{address}/v1/completions", json={"model": "demo", "prompt": [3, wrong]})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "prompt")
+        assert str(wrong) in answer.json()["error"]["message"]
+
+
 def test_without_chat_there_is_no_v1(run: Path) -> None:
     with serving(make_app([run], chat=None)) as address:
         assert httpx.get(f"{address}/v1/models").status_code == 404

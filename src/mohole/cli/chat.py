@@ -89,7 +89,7 @@ def _answer(model: "LanguageModel", plan: "Plan", question: str, options: dict[s
     console = Console()
     table = Table(box=SIMPLE_HEAD, border_style="dim", width=min(console.width, 120), expand=True)
     for title in ("original", "steered"):
-        table.add_column(title, ratio=1)
+        table.add_column(title, ratio=1, overflow="fold")  # Chinese has no spaces to break at
     table.add_row(*(Text(visible_lines(text.strip())) for text in texts))
     console.print(table)
     moved = f"moved at {stamp.n_moved} of {stamp.n_tokens} tokens"

@@ -135,7 +135,7 @@ class Talkers:
         steering = self._steering.setdefault(run.name, RunSteering(run, model))
         plan, warnings = self._plan(asked, run, variant, steering)
         readings = _readings(asked, steering)
-        prompts = _prompts(asked, model.tokenizer)
+        prompts = _prompts(asked, model.tokenizer, model.vocab_size)
         asks = self._asks(asked, model, prompts, plan, readings)
         fingerprint = f"mohole-{__version__}-{(run.model_digest or '')[:12]}"
         return Talk(self._engine(run, model), asks, model.tokenizer, asked.model, fingerprint, warnings)
@@ -168,9 +168,9 @@ class Talkers:
         try:
             interventions = parse_interventions((said.interventions if said else None) or [])
             return steering.plan(opened, interventions)
-        except ArtifactError as error:
-            raise refused_key(param, str(error)) from None
         except MoholeError as error:
+            if isinstance(error, ArtifactError) and opened is not None:
+                raise refused_key(param, str(error)) from None
             raise as_refusal(error, "steering.interventions") from None
 
     def _asks(
@@ -240,7 +240,7 @@ class Talkers:
             engine.close()
 
 
-def _prompts(asked: ChatAsked | CompletionAsked, tokenizer: Tokenizer) -> list[list[int]]:
+def _prompts(asked: ChatAsked | CompletionAsked, tokenizer: Tokenizer, vocab_size: int) -> list[list[int]]:
     if isinstance(asked, ChatAsked):
         try:
             tokens = chat_tokens(tokenizer, turns_of(asked.messages))
@@ -252,6 +252,9 @@ def _prompts(asked: ChatAsked | CompletionAsked, tokenizer: Tokenizer) -> list[l
     found = [each if isinstance(each, list) else tokenizer.prompt(each)[0].tolist() for each in asked.prompts]
     if not all(found):
         raise refused_key("prompt", "an empty one; this model has no token to begin with")
+    for each in found:
+        if wrong := [token for token in each if not 0 <= token < vocab_size]:
+            raise refused_key("prompt", f"{short(wrong[0])}: tokens of this model are 0 to {vocab_size - 1}")
     return found
 
 

@@ -163,10 +163,11 @@ class LinearModel(LanguageModel):
     Nothing reads the language's direction, and no token reads another."""
 
     special_ids = frozenset({0})
+    bos_id = 0
 
     def __init__(self, text: Corpus, basis: np.ndarray) -> None:
         pieces = [piece.strip() for piece in text.pieces]
-        self.name, self.bos_id, self.n_layers, self.vocab_size = "linear", 0, 1, len(pieces)
+        self.name, self.n_layers, self.vocab_size = "linear", 1, len(pieces)
         self.rows, self._reads = torch.zeros(2, self.vocab_size, D)
         directions = torch.from_numpy(basis).float()
         for token, piece in enumerate(pieces):

@@ -121,7 +121,7 @@ class Command:
             driver = self.start()
             while driver.is_alive():
                 if kills.landed < most and self.n_committed() > seen:
-                    time.sleep(dice.random() * 0.1)
+                    time.sleep(dice.random() * 0.03)
                     seen, midway = self.n_committed(), self.is_midway(expected)
                     if workers := driver.children(mark):
                         with suppress(ProcessLookupError):
@@ -200,7 +200,12 @@ def test_a_killed_harvest_gives_the_same_store(harvests: Drivers, tmp_path: Path
     assert kills.midway >= 3
     machine = {"executor": "process"}
     pool = Command(run / "activations", lambda: harvests.start(recipe=tables(run, harvest=slices, machine=machine)))
-    assert pool.with_workers_killed(dice, expected, most=1) == Kills(1, 1)
+    kills = Kills()
+    for _ in range(5):  # a worker may have committed the rest between the look and the kill
+        kills = pool.with_workers_killed(dice, expected, most=1)
+        if kills.midway:
+            break
+    assert kills == Kills(1, 1)
 
 
 @dataclass

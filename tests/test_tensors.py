@@ -74,6 +74,10 @@ def test_numbers_before_the_first_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(struct.pack("<Q", len(header)) + header)
     with pytest.raises(ArtifactError, match=r"x: truncated, or its sizes disagree; delete"):
         open_tensors(tmp_path / "x")
+    for shape, ends in (("8", "-8, 0"), ("-1", "8, 0"), ("-1", "0, 8"), ("-2, -4", "0, 8"), ("2", "0, 1")):
+        header = f'{{"a": {{"dtype": "U8", "shape": [{shape}], "data_offsets": [{ends}]}}}}'.encode()
+        with pytest.raises(ArtifactError, match=r"there: not a readable safetensors file"):
+            tensors_from_bytes(struct.pack("<Q", len(header)) + header + bytes(range(8)), "there")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

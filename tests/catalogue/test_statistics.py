@@ -133,6 +133,7 @@ def test_intervals_and_bins_are_half_open_and_cover_every_activation_once(
     values = np.minimum(np.float32([*(maximum * share for share in shares), *exact, maximum]), np.float32(maximum))
     maxima = np.float32([maximum])
     edges = statistics.interval_edges(maxima, n)
+    assert statistics.edges_to(maximum, n) == edges[0].tolist()
     index = statistics.interval_of(values, np.repeat(edges, len(values), axis=0))
     assert (edges[0][index] < values).all()
     assert (values <= edges[0][index + 1]).all()

@@ -91,10 +91,11 @@ def test_a_changed_byte_of_the_corpus_is_named(copy: Path, monkeypatch: pytest.M
     monkeypatch.setattr("mohole.serve.runs.READ_AT_ONCE_BYTES", len(data) - 1)
     tokens = open_tensors(file)["tokens"]
     at = data.index(tokens.tobytes())
-    file.write_bytes(data[:at] + b"\x7f" * tokens.nbytes + data[at + tokens.nbytes :])
-    place = open_runs([copy]).hookpoint("run", HOOKPOINTS[0])  # too large to be read for that
-    with pytest.raises(ArtifactError, match="corpus: tokens 0 to 3 are damaged"):
-        place.text(0, 3)
+    for byte in (b"\x7f", b"\xff"):
+        file.write_bytes(data[:at] + byte * tokens.nbytes + data[at + tokens.nbytes :])
+        place = open_runs([copy]).hookpoint("run", HOOKPOINTS[0])  # too large to be read for that
+        with pytest.raises(ArtifactError, match="corpus: tokens 0 to 9 are damaged"):
+            place.texts([(0, 3), (5, 9)])
 
 
 def test_what_is_made_again_while_it_is_served_is_not_mixed_with_what_was_there(copy: Path) -> None:

@@ -25,7 +25,7 @@ from mohole.catalogue.layout import (
     PIECES_FILE,
     features_file,
 )
-from mohole.catalogue.statistics import interval_edges, rank_in_group
+from mohole.catalogue.statistics import edges_to, rank_in_group
 from mohole.corpus import Corpus
 from mohole.dictionary import SparseCodes
 from mohole.drawing import notebook
@@ -205,9 +205,9 @@ class Catalogue:
             maximum=maximum,
             mean=float(entry["sum"]) / max(count, 1),
             is_dead=count == 0,
-            histogram=_histogram(block["histogram"][row], entry["maximum"]) if count else Histogram((), ()),
+            histogram=_histogram(block["histogram"][row], maximum) if count else Histogram((), ()),
             top=tuple(example for interval, example in examples if interval == TOP),
-            intervals=_intervals(block["interval_count"][row], entry["maximum"], examples) if count else (),
+            intervals=_intervals(block["interval_count"][row], maximum, examples) if count else (),
             promoted=self._entries(block, row, 0, n),
             suppressed=self._entries(block, row, n, 2 * n),
             neighbours=_listed(block, row, "neighbour", "cosine"),
@@ -277,7 +277,7 @@ class Catalogue:
             entry, file = self._header.entry(latent), features_file(latent // self._latents_per_file)
             data = bytearray(int(entry["n_bytes"]))
             self._storage.read_into(file, int(entry["offset"]), data)
-            block = self._blocks[number] = unpack(bytes(data), f"{self.path / file}: block of latent {latent}")
+            block = self._blocks[number] = unpack(bytes(data), f"{self.path}/{file}: block of latent {latent}")
             if len(self._blocks) > _BLOCKS_KEPT:
                 self._blocks.popitem(last=False)
         return block
@@ -328,16 +328,16 @@ def _listed(block: Columns, row: int, *names: str) -> tuple[Any, ...]:
     return tuple(entry for entry in entries if entry[0] >= 0)
 
 
-def _histogram(counts: NDArray[np.integer], maximum: np.float32) -> Histogram:
-    edges = interval_edges(np.asarray([maximum]), len(counts))[0]
-    return Histogram(tuple(edges.tolist()), tuple(counts.tolist()))
+def _histogram(counts: NDArray[np.integer], maximum: float) -> Histogram:
+    return Histogram(tuple(edges_to(maximum, len(counts))), tuple(counts.tolist()))
 
 
 def _intervals(
-    counts: NDArray[np.integer], maximum: np.float32, examples: list[tuple[int, Example]]
+    counts: NDArray[np.integer], maximum: float, examples: list[tuple[int, Example]]
 ) -> tuple[Interval, ...]:
-    edges = interval_edges(np.asarray([maximum]), len(counts))[0].tolist()
-    return tuple(
-        Interval(edges[i], edges[i + 1], count, tuple(example for interval, example in examples if interval == i))
-        for i, count in enumerate(counts.tolist())
-    )
+    edges = edges_to(maximum, len(counts))
+    own: list[list[Example]] = [[] for _ in counts]
+    for interval, example in examples:
+        if interval != TOP:
+            own[interval].append(example)
+    return tuple(Interval(edges[i], edges[i + 1], count, tuple(own[i])) for i, count in enumerate(counts.tolist()))

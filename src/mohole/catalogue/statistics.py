@@ -303,6 +303,15 @@ def interval_edges(maximum: Float32, n_intervals: int) -> Float64:
     return edges
 
 
+def edges_to(maximum: float, n_intervals: int) -> list[float]:
+    """The row of `interval_edges` for one maximum, bit for bit: of one, numpy takes five times as long.
+
+    >>> edges_to(1.0, 4)
+    [0.0, 0.25, 0.5, 0.75, 1.0]
+    """
+    return [*(maximum * i / n_intervals for i in range(n_intervals)), maximum]
+
+
 def interval_of(values: Float32, edges: Float64) -> Int64:
     """The interval i with edges[i] < value <= edges[i + 1]; `edges` has one row for each value."""
     index = np.zeros(len(values), dtype=np.int64)

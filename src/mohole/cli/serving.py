@@ -18,8 +18,11 @@ from mohole.errors import ConfigError
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from mohole.serve.door import Counts
+
 TOKEN_VARIABLE = "MOHOLE_TOKEN"
 KEYS_VARIABLE = "MOHOLE_API_KEYS"
+_MOST_WAITING = 2048  # connections that nobody has taken yet
 _ENDING_SECONDS = 4.0  # that answers have to be whole in, when the server is told to end
 
 
@@ -84,10 +87,12 @@ def serve(
     if log_prompts and log is None:
         raise ConfigError("--log-prompts: goes with --log FILE")
     is_local = _is_loopback(host)
-    listening = _listen(host, port, workers)  # first: it is quick, and the runs may be large
-    try:
+    if workers > 1 and not hasattr(os, "fork"):
+        raise ConfigError(f"--workers {workers}: this system has no way to fork a process; leave it at 1")
+    with _listen(host, port) as listening:  # first: it is quick, and the runs may be large
         from mohole.engine import Limits
         from mohole.serve.app import make_app
+        from mohole.serve.door import Counts
         from mohole.serve.guards import LOOPBACK
         from mohole.serve.openai.settings import ChatSettings
         from mohole.serve.published import make_published_app, the_one_published
@@ -111,7 +116,7 @@ def serve(
             shown = ", ".join(app.state.served.runs)
             app.state.served.close()  # a database is opened by each process for itself
         address = f"[{host}]" if ":" in host else host
-        tell(f"http://{address}:{listening[0].getsockname()[1]} serves {shown}; Ctrl-C ends it")
+        tell(f"http://{address}:{listening.getsockname()[1]} serves {shown}; Ctrl-C ends it")
         if not is_local:
             tell(
                 "anyone who can reach this machine can read what is served"
@@ -120,23 +125,29 @@ def serve(
             )
         gc.collect()
         gc.freeze()  # what is open stays open: nobody need look for garbage in it, and processes share its pages
+        work = partial(_answer, app, listening, Counts(workers))
         if workers == 1:
-            _answer(app, listening[0])
+            work(0)
         else:
-            run_forked(listening, partial(_answer, app))
-    finally:
-        for each in listening:
-            each.close()
+            run_forked(workers, work)
 
 
-def _answer(app: "FastAPI", listening: socket.socket) -> None:
-    """Until somebody ends it."""
+def _answer(app: "FastAPI", listening: socket.socket, counts: "Counts", own: int) -> None:
+    """Until somebody ends it. `own`: which of the processes this is."""
     import uvicorn
 
     from mohole.serve.connections import Patient
+    from mohole.serve.door import Door
 
     class Server(uvicorn.Server):
-        """Tells those who are being answered that it ends, before it does."""
+        """Takes connections as its door lets them in, and tells those who are being answered that it ends, before it does."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup([])  # listens nowhere
+            self.servers = [Door(listening, counts, own, self._protocol)]  # type: ignore[list-item]  # of which it is to close
+
+        def _protocol(self) -> Patient:
+            return Patient(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             if getattr(app.state, "chat", None) is not None:
@@ -146,6 +157,7 @@ def _answer(app: "FastAPI", listening: socket.socket) -> None:
     config = uvicorn.Config(
         app,
         http=Patient,
+        ws="none",
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -153,7 +165,7 @@ def _answer(app: "FastAPI", listening: socket.socket) -> None:
     )
     for number in (signal.SIGINT, signal.SIGTERM):  # the way to end it, so no failure: it raises them again afterwards
         signal.signal(number, _ended)
-    Server(config).run(sockets=[listening])
+    Server(config).run()
 
 
 def _ended(signum: int, frame: object) -> None:
@@ -205,34 +217,22 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _listen(host: str, port: int, n: int) -> list[socket.socket]:
-    """n sockets at one address, listening: whoever reads the address may ask at once.
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens: whoever reads the address may ask at once.
 
     Raises:
-        ConfigError: the place is taken, or no place of this machine; or this machine has no way to share one.
+        ConfigError: the place is taken, or no place of this machine.
     """
-    if n > 1 and not (hasattr(os, "fork") and hasattr(socket, "SO_REUSEPORT")):
-        raise ConfigError(f"--workers {n}: this system cannot share a port between processes; leave it at 1")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        first = socket.socket(family, kind, protocol)
+        found = socket.socket(family, kind, protocol)
     except OSError as error:
         raise ConfigError(f"--host {host}: {error.strerror}; 127.0.0.1 is this machine alone") from None
-    found = [first]
     try:
-        first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        first.bind(address)  # alone at first: a port that another server shares is taken, too
-        if n > 1:
-            address = first.getsockname()
-            first.close()
-            found = [socket.socket(family, kind, protocol) for _ in range(n)]
-            for each in found:
-                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                each.bind(address)
-        for each in found:
-            each.listen(512)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+        found.listen(_MOST_WAITING)
     except OSError as error:
-        for each in found:
-            each.close()
+        found.close()
         raise ConfigError(f"--host {host} --port {port}: {error.strerror}; --port 0 takes a free one") from None
     return found

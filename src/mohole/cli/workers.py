@@ -1,22 +1,20 @@
-"""Several processes behind one address: forked when all is open, so that they share it; each listens at a socket of its own."""
+"""Several processes that do the same: forked when all is open, so that they share it."""
 
 import os
 import signal
-import socket
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from mohole.errors import StageError
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
-def run_forked(sockets: Sequence[socket.socket], work: Callable[[socket.socket], None]) -> None:
-    """Call `work` with each socket in a process of its own, and wait; all end with this one, or with the first that fails.
+def run_forked(n: int, work: Callable[[int], None]) -> None:
+    """Call `work` with 0 to n - 1, each in a process of its own, and wait; all end with this one, or with the first that fails.
 
-    The kernel spreads connections over sockets of one address (SO_REUSEPORT). Nothing may be open that two processes must
-    not share, such as a database.
+    Nothing may be open that two processes must not share, such as a database.
 
     Raises:
         StageError: one of them ended by itself.
@@ -31,10 +29,8 @@ def run_forked(sockets: Sequence[socket.socket], work: Callable[[socket.socket],
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # until all are known: nobody is left behind
     for number in _ENDING:
         signal.signal(number, end)
-    for own in sockets:
-        workers.add(_forked(own, sockets, work))
-    for each in sockets:
-        each.close()
+    for own in range(n):
+        workers.add(_forked(own, work))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     pid, status = os.wait()
     workers.discard(pid)
@@ -46,7 +42,7 @@ def run_forked(sockets: Sequence[socket.socket], work: Callable[[socket.socket],
         raise StageError(f"a process of this server ended ({how}), so all did; its reason is above; start it again")
 
 
-def _forked(own: socket.socket, sockets: Sequence[socket.socket], work: Callable[[socket.socket], None]) -> int:
+def _forked(own: int, work: Callable[[int], None]) -> int:
     """The new process's id."""
     pid = os.fork()
     if pid:
@@ -55,9 +51,6 @@ def _forked(own: socket.socket, sockets: Sequence[socket.socket], work: Callable
         for number in _ENDING:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
-        for other in sockets:
-            if other is not own:
-                other.close()
         work(own)
     except BaseException:  # the parent's frames are below: nothing may come back to them
         traceback.print_exc()

@@ -6,6 +6,7 @@ and check a pydantic model of each took as long as everything else. Tests hold t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -122,6 +123,9 @@ def feature_page(place: OpenHookpoint, ask: FeaturesAsk) -> Plain:
 def feature_facts(place: OpenHookpoint, latent: int) -> Plain:
     """A `FeatureFacts`."""
     feature, people = place.catalogue.feature(place.need(latent)), place.by_hand
+    n_examples = [len(interval.examples) for interval in feature.intervals]
+    ends = list(accumulate(n_examples, initial=len(feature.top)))[1:]
+    examples = _examples(place, [*feature.top, *(each for interval in feature.intervals for each in interval.examples)])
     return {
         "latent": latent,
         "hookpoint": place.name,
@@ -133,15 +137,10 @@ def feature_facts(place: OpenHookpoint, latent: int) -> Plain:
         "mean": feature.mean,
         "is_dead": feature.is_dead,
         "histogram": _histogram(feature),
-        "top": _examples(place, feature.top),
+        "top": examples[: len(feature.top)],
         "intervals": [
-            {
-                "low": interval.low,
-                "high": interval.high,
-                "count": interval.count,
-                "examples": _examples(place, interval.examples),
-            }
-            for interval in feature.intervals
+            {"low": interval.low, "high": interval.high, "count": interval.count, "examples": examples[end - n : end]}
+            for interval, n, end in zip(feature.intervals, n_examples, ends, strict=True)
         ],
         "promoted": _pieces(feature.promoted),
         "suppressed": _pieces(feature.suppressed),
@@ -189,22 +188,21 @@ def context(place: OpenHookpoint, latent: int, ask: ContextAsk) -> Plain:
 
 def _examples(place: OpenHookpoint, examples: Sequence[Example]) -> list[Plain]:
     """Each an `ExampleFacts`."""
-    starts = place.document_starts
-    found = []
-    for example in examples:
-        first, last = starts[example.document : example.document + 2].tolist()
-        found.append(
-            {
-                "document": example.document,
-                "token": example.token,
-                "at": example.token - example.start,
-                "tokens": place.text(example.start, example.end),
-                "activations": example.activations,
-                "begins_document": example.start == first,
-                "ends_document": example.end == last,
-            }
-        )
-    return found
+    documents = np.array([example.document for example in examples], dtype=np.int64)
+    firsts, lasts = (place.document_starts[documents + i].tolist() for i in (0, 1))
+    texts = place.texts([(example.start, example.end) for example in examples])
+    return [
+        {
+            "document": example.document,
+            "token": example.token,
+            "at": example.token - example.start,
+            "tokens": tokens,
+            "activations": example.activations,
+            "begins_document": example.start == first,
+            "ends_document": example.end == last,
+        }
+        for example, tokens, first, last in zip(examples, texts, firsts, lasts, strict=True)
+    ]
 
 
 def _histogram(feature: Feature) -> Plain | None:

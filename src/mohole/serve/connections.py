@@ -1,6 +1,7 @@
 """uvicorn's HTTP protocol, but not endlessly patient: thousands of connections that ask for nothing are closed after a while."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
@@ -15,7 +16,10 @@ _Base: Any = AutoHTTPProtocol
 class Patient(_Base):  # type: ignore[misc]
     """Closes what stays silent."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    when_lost: Callable[[], None] | None = None
+    """Called when the connection is no more."""
+
+    def connection_made(self, transport: Any) -> None:  # uvloop's are no asyncio.Transport
         super().connection_made(transport)
         self._idle: asyncio.TimerHandle | None = None
         self._watch()
@@ -24,6 +28,8 @@ class Patient(_Base):  # type: ignore[misc]
         if self._idle is not None:
             self._idle.cancel()
         super().connection_lost(exc)
+        if self.when_lost is not None:
+            self.when_lost()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

@@ -177,16 +177,23 @@ def _feature_row(place: OpenHookpoint, model: str, layer: str, latent: int) -> d
 
 
 def _activation_rows(place: OpenHookpoint, model: str, layer: str, feature: Feature) -> Iterator[dict[str, Any]]:
-    for example in feature.top:
-        yield _activation_row(place, model, layer, feature.latent, example, (_TOP, _TOP, _TOP))
+    rows = [(example, (_TOP, _TOP, _TOP)) for example in feature.top]
     for interval in reversed(feature.intervals):
         share = interval.count / place.catalogue.n_tokens  # of all tokens, as their makers of pages have it
-        for example in interval.examples:
-            yield _activation_row(place, model, layer, feature.latent, example, (interval.low, interval.high, share))
+        rows += [(example, (interval.low, interval.high, share)) for example in interval.examples]
+    texts = place.texts([(example.start, example.end) for example, _ in rows])
+    for (example, bin_), tokens in zip(rows, texts, strict=True):
+        yield _activation_row(place, model, layer, feature.latent, example, tokens, bin_)
 
 
 def _activation_row(
-    place: OpenHookpoint, model: str, layer: str, latent: int, example: Example, bin_: tuple[float, float, float]
+    place: OpenHookpoint,
+    model: str,
+    layer: str,
+    latent: int,
+    example: Example,
+    tokens: list[str],
+    bin_: tuple[float, float, float],
 ) -> dict[str, Any]:
     values = list(example.activations)
     peak = max(range(len(values)), key=values.__getitem__)
@@ -195,7 +202,7 @@ def _activation_row(
         "modelId": model,
         "layer": layer,
         "index": str(latent),
-        "tokens": place.text(example.start, example.end),
+        "tokens": tokens,
         "values": values,
         "maxValue": values[peak],
         "maxValueTokenIndex": peak,

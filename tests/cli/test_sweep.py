@@ -8,7 +8,9 @@ import pytest
 from tests.cli.test_cli import TINY
 from tests.conftest import exit_status
 
+from mohole import load_dictionary
 from mohole.config import read_recipe
+from mohole.errors import ArtifactError
 from mohole.job import run_verb
 from mohole.record import read_record
 
@@ -40,6 +42,17 @@ def test_train_learns_all_dictionaries_that_a_recipe_lists(mohole: Mohole, tmp_p
     ]
     assert not (run / "resid_post.0" / "dictionary").exists()
     assert "nothing to do" in mohole("sweep", recipe, "-o", "train.evaluate_every=0")[1]
+
+    member = run / "sweep" / "resid_post.0" / "w48"  # is a dictionary, to be read wherever one is
+    assert load_dictionary(member).n_latents == 48
+    assert mohole("convert", member, tmp_path / "theirs", "--to", "saelens")[0] == 0
+    weights = member / "dictionary.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(ArtifactError, match=r"w48/dictionary\.safetensors: checksum is wrong"):
+        load_dictionary(member)
+    (member.parent / "manifest.json").unlink()
+    with pytest.raises(ArtifactError, match=r"w48: no manifest\.json, so not a finished artifact"):
+        load_dictionary(member)
 
 
 def stages(run: Path) -> list[str]:

@@ -113,18 +113,48 @@ def open_artifact(
     manifest = read_manifest(path)
     if kind is not None and manifest.kind != kind:
         raise ArtifactError(f"{path}: holds {manifest.kind!r}, not {kind!r}")
-    for name, (n_bytes, checksum) in manifest.files.items():
-        file = path / name
-        if not file.is_file():
-            raise ArtifactError(f"{file}: missing; delete {path} and make it again")
-        if file.stat().st_size != n_bytes:
-            raise ArtifactError(
-                f"{file}: {file.stat().st_size} bytes, {n_bytes} expected; delete {path} and make it again"
-            )
-        is_read = verify and (most_bytes is None or n_bytes <= most_bytes)
-        if is_read and file_digest(file) != checksum:
-            raise ArtifactError(f"{file}: checksum is wrong, its bytes have changed; delete {path} and make it again")
+    for name, (n_bytes, _) in manifest.files.items():
+        _check_file(path, manifest, name, is_read=verify and (most_bytes is None or n_bytes <= most_bytes))
     return manifest
+
+
+def _check_file(path: Path, manifest: Manifest, name: str, *, is_read: bool) -> None:
+    file, (n_bytes, checksum) = path / name, manifest.files[name]
+    if not file.is_file():
+        raise ArtifactError(f"{file}: missing; delete {path} and make it again")
+    if file.stat().st_size != n_bytes:
+        raise ArtifactError(f"{file}: {file.stat().st_size} bytes, {n_bytes} expected; delete {path} and make it again")
+    if is_read and file_digest(file) != checksum:
+        raise ArtifactError(f"{file}: checksum is wrong, its bytes have changed; delete {path} and make it again")
+
+
+def is_part(path: Path, *, of: str) -> bool:
+    """Is the folder at `path` part of a finished artifact of this kind, the one that it lies in?
+
+    Raises:
+        ArtifactError: that one's manifest is damaged.
+    """
+    whole = path.absolute().parent
+    if (path / MANIFEST).exists() or not (whole / MANIFEST).is_file():
+        return False
+    manifest = read_manifest(whole)
+    return manifest.kind == of and bool(_names_in(manifest, path))
+
+
+def open_part(path: Path) -> None:
+    """Check the files of a folder that `is_part` says is one.
+
+    Raises:
+        ArtifactError: one of them is missing, truncated or changed.
+    """
+    whole = path.absolute().parent
+    manifest = read_manifest(whole)
+    for name in _names_in(manifest, path):
+        _check_file(whole, manifest, name, is_read=True)
+
+
+def _names_in(manifest: Manifest, path: Path) -> list[str]:
+    return [name for name in manifest.files if name.startswith(f"{path.absolute().name}/")]
 
 
 def check_parent(path: Path, manifest: Manifest, parent: str, digest: str) -> None:

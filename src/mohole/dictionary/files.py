@@ -40,13 +40,16 @@ def save(dictionary: AnyDictionary, out: Path, *, training: Mapping[str, Any] | 
 
 
 def open_dictionary(path: Path | str) -> AnyDictionary:
-    """Open a finished dictionary artifact of any kind.
+    """Open a finished dictionary of any kind: an artifact of its own, or a member of a finished sweep.
 
     Raises:
         ArtifactError: missing, unfinished, damaged, or no dictionary.
     """
     path = Path(path)
-    artifact.open_artifact(path, kind="dictionary")
+    if artifact.is_part(path, of="sweep"):
+        artifact.open_part(path)
+    else:
+        artifact.open_artifact(path, kind="dictionary")
     return read(path)
 
 

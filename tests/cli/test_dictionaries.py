@@ -194,6 +194,12 @@ def test_push_takes_the_model_and_the_evaluation_that_a_run_has_left(
     assert "base_model" not in card  # no name on the hub
     assert "| fvu | 0.0321 | 0.0301 to 0.0342 |" in card
     assert said == f"note: its measures in the card are those of {evaluation}\n"
+    for folder in (str(place), "../lm", "user/name/more"):  # a stranger finds nothing there
+        status = exit_status(monkeypatch, "push", source, "me/ours", "--dry-run", "--model", folder)
+        assert (status, capsys.readouterr().err) == (
+            1,
+            f"error: --model {folder}: no name on the hub; give user/name, or leave it out\n",
+        )
     card, _ = pushed(monkeypatch, capsys, source, "named", "--model", "me/lm")
     assert card.startswith('---\nbase_model: "me/lm"\n')
     with artifact.create(source, artifact.Inputs(kind="dictionary", config={}, seed=8), replace=True) as draft:

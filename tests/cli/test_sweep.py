@@ -46,6 +46,8 @@ def test_train_learns_all_dictionaries_that_a_recipe_lists(mohole: Mohole, tmp_p
     member = run / "sweep" / "resid_post.0" / "w48"  # is a dictionary, to be read wherever one is
     assert load_dictionary(member).n_latents == 48
     assert mohole("convert", member, tmp_path / "theirs", "--to", "saelens")[0] == 0
+    assert mohole("push", member, "me/ours", "--dry-run")[0] == 0
+    assert (run / "sweep" / "ours-mohole" / "README.md").is_file()  # not among the sweep's own files
     weights = member / "dictionary.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     with pytest.raises(ArtifactError, match=r"w48/dictionary\.safetensors: checksum is wrong"):

@@ -1,16 +1,19 @@
 """The verbs about dictionaries of any library: convert and push. Each reads its arguments and calls one function."""
 
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 import typer
 
+from mohole.artifact import MANIFEST
 from mohole.cli.options import Download
 from mohole.errors import ConfigError
 from mohole.visible import visible
 
 Library = Literal["mohole", "saelens", "sparsify", "dictionary-learning", "circuit-tracer"]
+_HUB_ID = re.compile(r"[\w.-]*\w(/[\w.-]*\w)?")
 To = Annotated[Library, typer.Option("--to", help="Whose files are written.")]
 
 
@@ -72,7 +75,11 @@ def push(
     name = f"{repository.rpartition('/')[2]}-{to}"
     with TemporaryDirectory() as passing:
         beside = Path(dictionary).absolute().parent if Path(dictionary).exists() else Path.cwd()
+        if (beside / MANIFEST).exists():  # of a sweep: nothing is put among its files
+            beside = beside.parent
         ready = folder or (beside if dry_run else Path(passing)) / name
+        if model is not None and (Path(model).is_dir() or not _HUB_ID.fullmatch(model)):
+            raise ConfigError(f"--model {visible(model)}: no name on the hub; give user/name, or leave it out")
         notes = prepare(dictionary, repository, ready, to, evaluation=evaluation, model=model)
         for note in notes:
             typer.echo(visible(f"note: {note}"), err=True)

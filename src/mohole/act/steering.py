@@ -23,7 +23,7 @@ from mohole.act.interventions import Intervention
 from mohole.act.sources import Maxima, Sources
 from mohole.act.terms import NOTHING, Plan, make_plan
 from mohole.act.usable import StrengthWarning
-from mohole.act.where import TokenClasses, Where, mask
+from mohole.act.where import EVERYWHERE, TokenClasses, Where, mask
 from mohole.dictionary.readout import Steerable
 from mohole.errors import ConfigError, StageError
 from mohole.model import Edit, EditTally, LanguageModel, PassEdits, PassTokens, TextCache, parse_hookpoint
@@ -113,6 +113,10 @@ class Steered:
         return any(plan.needs_prompt for plan in self.plans)
 
     @cached_property
+    def _own_keys(self) -> tuple[str, ...]:
+        return tuple(plan.key for plan in self.plans)
+
+    @cached_property
     def _wheres(self) -> tuple[Where, ...]:
         return tuple(dict.fromkeys(where for banks in self.banks.values() for bank in banks for where in bank.wheres))
 
@@ -137,7 +141,7 @@ class Steered:
         """What is done to each row; with the length of its prompt, where that matters."""
         plans = self._for(given)
         if not self._needs_prompt:
-            return tuple(plan.key for plan in plans)
+            return self._own_keys if len(self.plans) > 1 else self._own_keys * len(plans)
         return tuple(
             f"{plan.key}/{n_prompt}" if plan.needs_prompt else plan.key
             for plan, n_prompt in zip(plans, given.n_prompt, strict=True)
@@ -151,8 +155,13 @@ class Steered:
 
     def _of_pass(self, given: PassTokens, ledger: "_Ledger | None") -> tuple[Edit, ...]:
         self._for(given)
-        state = _Pass(given, {where: mask(where, given, self._classes) for where in self._wheres}, ledger)
+        state = _Pass(given, {where: self._mask(where, given) for where in self._wheres}, ledger)
         return tuple(Edit(name, _At(name, self.banks.get(name, ()), state).change) for name in self.hookpoints)
+
+    def _mask(self, where: Where, given: PassTokens) -> Bool[Tensor, "batch position"] | None:
+        """None: all tokens, as of most passes, which are behind everybody's first."""
+        is_all = where == EVERYWHERE and given.first > max(given.padding)
+        return None if is_all else mask(where, given, self._classes)
 
     def __enter__(self) -> "Steered":
         self._inside.enter_context(self.model.under(self))
@@ -288,10 +297,11 @@ class _Pass:
     """What the hooks of one pass share."""
 
     given: PassTokens
-    masks: dict[Where, Bool[Tensor, "batch position"]]
+    masks: dict[Where, Bool[Tensor, "batch position"] | None]
+    """None: all."""
     ledger: "_Ledger | None"
     seen: dict[str, Tensor] = field(default_factory=dict)
-    """Rows by hookpoint as they left it, in float32."""
+    """Rows [batch and position, d] by hookpoint as they left it, in float32."""
 
 
 @dataclass
@@ -309,7 +319,7 @@ class _At:
         for bank in self.banks:
             exact, has_moved = bank.act(exact, state.seen, state.masks)
             moved = has_moved if moved is None else moved | has_moved
-        state.seen[self.name] = exact
+        state.seen[self.name] = exact.reshape(-1, exact.shape[-1])
         if state.ledger is not None:
             state.ledger.add(self.name, state.given, rows.shape[0] * rows.shape[1], moved)
         return exact.to(rows.dtype)

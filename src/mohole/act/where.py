@@ -114,8 +114,6 @@ def class_of(piece: str) -> TokenClass:
 def mask(where: Where, given: PassTokens, classes: TokenClasses) -> Bool[Tensor, "batch position"]:
     """Which of this pass's tokens it holds for. Never a padding."""
     device = given.tokens.device
-    if where == EVERYWHERE and given.first > max(given.padding):  # behind everybody's first token, as most passes are
-        return torch.ones(given.tokens.shape, dtype=torch.bool, device=device)
     begins = torch.tensor(given.begins, device=device)[:, None]
     n_prompt = torch.tensor(given.n_prompt, device=device)[:, None] - begins
     place = given.positions - begins  # of the text without its begin-of-text token

@@ -2,10 +2,10 @@
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from tests.act.tiny import tiny_tokenizer
 from tokenizers import Tokenizer as RawTokenizer
-from tokenizers import decoders, pre_tokenizers
+from tokenizers import decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 
 from mohole.engine import Writer, Written
@@ -24,7 +24,19 @@ def byte_tokenizer() -> Tokenizer:
     return new_tokenizer(backend, bos_token="<s>", eos_token="</s>")
 
 
-TOKENIZER = byte_tokenizer()
+def fallback_tokenizer() -> Tokenizer:
+    """SentencePiece's way: a few letters, bytes for all the rest, and a run of bytes with one broken in it is all broken."""
+    entries = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *"▁stopa"]
+    backend = RawTokenizer(
+        BPE({entry: i for i, entry in enumerate(entries)}, [], byte_fallback=True, unk_token="<unk>")
+    )
+    backend.normalizer = normalizers.Replace(" ", "▁")
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    backend.add_special_tokens(["<s>", "</s>"])
+    return new_tokenizer(backend, bos_token="<s>", eos_token="</s>")
+
+
+TOKENIZER, FALLBACK = byte_tokenizer(), fallback_tokenizer()
 TEXTS = st.text(alphabet="stop aé门🌉\n", max_size=24)
 
 
@@ -48,6 +60,29 @@ def test_tokens_put_together_are_the_text_and_each_is_told_once(text: str) -> No
     assert "".join(each.text for each in written) == text
     assert [each.token for each in written] == tokens
     assert not writer.has_stopped
+
+
+@pytest.mark.parametrize("tokenizer", [TOKENIZER, FALLBACK], ids=["bytes", "fallback"])
+@given(prompt=st.text(alphabet="a é门🌉", max_size=4), text=st.text(alphabet="a é门🌉", max_size=4))
+@example(prompt="🌉门", text="🌉")
+def test_a_text_is_the_same_behind_every_prompt(tokenizer: Tokenizer, prompt: str, text: str) -> None:
+    """Also where the last tokens of the prompt begin within a character."""
+    writer = Writer(tokenizer, tokenizer.encode(prompt))
+    written = [each for token in tokenizer.encode(text) for each in writer.add(Written(0, token, ""))]
+    assert "".join(each.text for each in [*written, *writer.end()]) == text
+
+
+@pytest.mark.parametrize("tokenizer", [TOKENIZER, FALLBACK], ids=["bytes", "fallback"])
+@given(n_broken=st.integers(0, 9), part=st.integers(0, 3))
+def test_broken_bytes_before_a_character_do_not_break_it(tokenizer: Tokenizer, n_broken: int, part: int) -> None:
+    bridge = tokenizer.encode("🌉")
+    tokens = [*[bridge[part]] * n_broken, *bridge, *tokenizer.encode("a")]
+    writer = Writer(tokenizer, [])
+    written = [each for token in tokens for each in writer.add(Written(0, token, ""))]
+    shown = "".join(each.text for each in written)
+    assert shown.endswith("🌉a")
+    assert shown.strip("�") == "🌉a"
+    assert [each.token for each in written] == tokens
 
 
 @given(text=TEXTS, stop=st.lists(st.text(alphabet="stop aé🌉", min_size=1, max_size=5), min_size=1, max_size=3))

@@ -7,8 +7,8 @@ from mohole.byte_pieces import REPLACEMENT
 from mohole.engine.ask import Written
 from mohole.model import Tokenizer
 
-_LONGEST_CHARACTER = 8
-"""Tokens that wait for a character to be whole: it has four bytes at most. What is still broken then never becomes one."""
+_LONGEST_CHARACTER = 4
+"""Bytes, so tokens at most. The first of so many that are not whole yet never becomes a character."""
 _CONTEXT = 6
 """Tokens of the prompt that the first ones are decoded behind: some tokenizers drop the space at a text's beginning."""
 
@@ -22,6 +22,8 @@ class Writer:
         """Args: skips_space: leave out the spaces that the text begins with."""
         self._tokenizer, self._stop, self._skips_space = tokenizer, tuple(stop), skips_space
         before = [token for token in prompt[-_CONTEXT:] if token not in tokenizer.special_ids]
+        while _text(tokenizer, before).startswith(REPLACEMENT):
+            before = before[1:]  # cut within a character: bytes that follow would be broken, too
         self._ids, self._done = before, _text(tokenizer, before)
         self._n_done = len(before)
         self._broken: list[Written] = []
@@ -37,10 +39,12 @@ class Writer:
         self._broken.append(written)
         if written.token not in self._tokenizer.special_ids:  # those are no text
             self._ids.append(written.token)
-        new = _text(self._tokenizer, self._ids)[len(self._done) :]
-        if new.endswith(REPLACEMENT) and len(self._broken) < _LONGEST_CHARACTER:
-            return []
-        self._settle(new)
+        new = self._new
+        if new.endswith(REPLACEMENT) and len(self._broken) == _LONGEST_CHARACTER:
+            self._give_up()
+            new = self._new
+        if not new.endswith(REPLACEMENT):
+            self._settle(new)
         return self._let_go()
 
     def end(self) -> list[Written]:
@@ -49,21 +53,37 @@ class Writer:
             return []
         found = []
         if self._broken:
-            self._settle(_text(self._tokenizer, self._ids)[len(self._done) :])
+            self._settle(self._new)
             found = self._let_go()
         if not self.has_stopped:
             found, self._held = [*found, *self._held], []
         return found
 
+    @property
+    def _new(self) -> str:
+        """The text of what is not settled yet."""
+        return _text(self._tokenizer, self._ids)[len(self._done) :]
+
+    def _give_up(self) -> None:
+        """The first of the broken ones leaves as it is; those behind it may be a character yet."""
+        first = self._broken.pop(0)
+        n = self._n_done + (first.token not in self._tokenizer.special_ids)
+        self._hold(first, _text(self._tokenizer, self._ids[:n])[len(self._done) :])
+        self._ids, self._n_done, self._done = self._ids[n:], 0, ""
+
     def _settle(self, new: str) -> None:
         """The text that a whole character has completed is its last token's."""
-        if self._skips_space:
-            new = new.lstrip()
-            self._skips_space = not new
-        self._held += [*self._broken[:-1], replace(self._broken[-1], text=new)]
+        self._held += self._broken[:-1]
+        self._hold(self._broken[-1], new)
         self._broken = []
         self._ids = self._ids[self._n_done :] or self._ids
         self._n_done, self._done = len(self._ids), _text(self._tokenizer, self._ids)
+
+    def _hold(self, written: Written, text: str) -> None:
+        if self._skips_space:
+            text = text.lstrip()
+            self._skips_space = not text
+        self._held.append(replace(written, text=text))
 
     def _let_go(self) -> list[Written]:
         text = "".join(each.text for each in self._held)

@@ -88,6 +88,7 @@ def clamp(**more: Any) -> list[dict[str, Any]]:
         (clamp(where={"start": 10**30}), "beyond every text"),
         (clamp(where={"tokens": [10**30]}), "beyond every text"),
         (clamp(where={"start": 3, "stop": 3}), r"no position is in \[3, 3\)"),
+        (clamp(where={"part": "prompt", "start": -3, "stop": 0}), r"no position is in \[-3, 0\)"),
         (clamp(where={"classes": ["verb"]}), "interventions.0.where.classes.0: 'verb'"),
         (clamp(when={"of": {"kind": "latent", "latent": 1}}), "interventions.0.when.above: needed"),
         (clamp(when={"of": VECTOR, "above": 1, "units": "times_max"}), "in units of a latent"),

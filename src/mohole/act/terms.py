@@ -123,7 +123,7 @@ class Plan:
     @cached_property
     def needs_prompt(self) -> bool:
         """Does what it does to a token depend on where the prompt ends?"""
-        return any(term.where.needs_prompt or term.where.start < 0 for term in self.terms)
+        return any(term.where.needs_prompt for term in self.terms)
 
 
 NOTHING = Plan((), {}, "")

@@ -34,7 +34,7 @@ class Where:
     start: _Place = 0
     """First position, counted from 0 in the part, begin-of-text not counted. Negative: from the end of the prompt."""
     stop: _Place | None = None
-    """Position behind the last one. None: to the end."""
+    """Position behind the last one, counted as `start` is. None: to the end."""
     classes: tuple[TokenClass, ...] = ()
     """Of what kind the token is. Empty: any."""
     tokens: tuple[Annotated[int, Field(strict=True, ge=0)], ...] = ()
@@ -54,7 +54,8 @@ class Where:
             raise ConfigError(
                 f"where.start, where.stop: {min(ends)} counts from the end of the prompt; it goes with part = 'prompt'"
             )
-        if self.stop is not None and (self.start < 0) == (self.stop < 0) and self.stop <= self.start:
+        is_counted_alike = self.stop is not None and (self.start < 0) == (self.stop < 0)
+        if self.stop is not None and (self.stop == 0 or (is_counted_alike and self.stop <= self.start)):
             raise ConfigError(f"where: no position is in [{self.start}, {self.stop})")
         if unknown := set(self.classes) - set(CLASSES):
             raise ConfigError(

@@ -37,6 +37,7 @@ from mohole.model import LanguageModel
 from mohole.model.chat import answer_of, chat_tokens
 from mohole.serve.app import make_app
 from mohole.serve.models import Models
+from mohole.serve.openai.answers import Answer
 from mohole.serve.openai.settings import ChatSettings
 
 QUESTION = [{"role": "user", "content": "What are you?"}]
@@ -576,6 +577,24 @@ def test_without_chat_there_is_no_v1(run: Path) -> None:
 
 
 # --- the journal, and curl
+
+
+def test_a_stream_that_fails_is_counted_by_what_failed_and_a_fault_of_ours_is_in_the_terminal(
+    start: Start, model: LanguageModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    client = client_of(start(log=tmp_path / "journal"))
+    asked: dict[str, Any] = {"model": "demo", "messages": QUESTION, "stream": True, "temperature": 0}
+    large = {"kind": "vector", "values": [3e38] * model.d_model, "hookpoint": HOOKPOINT}
+    add = {"kind": "add", "of": large, "value": 1.2, "where": {"part": "response", "start": 2}}
+    with pytest.raises(openai.APIError, match="NaN or an infinity"):
+        list(client.chat.completions.create(**asked, extra_body={"steering": {"interventions": [add]}}))
+    assert not caplog.records
+    monkeypatch.setattr(Answer, "last", lambda *rest: 1 // 0)
+    with pytest.raises(openai.APIError, match="its terminal says how"):
+        list(client.chat.completions.create(**asked))
+    assert "ZeroDivisionError" in caplog.text
+    lines = [json.loads(line) for line in (tmp_path / "journal").read_text().splitlines()]
+    assert [(line["status"], line["how"]) for line in lines] == [(400, "invalid_value"), (500, "internal_error")]
 
 
 def test_the_journal_holds_no_word_of_what_was_said_unless_asked(start: Start, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The routes at /v1, as an app of their own: its errors have another body than those of /api/v1. Wires; computes nothing."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -27,6 +28,7 @@ from mohole.serve.openai.refusals import OpenAIRefusal, answer_failure, as_refus
 from mohole.serve.openai.settings import ChatSettings
 from mohole.serve.openai.talkers import Talk, Talkers
 
+_LOG = logging.getLogger(__name__)
 _BODY_SECONDS = 30.0
 _SLOWER_SECONDS = 60.0  # that a reader may take longer than the answer itself
 
@@ -155,7 +157,7 @@ class ChatApp:
         """Events of a stream. What goes wrong behind the first one is an event, too, and no [DONE] follows."""
         parts = Parts(answer)
         has_begun = False
-        how = "cancelled"
+        status, how = 499, "cancelled"
         try:
             async with aclosing(self._events(mine, answer)) as events:
                 async for choice, each in events:
@@ -164,20 +166,20 @@ class ChatApp:
                         has_begun = True
             if with_usage:
                 yield event(answer.chunk([], answer.usage.json, with_usage=True))
-            how = "whole"
+            status, how = 200, "whole"
             yield DONE
         except Exception as error:
-            if not has_begun:
-                how = ""  # it is told where there still is a status
-                raise
             refusal = as_refusal(error)
-            how = refusal.code
+            status, how = refusal.status, refusal.code
+            if not has_begun:
+                raise
+            if refusal.code == "internal_error":  # nobody above sees it, and the client is told to look at the terminal
+                _LOG.exception("an answer failed behind its first token")
             yield event(refusal.body)
         finally:
             if self.journal.with_prompts:
                 mine.facts["answered"] = parts.texts
-            if how:
-                self._tell(mine, 200 if how == "whole" else 499 if how == "cancelled" else 500, how, answer)
+            self._tell(mine, status, how, answer)
 
     async def _events(self, mine: _Request, answer: Answer) -> AsyncGenerator[tuple[int, Event]]:
         """(choice, event) of all prompts."""

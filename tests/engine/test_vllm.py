@@ -13,6 +13,7 @@ from tests.act.test_rows import BOS, plan
 from tests.act.tiny import HOOKPOINT, N_LATENTS, tiny_model, tiny_tokenizer
 
 from mohole.act import (
+    NOTHING,
     Ablate,
     Add,
     Cap,
@@ -45,6 +46,7 @@ class FakeLLM:
     prompts: list[dict[str, Any]] = field(default_factory=list)
     params: list[Any] = field(default_factory=list)
     aborted: list[str] = field(default_factory=list)
+    n_generated: int = 0
     _captured: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     async def generate(self, prompt: Any, sampling_params: Any, request_id: str) -> AsyncIterator[Any]:
@@ -52,6 +54,7 @@ class FakeLLM:
         self.params.append(sampling_params)
         for n in range(1, sampling_params.max_tokens + 1):
             await asyncio.sleep(0)
+            self.n_generated += 1
             if request_id in self._captured:
                 point, _ = self._captured[request_id]
                 self._captured[request_id] = point, len(prompt["prompt_token_ids"]) + n - 1
@@ -123,8 +126,23 @@ def test_without_interventions_nothing_is_registered_and_the_cache_is_everybodys
 
 @pytest.mark.parametrize("n_lost", [1, 9])
 def test_rows_that_are_missing_are_an_error_and_no_steered_text(n_lost: int) -> None:
+    async def main() -> None:
+        async for event in engine_of(FakeLLM(n_lost)).answer(ASK):
+            pytest.fail(f"told before the rows were counted: {event}")
+
     with pytest.raises(StageError, match=f"at work at {9 - n_lost} of 9 tokens, so the text is not steered"):
-        answered(engine_of(FakeLLM(n_lost)), ASK)
+        asyncio.run(main())
+
+
+def test_what_needs_no_proof_is_told_as_it_is_written() -> None:
+    async def main() -> None:
+        events = engine_of(llm).answer(replace(ASK, plan=NOTHING))
+        await anext(events)
+        assert llm.n_generated < len(WRITTEN)
+        await events.aclose()
+
+    llm = FakeLLM()
+    asyncio.run(main())
 
 
 def test_stop_strings_and_ends_end_it() -> None:
@@ -143,9 +161,12 @@ def test_who_leaves_is_taken_off_the_workers_and_an_end_is_said() -> None:
     engine = engine_of(llm)
 
     async def main() -> None:
-        events = engine.answer(ASK)
-        await anext(events)
-        await events.aclose()
+        reading = asyncio.create_task(anext(engine.answer(ASK)))
+        while not llm.n_generated:
+            await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        assert llm.n_generated < len(WRITTEN)
         assert [method for method, _ in llm.calls][-2:] == ["collect_request", "unregister_steering"]
         assert engine.counters.n_running == 0
         engine.end(0.0)

@@ -1,8 +1,9 @@
 """An engine over vLLM, steered by the plug-in interp-engine (extra `vllm`). Neither speed nor texts are measured: no GPU here.
 
 What was run under interventions is proved by the plug-in's own rows: every steered request also has the rows of one place that is
-acted at captured in the worker, behind the interventions, and they must be as many as tokens were run. A steered request has a
-`cache_salt` of its own, so that no block of its cache is another's.
+acted at captured in the worker, behind the interventions, and they must be as many as tokens were run. They are counted when the
+last token is there, so until then a steered text is held back. A steered request has a `cache_salt` of its own, so that no block
+of its cache is another's.
 
 What the plug-in cannot say is refused by name (vllm_plan.py); readings are, too. vLLM adds up in another order for another batch,
 so that here a text may differ from the one written alone where two tokens are as likely as rounding can tell.
@@ -137,6 +138,7 @@ class VllmEngine:
         request = f"mohole-{secrets.token_hex(8)}"
         writer = Writer(self._tokenizer, ask.prompt, ask.stop, skips_space=ask.skips_space)
         n_written, reason, is_done, rows = 0, "length", False, None
+        held: list[Written] = []
         prompt: dict[str, Any] = {"prompt_token_ids": list(ask.prompt)}
         try:
             if steering is not None:
@@ -154,22 +156,23 @@ class VllmEngine:
                     if token in self._ends:
                         reason = "stop"
                         break
-                    for written in writer.add(Written(number, token, "", _likelihood(ask, own.logprobs, place))):
-                        yield written
+                    held += writer.add(Written(number, token, "", _likelihood(ask, own.logprobs, place)))
                     if writer.has_stopped:
                         reason, is_done = "stop", True
                         break
                 if is_done:
                     await self._llm.abort(request)
                     break
+                while held and steering is None:
+                    yield held.pop(0)
         finally:
             if steering is not None:
                 rows = await asyncio.shield(self._collected(request, steering.point))
-        for written in writer.end():
+        why: Reason = "stop" if reason == "stop" else "length"
+        end = self._ended(ask, number, why, n_written, steering, begins, rows, is_done)
+        for written in [*held, *writer.end()]:
             yield written
-        yield self._ended(
-            ask, number, "stop" if reason == "stop" else "length", n_written, steering, begins, rows, is_done
-        )
+        yield end
 
     def _ended(
         self,

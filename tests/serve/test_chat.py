@@ -541,6 +541,20 @@ def test_answers_are_cut_with_a_word_when_the_server_ends(
     assert (health.status_code, health.json()["status"]) == (503, "ending")
 
 
+def test_an_end_that_comes_while_the_model_is_loaded_is_an_end(
+    start: Start, model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = start()
+
+    def load(self: Models, run: Any) -> LanguageModel:
+        APPS[address].state.chat.end(60.0)
+        return model
+
+    monkeypatch.setattr(Models, "load", load)
+    with pytest.raises(openai.InternalServerError, match="the server is ending"):
+        client_of(address).completions.create(model="demo", prompt="The", max_tokens=1)
+
+
 def test_the_model_that_is_not_here_is_named(run: Path, client: openai.OpenAI) -> None:
     with serving(make_app([run])) as address:
         with pytest.raises(

@@ -116,8 +116,7 @@ class Talkers:
         Raises:
             OpenAIRefusal: an unknown model, one that is not here, or what cannot be meant for it.
         """
-        if self.is_ending:
-            raise OpenAIRefusal(503, "shutting_down", "the server is ending", headers={"Retry-After": "10"})
+        self._need_open()
         run, variant = self._named(asked.model)
         if run.model_source is None:
             raise OpenAIRefusal(
@@ -138,7 +137,13 @@ class Talkers:
         prompts = _prompts(asked, model.tokenizer, model.vocab_size)
         asks = self._asks(asked, model, prompts, plan, readings)
         fingerprint = f"mohole-{__version__}-{(run.model_digest or '')[:12]}"
-        return Talk(self._engine(run, model), asks, model.tokenizer, asked.model, fingerprint, warnings)
+        engine = self._engine(run, model)
+        self._need_open()  # an end that came while the model was being loaded has not met its engine
+        return Talk(engine, asks, model.tokenizer, asked.model, fingerprint, warnings)
+
+    def _need_open(self) -> None:
+        if self.is_ending:
+            raise OpenAIRefusal(503, "shutting_down", "the server is ending", headers={"Retry-After": "10"})
 
     def _engine(self, run: OpenRun, model: LanguageModel) -> Engine:
         digest = run.model_digest or ""

@@ -594,7 +594,11 @@ def test_without_chat_there_is_no_v1(run: Path) -> None:
 
 
 def test_a_stream_that_fails_is_counted_by_what_failed_and_a_fault_of_ours_is_in_the_terminal(
-    start: Start, model: LanguageModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    start: Start,
+    model: LanguageModel,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
 ) -> None:
     client = client_of(start(log=tmp_path / "journal"))
     asked: dict[str, Any] = {"model": "demo", "messages": QUESTION, "stream": True, "temperature": 0}
@@ -607,6 +611,7 @@ def test_a_stream_that_fails_is_counted_by_what_failed_and_a_fault_of_ours_is_in
     with pytest.raises(openai.APIError, match="its terminal says how"):
         list(client.chat.completions.create(**asked))
     assert "ZeroDivisionError" in caplog.text
+    until(lambda: len((tmp_path / "journal").read_text().splitlines()) == 2)
     lines = [json.loads(line) for line in (tmp_path / "journal").read_text().splitlines()]
     assert [(line["status"], line["how"]) for line in lines] == [(400, "invalid_value"), (500, "internal_error")]
 

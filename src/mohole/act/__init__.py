@@ -23,6 +23,7 @@ from mohole.act.interventions import (
     as_json,
     latents_in,
     parse_interventions,
+    sources_in,
 )
 from mohole.act.reader import Reader
 from mohole.act.sources import Sources
@@ -113,6 +114,7 @@ __all__ = [
     "read_swept",
     "remove_variant",
     "save_variant",
+    "sources_in",
     "steer",
     "steer_rows",
     "variant_names",

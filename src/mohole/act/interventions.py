@@ -271,18 +271,23 @@ def as_json(interventions: Sequence[Intervention]) -> list[dict[str, Any]]:
 
 def latents_in(interventions: Sequence[Intervention]) -> Iterator[Latent]:
     """Every latent that is read or acted through, with the dictionary that is said."""
+    return (each for each in sources_in(interventions) if isinstance(each, Latent))
+
+
+def sources_in(interventions: Sequence[Intervention]) -> Iterator[Latent | Named | Vector]:
+    """Every latent and direction that is read or acted through."""
     for each in interventions:
-        yield from _latents(each)
+        yield from _sources(each)
 
 
-def _latents(value: Any) -> Iterator[Latent]:
-    if isinstance(value, Latent):
+def _sources(value: Any) -> Iterator[Latent | Named | Vector]:
+    if isinstance(value, Latent | Named | Vector):
         yield value
     elif is_dataclass(value) and not isinstance(value, type):
         if hasattr(value, "latent") and hasattr(value, "hookpoint"):
             yield Latent(value.latent, value.hookpoint)
         for each in fields(value):
-            yield from _latents(getattr(value, each.name))
+            yield from _sources(getattr(value, each.name))
 
 
 def _plain(value: Any) -> Any:

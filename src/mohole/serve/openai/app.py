@@ -81,12 +81,12 @@ class ChatApp:
 
     async def models(self, request: Request) -> Response:
         self._asker(request)
-        found = await asyncio.to_thread(self.talkers.listed)
+        found = await asyncio.to_thread(self.talkers.names.listed)
         return _json({"object": "list", "data": found})
 
     async def model(self, request: Request) -> Response:
         self._asker(request)
-        return _json(await asyncio.to_thread(self.talkers.entry, request.path_params["name"]))
+        return _json(await asyncio.to_thread(self.talkers.names.entry, request.path_params["name"]))
 
     async def chat(self, request: Request) -> Response:
         return await self._answer(request, "chat", ChatAsked)

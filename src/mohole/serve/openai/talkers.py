@@ -1,9 +1,8 @@
-"""The models that can be talked to, by the names that requests use: from a request's body to what an engine is asked."""
+"""From a request's body to what an engine is asked: the model that it names, its engine, the plan, the prompts."""
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 from mohole.act import (
     NOTHING,
@@ -11,12 +10,8 @@ from mohole.act import (
     LatentReading,
     Plan,
     Variant,
-    Vector,
-    as_json,
     open_variant,
     parse_interventions,
-    read_swept,
-    variant_names,
 )
 from mohole.engine import Ask, BatchingEngine, Counters, Engine, Sampling
 from mohole.engine.batching import end_tokens
@@ -27,6 +22,7 @@ from mohole.model.source import find_model
 from mohole.serve.errors import short
 from mohole.serve.models import Models
 from mohole.serve.openai.asked import MOST_CHOICES, ChatAsked, CompletionAsked, turns_of
+from mohole.serve.openai.names import Names, unknown
 from mohole.serve.openai.refusals import NOT_SOON, OpenAIRefusal, as_refusal, refused_key
 from mohole.serve.openai.settings import ChatSettings
 from mohole.serve.openai.steering import RunSteering
@@ -58,55 +54,12 @@ class Talkers:
     """The runs' models, each with an engine from the first request on."""
 
     def __init__(self, served: Served, models: Models, settings: ChatSettings) -> None:
-        self._served, self._models, self._settings = served, models, settings
+        self.names = Names(served)
+        self._models, self._settings = models, settings
         self._turns = Turns(_LONGEST_QUEUE, "requests wait to be read")
         self._engines: dict[str, Engine] = {}
         self._steering: dict[str, RunSteering] = {}
         self.is_ending = False
-
-    # --- names
-
-    def listed(self) -> list[dict[str, object]]:
-        """What GET /v1/models lists: each run, and each of its variants."""
-        return [
-            self._entry(run, variant)
-            for run in self._served.runs.values()
-            for variant in (None, *variant_names(run.folder))
-        ]
-
-    def entry(self, name: str) -> dict[str, object]:
-        """One of them. Raises: OpenAIRefusal: 404."""
-        run, variant = self._named(name)
-        if variant is not None and variant not in variant_names(run.folder):
-            raise _unknown(name, f"{run.name} has no variant {short(variant)}")
-        return self._entry(run, variant) | {"id": name}
-
-    def _entry(self, run: OpenRun, variant: str | None) -> dict[str, object]:
-        file = run.folder if variant is None else run.folder / "variants" / f"{variant}.json"
-        is_here = run.model_source is not None
-        facts: dict[str, object] = {"run": run.name, "model": run.model_name, "variant": variant, "is_here": is_here}
-        if variant is not None:
-            facts["interventions"] = _interventions(run, variant)
-        else:
-            facts["swept"] = _swept(run)
-        return {
-            "id": run.name if variant is None else f"{run.name}::{variant}",
-            "object": "model",
-            "created": _seconds(file),
-            "owned_by": "mohole",
-            "mohole": facts,
-        }
-
-    def _named(self, name: str) -> tuple[OpenRun, str | None]:
-        """A run by its own name, or by its model's where only one run has that."""
-        own, colons, variant = name.partition("::")
-        runs = self._served.runs
-        same = [runs[own]] if own in runs else [run for run in runs.values() if run.model_name == own]
-        if len(same) != 1:
-            there = ", ".join(runs)
-            why = "several runs have this model" if same else "no such model"
-            raise _unknown(name, f"{why}; there are {there}, and GET /v1/models lists their variants")
-        return same[0], variant if colons else None
 
     # --- requests
 
@@ -117,7 +70,7 @@ class Talkers:
             OpenAIRefusal: an unknown model, one that is not here, or what cannot be meant for it.
         """
         self._need_open()
-        run, variant = self._named(asked.model)
+        run, variant = self.names.named(asked.model)
         if run.model_source is None:
             raise OpenAIRefusal(
                 503,
@@ -274,50 +227,6 @@ def _variant(run: OpenRun, name: str, param: str, model: str) -> Variant:
     try:
         return open_variant(run.folder, name)
     except ConfigError as error:
-        raise _unknown(model, str(error)) if param == "model" else refused_key(param, str(error)) from None
+        raise unknown(model, str(error)) if param == "model" else refused_key(param, str(error)) from None
     except ArtifactError as error:
         raise refused_key(param, str(error)) from None
-
-
-def _interventions(run: OpenRun, name: str) -> list[dict[str, object]] | None:
-    """What a variant does, where that is short; None with a direction's numbers in it, or where it holds no longer."""
-    try:
-        variant = open_variant(run.folder, name)
-    except MoholeError:
-        return None  # it is listed all the same: a request for it is refused with the reason
-    return as_json(variant.interventions) if not _has_vector(variant.interventions) else None
-
-
-def _swept(run: OpenRun) -> list[dict[str, object]] | None:
-    """What the run's sweeps found, of the dictionaries that are served; None where one is damaged, as whoever steers is told."""
-    try:
-        found = read_swept(run.folder, {place: manifest.digest for place, manifest in run.manifests.items()})
-    except MoholeError:
-        return None
-    return [
-        {
-            "interventions": as_json(each.interventions),
-            "usable": {name: getattr(each.usable, name) for name in ("low", "high", "unit", "rule")},
-        }
-        for each in found
-        if not _has_vector(each.interventions)
-    ]
-
-
-def _has_vector(value: object) -> bool:
-    if isinstance(value, tuple):
-        return any(_has_vector(each) for each in value)
-    if isinstance(value, Vector):
-        return True
-    return is_dataclass(value) and any(_has_vector(getattr(value, each.name)) for each in fields(value))
-
-
-def _unknown(name: str, why: str) -> OpenAIRefusal:
-    return OpenAIRefusal(404, "model_not_found", f"{short(name)}: {why}", param="model")
-
-
-def _seconds(file: Path) -> int:
-    try:
-        return int(file.stat().st_mtime)
-    except OSError:
-        return 0

@@ -20,11 +20,10 @@ from mohole.act.interventions import (
     Swap,
     Vector,
     When,
-    as_json,
     latents_in,
-    parse_interventions,
     sources_in,
 )
+from mohole.act.parsing import as_json, parse_interventions
 from mohole.act.reader import Reader
 from mohole.act.sources import Sources
 from mohole.act.steering import Continuation, Stamp, Steered, Stepped, steer, steer_rows

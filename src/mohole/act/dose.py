@@ -18,7 +18,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mohole.act.dose_rows import OtherText, Reader, Written, right_by_task, write_texts
-from mohole.act.interventions import Ablate, Add, Clamp, Intervention, Latent, Scale, as_json
+from mohole.act.interventions import Ablate, Add, Clamp, Intervention, Latent, Scale
+from mohole.act.parsing import as_json
 from mohole.act.sources import Sources
 from mohole.act.strength import at_strength
 from mohole.act.terms import NOTHING, make_plan

@@ -1,4 +1,4 @@
-"""What can be done to a model's rows, as a person, a file or a request says it: plain frozen values, and one strict parser.
+"""What can be done to a model's rows, as plain frozen values. Worked out for a model in terms.py; read from JSON in parsing.py.
 
 Each is a movement of the row x along directions d, so that acting at some tokens only is one product with a mask:
 
@@ -15,17 +15,15 @@ afterwards: x' is a new row, other latents overlap with d, and a TopK row has ro
 what the dictionary does not explain of x stays in x'.
 """
 
-import difflib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field
 
 from mohole.act.where import EVERYWHERE, WHOLE_TEXT, Where
 from mohole.errors import ConfigError
-from mohole.visible import visible
 
 _STRICT = ConfigDict(extra="forbid")
 _Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -241,32 +239,6 @@ class Swap:
 
 
 Intervention = Clamp | Scale | Ablate | Add | Cap | Orthogonalise | Swap
-INTERVENTIONS: tuple[Any, ...] = get_args(Intervention)
-
-_LIST = TypeAdapter[list[Intervention]](list[Annotated[Intervention, Field(discriminator="kind")]])
-_KINDS = {kind.__dataclass_fields__["kind"].default: kind for kind in (*INTERVENTIONS, *get_args(get_args(Source)[0]))}
-
-
-def parse_interventions(values: Any) -> tuple[Intervention, ...]:
-    """Plain JSON values, a list of tables each with its `kind`, as interventions.
-
-    Raises:
-        ConfigError: no list, an unknown key or kind, a value that cannot be meant; names each, at most three.
-    """
-    try:
-        return tuple(_LIST.validate_python(values))
-    except ValidationError as error:
-        errors = error.errors(include_url=False)
-        said = dict.fromkeys(_said(each) for each in errors[:3])
-        more = f" (and {len(errors) - 3} more)" if len(errors) > 3 else ""
-        raise ConfigError("; ".join(said) + more) from None
-    except RecursionError:
-        raise ConfigError("interventions: nested too deeply to be meant") from None
-
-
-def as_json(interventions: Sequence[Intervention]) -> list[dict[str, Any]]:
-    """What `parse_interventions` reads: what is at its default is left out, but for the kind."""
-    return [_plain(each) for each in interventions]
 
 
 def latents_in(interventions: Sequence[Intervention]) -> Iterator[Latent]:
@@ -288,63 +260,6 @@ def _sources(value: Any) -> Iterator[Latent | Named | Vector]:
             yield Latent(value.latent, value.hookpoint)
         for each in fields(value):
             yield from _sources(getattr(value, each.name))
-
-
-def _plain(value: Any) -> Any:
-    if not is_dataclass(value) or isinstance(value, type):
-        return list(value) if isinstance(value, tuple) else value
-    said = {each.name: getattr(value, each.name) for each in fields(value)}
-    kept = [each.name for each in fields(value) if each.name == "kind" or said[each.name] != each.default]
-    ordered = sorted(kept, key=lambda name: name != "kind")  # stable: the kind, then the rest as they are defined
-    return {name: _plain(said[name]) for name in ordered}
-
-
-def _said(error: Any) -> str:
-    """One fault: where in what was given, the value, what would do."""
-    loc = error["loc"]
-    place = [part for i, part in enumerate(loc) if not _is_tag(loc, i)]
-    key, value = ".".join(str(part) for part in ("interventions", *place)), error["input"]
-    context = error.get("ctx", {})
-    match error["type"]:
-        case "unexpected_keyword_argument":
-            names = _names_at(error["loc"][:-1])
-            near = difflib.get_close_matches(str(place[-1]), names, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
-            return f"{visible(key)[:120]}: no such key; {hint}"
-        case "missing" | "missing_argument":
-            return f"{key}: needed, and not given"
-        case "union_tag_not_found":
-            return f"{key}: has no kind; one of {_tags(error['loc'])}"
-        case "union_tag_invalid":
-            given = str(context["tag"])
-            near = difflib.get_close_matches(
-                given, [tag.strip("' ") for tag in context["expected_tags"].split(",")], n=1
-            )
-            hint = f"did you mean {near[0]!r}?" if near else f"one of {context['expected_tags']}"
-            return f"{key}.kind: {visible(repr(given))[:80]} is no kind; {hint}"
-        case "value_error":
-            return f"{key}: {context['error']}"
-        case _:
-            message = error["msg"][0].lower() + error["msg"][1:]
-            return f"{key}: {visible(repr(value))[:80]}: {message}"
-
-
-def _is_tag(loc: Sequence[int | str], index: int) -> bool:
-    """A union's tag stands in the path behind a place in a list or the name of a source; who wrote the JSON wrote none there."""
-    before = loc[index - 1] if index else ""
-    return loc[index] in _KINDS and (isinstance(before, int) or before in ("of", "a", "b"))
-
-
-def _tags(loc: Sequence[int | str]) -> str:
-    is_source = bool(loc) and loc[-1] in ("of", "a", "b")
-    kinds: tuple[Any, ...] = get_args(get_args(Source)[0]) if is_source else INTERVENTIONS
-    return ", ".join(kind.__dataclass_fields__["kind"].default for kind in kinds)
-
-
-def _names_at(loc: Sequence[int | str]) -> list[str]:
-    last = next((part for part in reversed(loc) if isinstance(part, str)), "")
-    kind = {"where": Where, "when": When}.get(last) or _KINDS.get(last)
-    return [] if kind is None else [each.name for each in fields(kind)]
 
 
 def _need_one(what: str, **strengths: float | None) -> None:

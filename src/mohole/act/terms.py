@@ -32,8 +32,8 @@ from mohole.act.interventions import (
     Swap,
     Vector,
     When,
-    as_json,
 )
+from mohole.act.parsing import as_json
 from mohole.act.places import Place, place_of
 from mohole.act.sources import Sources
 from mohole.act.where import Where

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from mohole import artifact
-from mohole.act.interventions import Clamp, Intervention, parse_interventions
+from mohole.act.interventions import Clamp, Intervention
+from mohole.act.parsing import parse_interventions
 from mohole.errors import ArtifactError
 from mohole.metrics import Measure
 from mohole.metrics.written import NGRAM

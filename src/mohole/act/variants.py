@@ -17,7 +17,8 @@ from typing import Any
 
 from mohole import artifact
 from mohole.act.direction import Direction
-from mohole.act.interventions import Intervention, Latent, Named, Vector, as_json, latents_in, parse_interventions
+from mohole.act.interventions import Intervention, Latent, Named, Vector, latents_in
+from mohole.act.parsing import as_json, parse_interventions
 from mohole.act.sources import Sources
 from mohole.act.terms import Plan, make_plan
 from mohole.act.usable import StrengthWarning, UsableRange, usable_json, usable_of

@@ -4,8 +4,9 @@ from mohole.act.check import Check, check
 from mohole.act.choose import Choice, most_active, most_effective
 from mohole.act.demonstrate import DEFAULT_TIMES_MAX, Comparison, Demonstration, demonstrate, read_steering
 from mohole.act.direction import Direction, difference_of_means
-from mohole.act.dose import STRENGTHS, Concept, DoseResponse, Point, TaskRight, Trial, latents_of, measure_dose
+from mohole.act.dose import Concept, DoseResponse, Point, TaskRight, Trial
 from mohole.act.dose_files import read_dose, write_dose
+from mohole.act.dose_sweep import STRENGTHS, latents_of, measure_dose
 from mohole.act.effect import AblationEffect, LogitChange, ablation_effect
 from mohole.act.interventions import (
     Ablate,

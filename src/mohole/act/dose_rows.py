@@ -1,18 +1,19 @@
 """The passes of a sweep: texts written, read again, other text and tasks, with another plan for each row of a batch.
 
-Axes of lists: a plan, then an item (a text to write, other text, a task's prompt). Numbers are sums; dose.py makes measures
-of them.
+Axes of lists: a plan, then an item (a text to write, other text, a task's prompt). Numbers are sums; dose_measures.py makes
+measures of them.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from mohole.act.dose import Trial
 from mohole.act.interventions import Latent
 from mohole.act.places import Place, place_of
 from mohole.act.sources import Sources
@@ -46,26 +47,23 @@ class Written:
     """Tokens at which one of the latents is active."""
 
 
-def write_texts(
-    model: LanguageModel, plans: Sequence[Plan], prompts: Sequence[Tensor], batch_rows: int, drawn: dict[str, Any]
-) -> list[list[Written]]:
-    """Continue every prompt under every plan. A prompt's draw is the same under all of them, whatever stands beside it.
-
-    Args:
-        drawn: what `generate` is told; its seed is that of the first prompt, and goes up by one for each.
-    """
+def write_texts(model: LanguageModel, plans: Sequence[Plan], trial: Trial) -> list[list[Written]]:
+    """Continue every prompt under every plan. A prompt's draw is the same under all of them, whatever stands beside it."""
+    prompts = [model.tokenizer.prompt(text)[0] for text in trial.prompts for _ in range(trial.n_samples)]
+    stops = [] if model.tokenizer.eos_id is None else [model.tokenizer.eos_id]
     found: list[list[Written]] = [[] for _ in plans]
     jobs = [(plan, item) for plan in range(len(plans)) for item in range(len(prompts))]
-    for part in _cut(jobs, batch_rows):
+    for part in _cut(jobs, trial.batch_rows):
         own = [prompts[item] for _, item in part]
         most = max(map(len, own))
         padding = [most - len(each) for each in own]
         rows = torch.stack([torch.cat([each.new_zeros(most - len(each)), each]) for each in own])
-        seeds = [drawn["seed"] + item for _, item in part]
-        steered = Steered(model, [plans[plan] for plan, _ in part])
-        written = steered.generate(rows, padding=padding, **drawn | {"seed": seeds}).tokens[:, most:].tolist()
-        for (plan, item), prompt, tokens in zip(part, own, written, strict=True):
-            kept = _before_the_end(tokens, drawn["stop_tokens"])
+        steered = Steered(model, [plans[plan] for plan, _ in part]).generate(
+            rows, padding=padding, max_new_tokens=trial.max_new_tokens, temperature=trial.temperature,
+            seed=[trial.seed + item for _, item in part], stop_tokens=stops,
+        )  # fmt: skip
+        for (plan, item), prompt, tokens in zip(part, own, steered.tokens[:, most:].tolist(), strict=True):
+            kept = _before_the_end(tokens, stops)
             found[plan].append(Written(item, prompt, kept, _said(model, prompt, kept)))
     return found
 
@@ -82,8 +80,8 @@ def _said(model: LanguageModel, prompt: Tensor, tokens: list[int]) -> str:
     return whole.removeprefix(before) if whole.startswith(before) else model.tokenizer.decode(tokens)
 
 
-class Reader:
-    """Reads texts with the model as it is: how likely they are, and where latents are active."""
+class Judge:
+    """The model as it is, reading texts: how likely they are, and where latents are active."""
 
     def __init__(self, model: LanguageModel, sources: Sources, latents: Sequence[Latent]) -> None:
         self.model = model

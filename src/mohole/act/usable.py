@@ -1,6 +1,5 @@
 """The strengths at which steering is of use: the rule, the range that follows from a sweep, and what is said outside of it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,8 @@ DOSES = "doses"
 """Folder of a run in which its sweeps are."""
 USABLE_FILE = "usable.json"
 _FORMAT = 1
+_COSTS = {"perplexity": "perplexity", "repeated": "repetition", "kl": "KL", "tasks": "tasks"}
+"""Measures with a bound, and what is said of one that is broken."""
 
 
 class StrengthWarning(UserWarning):
@@ -53,20 +54,26 @@ class Bounds:
         Args:
             found, unsteered: measures of a strength and of none, by name, as of a dose's points.
         """
-        said = []
-        if not _is_above(found[effect], unsteered[effect]):
-            said.append("no clear effect")
-        value = {name: measure.value for name, measure in found.items()}
-        base = {name: measure.value for name, measure in unsteered.items()}
-        if _exceeds(value["perplexity"], base["perplexity"], lambda now, then: now > self.perplexity * then):
-            said.append("perplexity")
-        if _exceeds(value["repeated"], base["repeated"], lambda now, then: now - then > self.repeated):
-            said.append("repetition")
-        if _exceeds(value["kl"], 0.0, lambda now, _: now > self.kl):
-            said.append("KL")
-        if "tasks" in value and _exceeds(value["tasks"], base["tasks"], lambda now, then: then - now > self.tasks):
-            said.append("tasks")
+        said = [] if _is_above(found[effect], unsteered[effect]) else ["no clear effect"]
+        for name, word in _COSTS.items():
+            value = found[name].value if name in found else None
+            limit = self.limit(name, unsteered[name].value) if name in unsteered else None
+            if value is not None and limit is not None and (value < limit if name == "tasks" else value > limit):
+                said.append(word)
         return tuple(said)
+
+    def limit(self, name: str, unsteered: float | None) -> float | None:
+        """Beyond which a cost breaks the rule: more, of tasks less. None: of what is no cost, or has nothing to stand against."""
+        if name == "kl":
+            return self.kl
+        if unsteered is None:
+            return None
+        limits = {
+            "perplexity": self.perplexity * unsteered,
+            "repeated": unsteered + self.repeated,
+            "tasks": unsteered - self.tasks,
+        }
+        return limits.get(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +177,13 @@ def _read(folder: Path) -> Swept:
 
 def usable_json(usable: UsableRange) -> Any:
     """As plain JSON values."""
-    return json.loads(_RANGE.dump_json(usable))
+    return _RANGE.dump_python(usable, mode="json")
 
 
 def usable_of(raw: Any, where: str) -> UsableRange:
     """Raises: ArtifactError: no such values, found at `where`."""
     try:
-        return _RANGE.validate_json(json.dumps(raw))
+        return _RANGE.validate_python(raw)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
@@ -207,7 +214,3 @@ def swept_clamp(swept: Sequence[Swept], clamp: Clamp) -> UsableRange | None:
 def _is_above(one: Measure, other: Measure) -> bool:
     """Do their intervals lie apart, this one higher? Without both intervals nobody can say so."""
     return one.low is not None and other.high is not None and one.low > other.high
-
-
-def _exceeds(now: float | None, then: float | None, by: Any) -> bool:
-    return now is not None and then is not None and bool(by(now, then))

@@ -185,20 +185,15 @@ def _figure_of(dose: DoseResponse, name: str) -> Figure | None:
 
 
 def _levels(dose: DoseResponse, name: str) -> Iterator[Level]:
-    base, bounds = dose.unsteered.measures[name], dose.bounds
+    base = dose.unsteered.measures[name]
     if base.value is None:
         return
     if name != "kl":
         band = (base.low, base.high) if base.low is not None and base.high is not None else None
         yield Level(base.value, "unsteered", band)
-    most = {
-        "perplexity": base.value * bounds.perplexity,
-        "repeated": base.value + bounds.repeated,
-        "kl": bounds.kl,
-        "tasks": base.value - bounds.tasks,
-    }
-    if name in most:
-        yield Level(most[name], "at least" if name == "tasks" else "at most")
+    limit = dose.bounds.limit(name, base.value)
+    if limit is not None:
+        yield Level(limit, "at least" if name == "tasks" else "at most")
 
 
 def _drawn(dose: DoseResponse) -> tuple[Point, ...]:

@@ -4,8 +4,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import example, given
 from tests.act.tiny import tiny_tokenizer
+from tests.model.test_pieces import llama_like
 from tokenizers import Tokenizer as RawTokenizer
-from tokenizers import decoders, normalizers, pre_tokenizers
+from tokenizers import decoders, pre_tokenizers
 from tokenizers.models import BPE
 
 from mohole.engine import Writer, Written
@@ -24,19 +25,7 @@ def byte_tokenizer() -> Tokenizer:
     return new_tokenizer(backend, bos_token="<s>", eos_token="</s>")
 
 
-def fallback_tokenizer() -> Tokenizer:
-    """SentencePiece's way: a few letters, bytes for all the rest, and a run of bytes with one broken in it is all broken."""
-    entries = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *"▁stopa"]
-    backend = RawTokenizer(
-        BPE({entry: i for i, entry in enumerate(entries)}, [], byte_fallback=True, unk_token="<unk>")
-    )
-    backend.normalizer = normalizers.Replace(" ", "▁")
-    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    backend.add_special_tokens(["<s>", "</s>"])
-    return new_tokenizer(backend, bos_token="<s>", eos_token="</s>")
-
-
-TOKENIZER, FALLBACK = byte_tokenizer(), fallback_tokenizer()
+TOKENIZER, FALLBACK = byte_tokenizer(), llama_like()
 TEXTS = st.text(alphabet="stop aé门🌉\n", max_size=24)
 
 

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tests.act.tiny import tiny_tokenizer
 from tests.model.test_load import byte_tokenizer
 from tokenizers import Tokenizer as RawTokenizer
 from tokenizers import decoders, models, pre_tokenizers
@@ -49,6 +50,14 @@ def test_pieces_in_a_row_are_the_text(kind: str, text: str) -> None:
     tokenizer = tokenizers()[kind]
     tokens = tokenizer.encode(text)
     assert joined(map(tokenizer.piece, tokens)) == text
+
+
+def test_what_tokens_add_keeps_its_space_and_a_begin_of_text_is_no_text() -> None:
+    tokenizer = tiny_tokenizer()  # drops the space at a text's beginning
+    bos, added = tokenizer.bos_id or 0, tokenizer.encode("w1 w2")
+    assert tokenizer.decode(added) == "w1 w2"
+    assert tokenizer.decode_behind([bos, *tokenizer.encode("w9")], added) == " w1 w2"
+    assert tokenizer.decode_behind([bos], added) == tokenizer.decode_behind([], added) == "w1 w2"
 
 
 def test_a_character_that_is_cut_is_its_bytes() -> None:

@@ -64,20 +64,12 @@ def write_texts(model: LanguageModel, plans: Sequence[Plan], trial: Trial) -> li
         )  # fmt: skip
         for (plan, item), prompt, tokens in zip(part, own, steered.tokens[:, most:].tolist(), strict=True):
             kept = _before_the_end(tokens, stops)
-            found[plan].append(Written(item, prompt, kept, _said(model, prompt, kept)))
+            found[plan].append(Written(item, prompt, kept, model.tokenizer.decode_behind(prompt.tolist(), kept)))
     return found
 
 
 def _before_the_end(tokens: list[int], stops: Sequence[int]) -> list[int]:
     return next((tokens[:place] for place, token in enumerate(tokens) if token in stops), tokens)
-
-
-def _said(model: LanguageModel, prompt: Tensor, tokens: list[int]) -> str:
-    """What stands behind the prompt: decoded with it, for a tokenizer may write a first token otherwise."""
-    first = int(model.bos_id is not None and int(prompt[0]) == model.bos_id)
-    before = model.tokenizer.decode(prompt[first:].tolist())
-    whole = model.tokenizer.decode([*prompt[first:].tolist(), *tokens])
-    return whole.removeprefix(before) if whole.startswith(before) else model.tokenizer.decode(tokens)
 
 
 class Judge:

@@ -46,10 +46,6 @@ class Row:
         """Positions that it may come to take."""
         return len(self.ask.prompt) + self.ask.max_new_tokens
 
-    @property
-    def moved(self) -> int:
-        return self._n_moved
-
     def begin_again(self) -> None:
         """All of it is going to be run from its first token."""
         self._n_tokens = self._n_fired = self._n_moved = 0
@@ -90,7 +86,7 @@ class Row:
     def _ended(self, reason: Reason) -> list[Event]:
         """Raises: StageError: the hooks did not see what was run, so this is no steered text."""
         self.is_done = True
-        n_run = len(self.ask.prompt) + len(self.chosen) - self.begins - (0 if self._has_run_last(reason) else 1)
+        n_run = len(self.ask.prompt) + len(self.chosen) - self.begins - (0 if self._has_run_last() else 1)
         if not self._n_fired == self._n_tokens == n_run:
             raise StageError(
                 f"the interventions were at work at {self._n_fired} of {n_run} tokens ({self._n_tokens} run), so the text is "
@@ -100,6 +96,6 @@ class Row:
         stamp = Stamp(self._n_tokens, self._n_fired, self._n_moved, key)
         return [*self.writer.end(), Ended(self.number, reason, len(self.chosen), stamp)]
 
-    def _has_run_last(self, reason: Reason) -> bool:
+    def _has_run_last(self) -> bool:
         """Has the last token's own row been run?"""
         return bool(self.ask.readings) and self.chosen[-1] not in self.ends

@@ -50,10 +50,5 @@ def answer_of(tokenizer: Tokenizer, tokens: Sequence[int], n_prompt: int) -> str
     written = list(tokens[n_prompt:])
     if tokenizer.eos_id in written:
         written = written[: written.index(tokenizer.eos_id)]
-    first = 1 if tokens and tokens[0] == tokenizer.bos_id else 0
-    before, whole = (
-        tokenizer.decode(list(tokens[first:n_prompt])),
-        tokenizer.decode([*tokens[first:n_prompt], *written]),
-    )
-    text = whole.removeprefix(before) if whole.startswith(before) else tokenizer.decode(written)
+    text = tokenizer.decode_behind(tokens[:n_prompt], written)
     return text if has_template(tokenizer) else text.split(PLAIN_STOP)[0]

@@ -65,6 +65,13 @@ class Tokenizer:
         ids = tokens.tolist() if isinstance(tokens, Tensor) else list(tokens)
         return self.hf.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
+    def decode_behind(self, before: Sequence[int], tokens: Sequence[int]) -> str:
+        """What tokens add to the text of those before them, of which a begin-of-text is none: decoded with them, for some
+        tokenizers drop the space at a text's beginning."""
+        text = list(before[1:] if len(before) and before[0] == self.bos_id else before)
+        start, whole = self.decode(text), self.decode([*text, *tokens])
+        return whole.removeprefix(start) if whole.startswith(start) else self.decode(tokens)
+
     def piece(self, token: int) -> str:
         """One token as a person reads it, with the space that some tokenizers drop from the start of a text.
 

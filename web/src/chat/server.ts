@@ -12,7 +12,7 @@ export interface Stamp { n_tokens: number; n_fired: number; n_moved: number; key
 export interface Message { role: "user" | "assistant"; content: string }
 export interface Question {
   model: string; messages: Message[]; temperature: number; max_tokens: number; seed: number;
-  steering?: { variant?: string; interventions?: Intervention[]; swept?: Swept[] | null }; readings?: LatentName[];
+  steering?: { variant?: string; interventions?: Intervention[] }; readings?: LatentName[];
 }
 /** A part of an answer, as it comes. */
 export interface Part { content: string; readings: Reading[]; finish: string | null; stamp: Stamp | null }

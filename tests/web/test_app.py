@@ -4,23 +4,14 @@ Against made-up runs (made_up.py), so that what is seen is known. Screenshots of
 """
 
 import re
-from pathlib import Path
 
 import pytest
-from tests.report.browser import find_chromium
+from tests.web.conftest import NEEDS_APP, STATIC, faults
 from tests.web.made_up import TOKEN, UNEDITED_LATENT, serving
 from tests.web.made_up_runs import DEAD_LATENT, HOSTILE_LATENT
 
-ROOT = Path(__file__).parents[2]
-STATIC = ROOT / "src/mohole/serve/static"
-AXE = ROOT / "web/node_modules/axe-core/axe.min.js"
-CHROMIUM = find_chromium()
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser; install mohole[dev]")
-expect = playwright.expect
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine; install one to test the app in it"),
-    pytest.mark.skipif(not (STATIC / "index.html").is_file(), reason="the web app is not built; `make web` builds it"),
-]
+expect = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser; install mohole[dev]").expect
+pytestmark = NEEDS_APP
 
 HERE = "#/demo/resid_post.1"
 PAGES = {
@@ -44,31 +35,6 @@ def address():
         yield found
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def tab(chromium, address):
-    """A tab that must stay silent: no error in the console, nothing asked of another host."""
-    context = chromium.new_context(base_url=address, viewport={"width": 1280, "height": 860})
-    page = context.new_page()
-    problems = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on(
-        "console",
-        lambda said: problems.append(said.text) if said.type == "error" and "Failed to load" not in said.text else None,
-    )
-    page.on("request", lambda asked: None if asked.url.startswith((address, "blob:")) else problems.append(asked.url))
-    yield page
-    context.close()
-    assert problems == []
-
-
 @pytest.mark.parametrize("name", PAGES)
 def test_every_page_is_drawn_and_can_be_read_by_everyone(tab, name, tmp_path):
     where, said = PAGES[name]
@@ -82,15 +48,6 @@ def test_every_page_is_drawn_and_can_be_read_by_everyone(tab, name, tmp_path):
         assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
         tab.screenshot(path=tmp_path / f"{name}-{width}-{scheme}.png", full_page=name != "atlas")
         assert faults(tab) == []
-
-
-def faults(tab):
-    """What axe finds against WCAG A and AA and its best practices, each with the element."""
-    if not AXE.is_file():
-        pytest.skip("axe-core is not installed; `make web` installs it")
-    tab.evaluate(AXE.read_text())  # not a script element: the page's policy would refuse it
-    found = tab.evaluate("axe.run(document, {resultTypes: ['violations']})")
-    return [(fault["id"], node["html"][:200]) for fault in found["violations"] for node in fault["nodes"]]
 
 
 def test_search_and_filters_narrow_the_list_and_are_in_the_address(tab):

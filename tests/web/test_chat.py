@@ -11,25 +11,17 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.report.browser import find_chromium
 from tests.serve.conftest import serving
 from tests.serve.talking import BRIDGE, HOOKPOINT, make_talking_run
+from tests.web.conftest import NEEDS_APP, STATIC, faults
 
 from mohole.act import Clamp, save_variant
 from mohole.model import LanguageModel, load_model
 from mohole.serve.app import make_app
 from mohole.serve.models import Models
 
-ROOT = Path(__file__).parents[2]
-STATIC = ROOT / "src/mohole/serve/static"
-AXE = ROOT / "web/node_modules/axe-core/axe.min.js"
-CHROMIUM = find_chromium()
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser; install mohole[dev]")
-expect = playwright.expect
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine; install one to test the app in it"),
-    pytest.mark.skipif(not (STATIC / "index.html").is_file(), reason="the web app is not built; `make web` builds it"),
-]
+expect = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser; install mohole[dev]").expect
+pytestmark = NEEDS_APP
 
 HERE = f"#/demo/{HOOKPOINT}/chat"
 SHORT = 24  # tokens of an answer, where nothing longer is needed
@@ -56,33 +48,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield found
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def tab(chromium: Any, address: str) -> Iterator[Any]:
-    """A tab that must stay silent: no error in the console, nothing asked of another host."""
-    context = chromium.new_context(base_url=address, viewport={"width": 1280, "height": 860})
-    context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page = context.new_page()
-    page.set_default_timeout(15_000)
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on(
-        "console",
-        lambda said: problems.append(said.text) if said.type == "error" and "Failed to load" not in said.text else None,
-    )
-    page.on("request", lambda asked: None if asked.url.startswith(address) else problems.append(asked.url))
-    yield page
-    context.close()
-    assert problems == []
-
-
 def side(tab: Any, name: str, turn: int = 0) -> Any:
     return tab.locator(".turn").nth(turn).get_by_role("group", name=name, exact=True)
 
@@ -102,15 +67,6 @@ def written(address: str, question: str = QUESTION, **more: Any) -> tuple[str, d
     body = {"model": "demo", "messages": messages, "temperature": 0, "max_tokens": SHORT, "seed": 1} | more
     choice = httpx.post(f"{address}/v1/chat/completions", json=body).raise_for_status().json()["choices"][0]
     return choice["message"]["content"], choice["mohole"]["stamp"]
-
-
-def faults(tab: Any) -> list[tuple[str, str]]:
-    """What axe finds, each with the element."""
-    if not AXE.is_file():
-        pytest.skip("axe-core is not installed; `make web` installs it")
-    tab.evaluate(AXE.read_text())
-    found = tab.evaluate("axe.run(document, {resultTypes: ['violations']})")
-    return [(fault["id"], node["html"][:200]) for fault in found["violations"] for node in fault["nodes"]]
 
 
 def test_who_comes_first_sees_both_answers_of_a_preset(tab: Any, address: str, tmp_path: Path) -> None:

@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 from tests.publish.conftest import BY_HAND, RUN, run
 from tests.publish.reader import HEADER
-from tests.report.browser import find_chromium
 from tests.report.run_folder import BRIDGE, DEAD, HOOKPOINTS
-from tests.web.test_app import STATIC, faults
+from tests.web.conftest import NEEDS_APP, faults
 
 from mohole.publish import publish
 from mohole.serve import answers
@@ -26,13 +25,8 @@ from mohole.serve.bodies import json_bytes
 from mohole.serve.queries import FeaturesAsk
 from mohole.serve.runs import open_runs
 
-CHROMIUM = find_chromium()
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser; install mohole[dev]")
-expect = playwright.expect
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine; install one to test the app in it"),
-    pytest.mark.skipif(not (STATIC / "index.html").is_file(), reason="the web app is not built; `make web` builds it"),
-]
+expect = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser; install mohole[dev]").expect
+pytestmark = NEEDS_APP
 HERE = f"#/{RUN}/{HOOKPOINTS[0]}"
 PLACE = f"data/{RUN}/{HOOKPOINTS[0]}"
 MANY = 34_000_000
@@ -109,14 +103,6 @@ def site(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def host(site: Path) -> Iterator[str]:
     with hosting(site) as (address, _):
         yield address
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

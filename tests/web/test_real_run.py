@@ -2,22 +2,17 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.faults.tiny import recipe
-from tests.report.browser import find_chromium
 from tests.serve.test_command import command
+from tests.web.conftest import NEEDS_APP
 
 from mohole import Catalogue, Labels, job
 
-STATIC = Path(__file__).parents[2] / "src/mohole/serve/static"
-CHROMIUM = find_chromium()
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser; install mohole[dev]")
-expect = playwright.expect
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine; install one to test the app in it"),
-    pytest.mark.skipif(not (STATIC / "index.html").is_file(), reason="the web app is not built; `make web` builds it"),
-]
+expect = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser; install mohole[dev]").expect
+pytestmark = NEEDS_APP
 PLACE = "resid_post.0"
 
 
@@ -38,40 +33,37 @@ def address(run: Path) -> Iterator[str]:
         yield found
 
 
-def test_a_feature_is_found_read_tried_and_given_a_name(run: Path, address: str, tmp_path: Path) -> None:
+def test_a_feature_is_found_read_tried_and_given_a_name(run: Path, address: str, chromium: Any, tmp_path: Path) -> None:
     catalogue, labels = Catalogue.open(run / PLACE / "catalogue"), Labels.open(run / PLACE / "labels")
     latent = int(catalogue.counts.argmax())
     feature = catalogue.feature(latent)
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(base_url=address, viewport={"width": 1280, "height": 900})
-        problems: list[str] = []
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.set_default_timeout(60_000)
-        expect.set_options(timeout=60_000)
+    page = chromium.new_page(base_url=address, viewport={"width": 1280, "height": 900})
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.set_default_timeout(60_000)
+    expect.set_options(timeout=60_000)
 
-        page.goto("/")
-        expect(page.locator("main")).to_contain_text(PLACE)
-        page.goto(f"/#/tiny/{PLACE}/features")
-        alive = int((catalogue.counts > 0).sum())
-        expect(page.locator("main")).to_contain_text(f"{alive} features")
+    page.goto("/")
+    expect(page.locator("main")).to_contain_text(PLACE)
+    page.goto(f"/#/tiny/{PLACE}/features")
+    alive = int((catalogue.counts > 0).sum())
+    expect(page.locator("main")).to_contain_text(f"{alive} features")
 
-        page.goto(f"/#/tiny/{PLACE}/{latent}")
-        expect(page.locator("h1")).to_contain_text(labels.label(latent).text[:8])
-        expect(page.locator("main")).to_contain_text(f"{feature.count:,} tokens")
-        expect(page.locator("main")).to_contain_text(f"{feature.maximum:.2f}")
-        expect(page.locator("main")).to_contain_text("Neighbours")
-        expect(page.locator(".elsewhere")).to_contain_text("No other dictionary of this width is served")
-        page.get_by_role("button", name="Take the feature away here").first.click()
-        expect(page.locator(".effect")).to_contain_text("nats; after a random push as far")
-        page.screenshot(path=tmp_path / "feature.png")
+    page.goto(f"/#/tiny/{PLACE}/{latent}")
+    expect(page.locator("h1")).to_contain_text(labels.label(latent).text[:8])
+    expect(page.locator("main")).to_contain_text(f"{feature.count:,} tokens")
+    expect(page.locator("main")).to_contain_text(f"{feature.maximum:.2f}")
+    expect(page.locator("main")).to_contain_text("Neighbours")
+    expect(page.locator(".elsewhere")).to_contain_text("No other dictionary of this width is served")
+    page.get_by_role("button", name="Take the feature away here").first.click()
+    expect(page.locator(".effect")).to_contain_text("nats; after a random push as far")
+    page.screenshot(path=tmp_path / "feature.png")
 
-        page.goto(f"/#/tiny/{PLACE}/xray?text=The Golden Gate Bridge is red.")
-        expect(page.locator("main")).to_contain_text("In the whole text")
-        expect(page.locator("main")).to_contain_text("tokens. Choose one")
-        page.screenshot(path=tmp_path / "xray.png")
+    page.goto(f"/#/tiny/{PLACE}/xray?text=The Golden Gate Bridge is red.")
+    expect(page.locator("main")).to_contain_text("In the whole text")
+    expect(page.locator("main")).to_contain_text("tokens. Choose one")
+    page.screenshot(path=tmp_path / "xray.png")
 
-        page.goto(f"/#/tiny/{PLACE}/atlas")
-        expect(page.locator("main")).to_contain_text("128 features")
-        browser.close()
-        assert problems == []
+    page.goto(f"/#/tiny/{PLACE}/atlas")
+    expect(page.locator("main")).to_contain_text("128 features")
+    assert problems == []

@@ -145,7 +145,7 @@ def _sources(run: Path | str, variant: Variant) -> Sources:
 
 def variant_names(run: Path | str) -> tuple[str, ...]:
     """The variants of a run, in order of their names; whether they still hold is `open_variant`'s to say."""
-    return tuple(sorted(file.stem for file in (Path(run) / FOLDER).glob("*.json") if not file.name.startswith(".")))
+    return tuple(sorted(file.stem for file in (Path(run) / FOLDER).glob("*.json") if _NAME.fullmatch(file.stem)))
 
 
 def remove_variant(run: Path | str, name: str) -> None:

@@ -9,6 +9,7 @@ from rich.text import Text
 from mohole.act import DoseResponse, Point
 from mohole.drawing import SMALL, Figure, Level, Series, Sheet, plot, write_page
 from mohole.metrics import Measure
+from mohole.metrics.written import NGRAM
 from mohole.report.terminal import plain_table
 from mohole.visible import visible
 
@@ -31,7 +32,7 @@ _UNITS = {
     "active": "share of written tokens",
     "words": "share of written tokens",
     "perplexity": "perplexity of what was written",
-    "repeated": "share of 3-grams",
+    "repeated": f"share of {NGRAM}-grams",
     "kl": "KL, nats per token",
     "tasks": "share of prompts",
 }
@@ -39,7 +40,7 @@ _COLUMNS = {
     "active": "feature active, share of tokens",
     "words": "words, share of tokens",
     "perplexity": "perplexity",
-    "repeated": "said before, share of 3-grams",
+    "repeated": f"said before, share of {NGRAM}-grams",
     "kl": "other text, KL in nats per token",
     "tasks": "other tasks, share right",
 }
@@ -54,7 +55,7 @@ def write_dose_page(out: Path, dose: DoseResponse) -> None:
         out,
         title,
         [*_notes(dose), *([left_out] if n_left_out else [])],
-        [*_figures(dose)],
+        list(_figures(dose)),
         [_numbers(dose), *_tasks(dose), _texts(dose)],
     )
 
@@ -90,9 +91,13 @@ def _strength(point: Point) -> str:
 def _cell(measure: Measure, *, with_interval: bool) -> Text:
     if measure.value is None:
         return Text("undefined")
-    has_interval = with_interval and measure.low is not None and measure.high is not None
-    bounds = f" [{_figure(measure.low)}, {_figure(measure.high)}]" if has_interval else ""  # type: ignore[arg-type]
-    return Text.assemble(_figure(measure.value), (bounds, "dim"))
+    return Text.assemble(_figure(measure.value), (_interval(measure) if with_interval else "", "dim"))
+
+
+def _interval(measure: Measure) -> str:
+    if measure.low is None or measure.high is None:
+        return ""
+    return f" [{_figure(measure.low)}, {_figure(measure.high)}]"
 
 
 def _figure(value: float) -> str:
@@ -254,10 +259,7 @@ def _is_named(point: Point, dose: DoseResponse) -> bool:
 def _said(measure: Measure) -> str:
     if measure.value is None:
         return "undefined"
-    bounds = (
-        "" if measure.low is None or measure.high is None else f" [{_figure(measure.low)}, {_figure(measure.high)}]"
-    )
-    return f"{_figure(measure.value)}{bounds}"
+    return f"{_figure(measure.value)}{_interval(measure)}"
 
 
 def _numbers(dose: DoseResponse) -> Sheet:

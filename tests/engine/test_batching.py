@@ -1,8 +1,9 @@
 """Continuations that share a batch: each is what it is alone, whoever joins, leaves, fails or is cancelled beside it."""
 
 import asyncio
+import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -17,6 +18,8 @@ from torch.utils.hooks import RemovableHandle
 from mohole.act import NOTHING, Add, Clamp, Latent, Plan, Stamp, Where, read_latent, steer_rows, steering
 from mohole.engine import Ask, BatchingEngine, Ended, Engine, EngineError, Event, Limits, Sampling, Written
 from mohole.engine.batching import end_tokens
+from mohole.engine.cohort import Cohort, Outcome
+from mohole.engine.row import Row
 from mohole.errors import ConfigError, NumericsError, StageError
 from mohole.keys import Use, uniform
 from mohole.model import LanguageModel, new_model
@@ -208,6 +211,37 @@ def test_readings_are_of_each_token_at_its_own_row_as_it_was_left(no_shape_check
                 )  # the last token was run, too; begin-of-text is not counted
 
         run(work)
+
+
+def test_equal_prompts_that_begin_together_have_their_own_readings_and_no_pass_is_longer_than_it_may_be(
+    monkeypatch: pytest.MonkeyPatch, no_shape_checks: None
+) -> None:
+    """Who is being answered waits as long as the prompts of those who come run: most of 40 positions at once."""
+    begin, begun, held = Cohort.begin, [], threading.Lock()
+    prompt = tuple(texts()[0].tolist())
+    read = [read_latent(tiny_model(), Latent(latent, HOOKPOINT), SOURCES) for latent in (5, 7, 9)]
+    listed = [Ask(prompt, (Sampling(0.0),), 4, readings=tuple(own)) for own in (read[:1], read[1:], read[:0], read[:1])]
+
+    def watched(model: LanguageModel, rows: Sequence[Row]) -> tuple[Cohort, Outcome]:
+        begun.append([len(row.ask.prompt) for row in rows])
+        return begin(model, rows)
+
+    async def values(engine: BatchingEngine, ask: Ask) -> list[tuple[float, ...] | None]:
+        return [event.values async for event in engine.answer(ask) if isinstance(event, Written)]
+
+    async def work(engine: BatchingEngine) -> None:
+        apart = [await values(engine, ask) for ask in listed]
+        begun.clear()
+        with held:
+            asking = [asyncio.create_task(values(engine, ask)) for ask in (*listed, *listed)]
+            await asyncio.sleep(0.05)  # the first one is at its pass, and the others wait
+        for own, other in zip(await asyncio.gather(*asking), apart * 2, strict=True):
+            assert own == [each if each is None else pytest.approx(each) for each in other]
+
+    monkeypatch.setattr(Cohort, "begin", watched)
+    run(work, limits=Limits(prefill_tokens=40), alone=held)
+    assert max(map(len, begun)) > 1
+    assert max(len(lengths) * max(lengths) for lengths in begun) <= 40
 
 
 def test_likelihoods_are_the_models_own_under_the_interventions(no_shape_checks: None) -> None:

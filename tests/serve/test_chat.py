@@ -201,8 +201,11 @@ def test_completions_take_texts_and_tokens_and_stop(client: openai.OpenAI, model
     assert both.usage.prompt_tokens == len(tokens) + len(model.tokenizer.prompt("The Golden")[0])
     (stopped,) = client.completions.create(prompt=prompt, **asked, stop=["a progr", "zebra"]).choices
     assert (stopped.text, stopped.finish_reason) == (" I am only ", "stop")
-    parts = client.completions.create(prompt=prompt, **asked, stop="a progr", stream=True)
+    parts = list(client.completions.create(prompt=prompt, **asked, stop="a progr", stream=True))
     assert "".join(part.choices[0].text for part in parts) == " I am only "
+    offsets = [at for part in parts if part.choices[0].logprobs for at in part.choices[0].logprobs.text_offset or []]
+    assert offsets == starts[: len(offsets)]
+    assert len(offsets) > 2
 
 
 def test_characters_of_several_tokens_come_whole(client: openai.OpenAI, model: LanguageModel) -> None:
@@ -500,12 +503,12 @@ def test_who_goes_away_is_computed_for_no_longer(
     address = start()
     client = client_of(address)
     with endless(model, monkeypatch):
-        stream = client.completions.create(**LONG, stream=True)
+        stream = client.completions.create(**LONG | {"prompt": ["The", "A"]}, stream=True)
         next(iter(stream))
         stream.close()
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{address}/v1/completions", json=LONG, timeout=0.2)
-        until(lambda: counted(address)['mohole_ended_total{how="cancelled"}'] == 2)
+        until(lambda: counted(address)['mohole_ended_total{how="cancelled"}'] == 3)
         until(lambda: counted(address)["mohole_open_requests"] == 0)
 
         async def cancelled() -> None:
@@ -517,7 +520,7 @@ def test_who_goes_away_is_computed_for_no_longer(
                     await work
 
         asyncio.run(cancelled())
-        until(lambda: counted(address)['mohole_ended_total{how="cancelled"}'] == 3)
+        until(lambda: counted(address)['mohole_ended_total{how="cancelled"}'] == 4)
     found = counted(address)
     assert found["mohole_running"] == found["mohole_waiting"] == 0
     assert found["mohole_written_tokens_total"] < 200

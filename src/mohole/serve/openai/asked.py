@@ -2,15 +2,14 @@
 
 import difflib
 import json
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mohole.model.chat import Role
 from mohole.serve.errors import short
 from mohole.serve.openai.refusals import OpenAIRefusal, refused_key
 
+Endpoint = Literal["chat", "completions"]
 MOST_CHOICES = 16
 """Of a request: prompts times `n`."""
 
@@ -46,8 +45,6 @@ _READ_OVER = frozenset(
         "verbosity",
     ]
 )
-_ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-
 _Text = Annotated[str, Field(min_length=1, max_length=256)]
 
 
@@ -191,54 +188,6 @@ def _need_characters(raw: dict[str, Any]) -> None:
             raise refused_key(key, "half of a surrogate pair in it is no character") from None
 
 
-def turns_of(messages: Sequence[Any]) -> list[tuple[Role, str]]:
-    """Who said what.
-
-    Raises:
-        OpenAIRefusal: no message, another role, or what is no text.
-    """
-    return [_turn(message, f"messages.{place}") for place, message in enumerate(messages)]
-
-
-def _turn(message: Any, at: str) -> tuple[Role, str]:
-    if not isinstance(message, dict):
-        raise refused_key(at, "an object with role and content is needed")
-    if unknown := set(message) - {
-        "role",
-        "content",
-        "name",
-        "refusal",
-        "annotations",
-        "audio",
-        "tool_calls",
-        "function_call",
-    }:
-        raise refused_key(f"{at}.{min(unknown)}", "no such key of a message", "unknown_parameter")
-    for key in ("tool_calls", "function_call", "audio"):
-        if message.get(key):
-            raise refused_key(f"{at}.{key}", "not supported here", "unsupported_parameter")
-    role = message.get("role")
-    if not isinstance(role, str) or role not in _ROLES:
-        code = "unsupported_parameter" if role in ("tool", "function") else "invalid_value"
-        raise refused_key(f"{at}.role", f"{short(role)}: there are {', '.join(_ROLES)}", code)
-    content = message.get("content")
-    if isinstance(content, list):
-        return _ROLES[role], "".join(_part(part, f"{at}.content.{place}") for place, part in enumerate(content))
-    if not isinstance(content, str):
-        raise refused_key(f"{at}.content", "a text, or a list of parts of text, is needed")
-    return _ROLES[role], content
-
-
-def _part(part: Any, at: str) -> str:
-    if not isinstance(part, dict):
-        raise refused_key(at, "an object with type and text is needed")
-    if part.get("type") != "text":
-        raise refused_key(f"{at}.type", f"{short(part.get('type'))}: only text is read here", "unsupported_parameter")
-    if not isinstance(part.get("text"), str):
-        raise refused_key(f"{at}.text", "a text is needed")
-    return str(part["text"])
-
-
 def _refused(kind: type[BaseModel], error: ValidationError) -> OpenAIRefusal:
     """The first fault, by OpenAI's names for such things."""
     errors = error.errors(include_url=False, include_context=False)
@@ -258,6 +207,3 @@ def _refused(kind: type[BaseModel], error: ValidationError) -> OpenAIRefusal:
         return refused_key(key, "needed, and not given", "missing")
     value, message = first["input"], first["msg"]
     return refused_key(key, f"{short(value)}: {message[:1].lower()}{message[1:]}")
-
-
-Endpoint = Literal["chat", "completions"]

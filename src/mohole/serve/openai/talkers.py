@@ -21,7 +21,8 @@ from mohole.model.chat import PLAIN_STOP, chat_tokens, has_template
 from mohole.model.source import find_model
 from mohole.serve.errors import short
 from mohole.serve.models import Models
-from mohole.serve.openai.asked import MOST_CHOICES, ChatAsked, CompletionAsked, turns_of
+from mohole.serve.openai.asked import MOST_CHOICES, ChatAsked, CompletionAsked
+from mohole.serve.openai.messages import turns_of
 from mohole.serve.openai.names import Names, unknown
 from mohole.serve.openai.refusals import NOT_SOON, OpenAIRefusal, as_refusal, refused_key
 from mohole.serve.openai.settings import ChatSettings

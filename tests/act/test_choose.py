@@ -105,3 +105,19 @@ def test_what_the_model_says_anyway_is_not_turned():
 
 def test_a_model_that_only_babbles_the_word_does_not_count_as_saying_it():
     assert chosen({5: {SAID}}, 100.0).share_turned == 0.0  # nothing but the word, again and again
+
+
+def test_what_stands_behind_the_end_of_the_text_was_not_said(monkeypatch: pytest.MonkeyPatch):
+    model, prompt = tiny_model(), "w1 w2 w3"
+    tokens = model.tokenizer.prompt(prompt)
+    written = steer(model, says(5), [Clamp(5, times_max=2.0)], catalogue=Seen()).generate(tokens, max_new_tokens=16)
+    first, *rest = written.tokens[0, tokens.shape[1] :].tolist()
+    words = {token for token in rest if token != first} - set(model.generate(tokens, max_new_tokens=16)[0].tolist())
+
+    def share() -> float:
+        trial = most_effective(model, says(5), Seen(), {5: words}, [prompt], texts(), times_max=2.0)
+        return trial.share_turned
+
+    assert share() == 1.0
+    monkeypatch.setattr(model.tokenizer, "eos_id", first)
+    assert share() == 0.0

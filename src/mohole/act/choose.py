@@ -102,11 +102,13 @@ def most_active(catalogue: Activity, places: Int64, n: int) -> list[int]:
 
 
 def _continued(model: LanguageModel, prompt: str, steered: Steered | None) -> list[int]:
-    tokens = model.tokenizer.prompt(prompt)
+    """What is written after a prompt, to its end: behind the end-of-text token is another text, which nobody is shown."""
+    tokens, eos = model.tokenizer.prompt(prompt), model.tokenizer.eos_id
+    stop_tokens = [] if eos is None else [eos]
     if steered is None:
-        whole = model.generate(tokens, max_new_tokens=_TRIAL_TOKENS)
+        whole = model.generate(tokens, max_new_tokens=_TRIAL_TOKENS, stop_tokens=stop_tokens)
     else:
-        whole = steered.generate(tokens, max_new_tokens=_TRIAL_TOKENS).tokens
+        whole = steered.generate(tokens, max_new_tokens=_TRIAL_TOKENS, stop_tokens=stop_tokens).tokens
     written: list[int] = whole[0, tokens.shape[1] :].tolist()
     return written
 

@@ -143,6 +143,26 @@ def test_a_slider_changes_the_text_and_the_address_says_it(tab: Any, chromium: A
     )
 
 
+def test_a_strength_that_a_sweep_found_too_much_is_named_on_a_phone_too(tab: Any, address: str) -> None:
+    listed = httpx.get(f"{address}/v1/models").raise_for_status().json()
+    usable = {"low": 0.25, "high": 0.875, "unit": "times its maximum", "rule": ""}
+    for line in listed["data"]:
+        line["mohole"]["swept"] = [{"interventions": [CLAMP], "usable": usable}]
+    tab.route("**/v1/models", lambda route: route.fulfill(json=listed))
+    for width in (1280, 390):
+        tab.set_viewport_size({"width": width, "height": 844})
+        tab.goto("about:blank")
+        tab.goto(ASKED)
+        verdict = tab.locator(".setting .verdict")
+        expect(verdict).to_have_text("above what is usable, 0.25 to 0.875 ×")
+        expect(verdict).to_be_visible()
+    texts(tab)
+    assert faults(tab) == []
+    tab.get_by_label("Strength of the bridge, times its maximum").fill("0.875")
+    tab.keyboard.press("Tab")
+    expect(verdict).to_have_text("usable at 0.25 to 0.875 ×")
+
+
 def test_an_earlier_message_is_said_otherwise_and_nothing_is_lost(tab: Any, address: str) -> None:
     tab.goto(ASKED)
     first = texts(tab)

@@ -4,7 +4,7 @@ import { PLAIN, readTalk, writeTalk, type Talk } from "./address";
 import { EventReader, eventsOf } from "./events";
 import { branches, follow, NOTHING_SAID, path, say, sayOtherwise, turnTo } from "./history";
 import { readRoute, writeRoute } from "../route";
-import { asInterventions, asSettings, reach, readingsOf, readSettings, usableOf, writeSettings, type Setting } from "./steering";
+import { asInterventions, asSettings, judged, reach, readingsOf, readSettings, startingTimes, usableOf, writeSettings, type Setting } from "./steering";
 import { groups } from "./tokens";
 
 const STREAM = ': hello\r\ndata: {"a": "桥 🌉"}\r\n\r\nevent: x\ndata:one\ndata: two\n\nid: 7\n\ndata: [DONE]\r\rdata: never whole';
@@ -116,4 +116,20 @@ test("a usable range is that of the same clamp at the same tokens", () => {
   expect(usableOf(setting, swept)).toEqual({ low: 1, high: 2 });
   expect(usableOf({ ...setting, part: "response" }, swept)).toEqual({ low: null, high: null });
   for (const other of [{ latent: 8 }, { hookpoint: "resid_post.2" }, { kind: "add" as const }, { part: "prompt" as const }]) expect(usableOf({ ...setting, ...other }, swept)).toBeUndefined();
+});
+
+test("a strength outside of what a sweep found usable is objected to, in the numbers that were tried", () => {
+  const usable = { low: 1.25, high: 1.375 };
+  expect([1.25, 1.3, 1.375].map((times) => judged(times, usable))).toEqual(Array(3).fill({ said: "usable at 1.25 to 1.375 ×", isAgainst: false }));
+  for (const [times, which] of [[1.2, "below"], [1.38, "above"], [-1.3, "below"]] as const) expect(judged(times, usable)).toMatchObject({ said: expect.stringContaining(`${which} what is usable, 1.25 to 1.375 ×`), isAgainst: true });
+  expect(judged(1.6, { low: 1.5, high: 1.5 }).said).toContain("usable, 1.5 ×");
+  expect(judged(1, { low: null, high: null }).isAgainst).toBe(true);
+  expect(judged(99, undefined)).toEqual({ said: "", isAgainst: false });
+});
+
+test("a feature that was swept starts at the most that is usable", () => {
+  const at = { hookpoint: "resid_post.1", latent: 7 }, clamp = { kind: "clamp", ...at, times_max: 1 };
+  expect(startingTimes(at, [{ interventions: [clamp], usable: { low: 1, high: 1.375 } }])).toBe(1.375);
+  const ofOthers = [{ interventions: [{ ...clamp, where: { part: "response" } }], usable: { low: 1, high: 2 } }, { interventions: [clamp], usable: { low: null, high: null } }];
+  for (const swept of [[], ofOthers]) expect(startingTimes(at, swept)).toBe(1.5);
 });

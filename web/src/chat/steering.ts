@@ -18,7 +18,7 @@ export interface LatentName { hookpoint: string; latent: number }
 /** As the server takes it: docs/steering.md. */
 export type Intervention = Record<string, unknown>;
 
-/** What a feature is clamped to when it is taken: more than a text ever made it, so that something is seen. */
+/** What a feature that nobody swept is clamped to when it is taken: more than a text ever made it, so that something is seen. */
 export const STARTING_TIMES = 1.5;
 /** The server reads this many along a text, at most. */
 export const MOST_READ = 16;
@@ -95,6 +95,23 @@ export function usableOf({ kind, hookpoint, latent, part }: Setting, swept: Swep
     return only?.kind === kind && only.times === 1 && only.part === part && isSame(only, { hookpoint, latent });
   })?.usable;
 }
+
+/** A strength as it is set: 1.375 is not 1.38. */
+export const written = (strength: number): string => String(Number(strength.toPrecision(6)));
+
+/** What a sweep says of a strength, and whether that is against it; of a latent that nobody swept, nothing. */
+export function judged(times: number, usable: Swept["usable"] | undefined): { said: string; isAgainst: boolean } {
+  if (!usable) return { said: "", isAgainst: false };
+  const { low, high } = usable;
+  if (low === null || high === null) return { said: "no strength was found usable", isAgainst: true };
+  const range = low === high ? `${written(low)} ×` : `${written(low)} to ${written(high)} ×`;
+  if (times >= low - 1e-9 && times <= high + 1e-9) return { said: `usable at ${range}`, isAgainst: false };
+  return { said: `${times < low ? "below" : "above"} what is usable, ${range}`, isAgainst: true };
+}
+
+/** What a clamp starts at when its feature is taken: the most that a sweep found usable. */
+export const startingTimes = (feature: LatentName, swept: Swept[]): number =>
+  usableOf({ kind: "clamp", ...feature, times: 1, part: "all" }, swept)?.high ?? STARTING_TIMES;
 
 /** The latents whose activation is asked for at every token: all that are set, each once. */
 export function readingsOf(settings: LatentName[]): LatentName[] {

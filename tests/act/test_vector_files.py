@@ -194,3 +194,8 @@ def test_a_difference_of_means_is_what_it_says_and_steers_by_its_name() -> None:
     with pytest.raises(ConfigError, match="all 0, which is no direction"):
         difference_of_means(model, positive, positive, places, name="happy")
     assert found[0].vector.shape == (D_MODEL,)
+    texts, prompts = ["w1 w2", "w3"], [model.tokenizer.prompt(text) for text in ("w1 w2", "w3")]
+    as_text, as_ids = (
+        difference_of_means(model, given[:1], given[1:], places, name="x")[0].vector for given in (texts, prompts)
+    )
+    assert torch.equal(as_text, as_ids)

@@ -35,8 +35,8 @@ class Direction:
 
 def difference_of_means(
     model: LanguageModel,
-    positive: Sequence[Int[Tensor, "1 _"]],
-    negative: Sequence[Int[Tensor, "1 _"]],
+    positive: Sequence[str | Int[Tensor, "1 _"]],
+    negative: Sequence[str | Int[Tensor, "1 _"]],
     hookpoints: Sequence[str],
     *,
     name: str,
@@ -45,7 +45,7 @@ def difference_of_means(
     """Mean row of some texts less the mean row of others, at each hookpoint. Sums are made in float64.
 
     Args:
-        positive, negative: token ids, as `model.tokenizer.prompt` gives them.
+        positive, negative: texts; or their token ids, as `model.tokenizer.prompt` gives them.
         over: the rows of a text that count: its last token's, or the mean over all but begin-of-text, each text alike.
 
     Raises:
@@ -64,10 +64,11 @@ def difference_of_means(
 
 
 def _means(
-    model: LanguageModel, texts: Sequence[Tensor], hookpoints: Sequence[str], over: str
+    model: LanguageModel, texts: Sequence[str | Tensor], hookpoints: Sequence[str], over: str
 ) -> dict[str, Float[Tensor, " d"]]:
     sums: dict[str, Tensor] = {}
-    for tokens in texts:
+    for text in texts:
+        tokens = model.tokenizer.prompt(text) if isinstance(text, str) else text
         first = int(model.bos_id is not None and int(tokens[0, 0]) == model.bos_id)
         if tokens.shape[1] <= first:
             raise ConfigError("a text without a token has no row; leave it out")

@@ -384,6 +384,28 @@ def test_the_table_is_whole_in_a_terminal_of_80_letters(dose: DoseResponse) -> N
         assert f"{point.strength:g}×" in screen.getvalue()
 
 
+def test_the_widest_verdict_is_whole_too_and_where_nothing_is_usable_it_says_what_to_try(dose: DoseResponse) -> None:
+    """As the demo's latent at 8 times its maximum."""
+    wide = {"active": measure(0.932, 0.912, 0.951), "perplexity": measure(14_441.0), "tasks": measure(0.997)}
+    broken = ("perplexity", "repetition", "KL", "tasks")
+    points = tuple(replace(each, measures=each.measures | wide, broken=broken) for each in dose.points)
+    unsteered = replace(dose.unsteered, measures=dose.unsteered.measures | wide)
+    none = replace(dose, unsteered=unsteered, points=points, usable=replace(dose.usable, low=None, high=None))
+
+    def printed(shown: DoseResponse) -> str:
+        screen = io.StringIO()
+        Console(file=screen, width=80).print(dose_text(shown))
+        return screen.getvalue()
+
+    said = printed(none)
+    table = said.split("\n", 4)[4].split("No strength")[0]
+    assert table.count("perplexity,") == table.count("repetition, KL,") == table.count("tasks   ") == len(points)
+    assert "answers alone may cost less of other tasks: --where response" in " ".join(said.split())
+    at_answers = tuple(each | {"where": {"part": "response"}} for each in dose.interventions)
+    assert "--where response" not in printed(replace(none, interventions=at_answers))
+    assert "--where response" not in printed(replace(none, usable=replace(dose.usable, low=1.0, high=2.0)))
+
+
 @pytest.mark.parametrize(
     ("what", "words_"),
     [

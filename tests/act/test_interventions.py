@@ -271,7 +271,7 @@ def test_a_direction_between_two_places_is_read_where_it_has_run_already() -> No
         (Clamp(3, value=1.0, hookpoint="resid_post.9"), ConfigError, "no dictionary given"),
         (Clamp(3, value=1.0, hookpoint="nonsense"), ConfigError, "nonsense: no dictionary given"),
         (Clamp(3, value=1e39), ConfigError, "beyond float32"),
-        (Add(Named("w"), value=1.0), ConfigError, "direction w: not given; there are v"),
+        (Add(Named("w"), value=1.0), ConfigError, "direction w: not given; there are v; --direction FILE"),
         (Add(Named("v", "resid_post.0"), value=1.0), ConfigError, f"it is at {HOOKPOINT}"),
         (Add(Vector((1.0, 2.0), HOOKPOINT), value=1.0), ConfigError, "2 numbers, where tiny has rows of 32"),
         (Add(Vector(A.values, "resid_post.7"), value=1.0), HookpointError, "3 layers"),

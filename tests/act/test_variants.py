@@ -1,8 +1,11 @@
 """Named variants of a run: what is kept, what it belongs to, and when it is refused. Also by the command line."""
 
 import json
+import signal
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -162,6 +165,7 @@ def test_what_a_sweep_found_is_kept_with_the_variant_and_warns_outside(run: Path
     assert plan_variant(run, "x", tiny_model()).key
     for low, high, words in (
         (1.25, 2.0, "1 times what it says is below its usable range, 1.25 to 2"),
+        (1.25, 1.25, "below its usable range, 1.25 alone"),
         (None, None, "is usable"),
     ):
         keep_range(run, "x", a_range(low, high))
@@ -226,12 +230,38 @@ def test_the_command_line_keeps_lists_shows_uses_and_removes(
     write_directions(tmp_path / "calm.safetensors", [Direction(HOOKPOINT, torch.tensor(A.values), "calm")])
     added = command("chat", run, "--add", "calm=2", "--direction", tmp_path / "calm.safetensors", "--prompt", "w1 w2")
     assert added.status == 0
+    command("steer", run, "save", "calm", "--add", "calm=2", "--direction", tmp_path / "calm.safetensors")
+    assert (
+        f"calm: add a vector of {len(A.values)} numbers at {HOOKPOINT} value 2\n" in command("steer", run, "list").out
+    )
+    shown = command("steer", run, "show", "calm").out
+    assert json.loads(shown) == as_json(open_variant(run, "calm").interventions)
+    assert len(shown.splitlines()) < 20, "a number to a line hides the rest"
+    assert command("steer", run, "remove", "calm").status == 0
     with monkeypatch.context() as patch:
         patch.setattr("mohole.model.chat.answer_of", lambda *rest: "桥" * 200)
         wide = command("chat", run, "--variant", "gate", "--prompt", "w1 w2", "--max-tokens", "5")
         assert wide.out.count("桥") == 400, "a text without a space to break at is cut"
     assert command("steer", run, "remove", "gate").status == 0
     assert variant_names(run) == ()
+
+
+def test_who_talks_is_told_how_to_end_and_ends_quietly(run: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Keyboard(StringIO):
+        def isatty(self) -> bool:
+            return True
+
+        def readline(self, *size: Any) -> str:
+            if not (line := super().readline(*size)):
+                signal.raise_signal(signal.SIGINT)
+            return line
+
+    monkeypatch.setattr("sys.stdin", Keyboard("w1 w2\n\n"))
+    said = command("chat", run, "--clamp", f"{HOOKPOINT}:5=60", "--max-tokens", "5")
+    assert (said.status, said.err.count("\n")) == (0, 1)
+    assert "Ctrl-D or Ctrl-C ends" in said.err
+    assert said.out.count("you: ") == 3
+    assert said.out.count("hooks fired") == 1
 
 
 @pytest.mark.parametrize(

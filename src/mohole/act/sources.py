@@ -172,7 +172,9 @@ class Sources:
             names = ", ".join(dict.fromkeys(direction.name for direction in self.directions))
             there = f"it is at {', '.join(each.hookpoint for each in same)}" if same else f"there are {names or 'none'}"
             at = "" if of.hookpoint is None else f" at {of.hookpoint}"
-            raise ConfigError(f"direction {of.name}{at}: not given; {there}")
+            raise ConfigError(
+                f"direction {of.name}{at}: not given; {there}; --direction FILE (in Python directions=) gives them"
+            )
         return tuple(found)
 
 

@@ -117,7 +117,8 @@ class UsableRange:
         if self.low - 1e-9 <= strength <= self.high + 1e-9:
             return None
         which = "below" if strength < self.low else "above"
-        return f"{strength:g} {self.unit} is {which} its usable range, {self.low:g} to {self.high:g}"
+        span = f"{self.low:g} alone" if self.low == self.high else f"{self.low:g} to {self.high:g}"
+        return f"{strength:g} {self.unit} is {which} its usable range, {span}"
 
 
 def longest_run(strengths: Sequence[float], is_usable: Sequence[bool]) -> tuple[float, float] | None:

@@ -1,7 +1,9 @@
 """The verb chat: a run's model asked, original and steered side by side."""
 
+import signal
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,16 +55,24 @@ def chat(
     for objection in objections:
         tell(f"warning: {objection}")
     options = {"max_new_tokens": max_tokens, "temperature": temperature, "seed": seed}
-    for question in _questions(prompt):
-        if question.strip():
-            _answer(loaded, plan, question, options)
+    is_person = prompt is None and sys.stdin.isatty()
+    if is_person:
+        tell("a question to a line, each answered by itself; Ctrl-D or Ctrl-C ends")
+        signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        )  # nothing is kept that somebody would have to be told of
+    try:
+        for question in _questions(prompt, is_person=is_person):
+            if question.strip():
+                _answer(loaded, plan, question, options)
+    except KeyboardInterrupt:
+        typer.echo()
 
 
-def _questions(prompt: str | None) -> Any:
+def _questions(prompt: str | None, *, is_person: bool) -> Iterator[str]:
     if prompt is not None:
         yield prompt
         return
-    is_person = sys.stdin.isatty()
     while True:
         if is_person:
             typer.echo("you: ", nl=False)

@@ -1,9 +1,10 @@
 """The verb steer: a recipe's demonstration, a run's named variants, and sweeps of strengths."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -121,11 +122,17 @@ def _show(run: Path, name: str) -> None:
     from mohole import act
 
     variant = act.open_variant(run, name)
-    typer.echo(json.dumps(act.as_json(variant.interventions), indent=1, ensure_ascii=False))
+    typer.echo(_readable(act.as_json(variant.interventions)))
     for place, digest in variant.needs.items():
         tell(f"{place}: {digest}")
     if variant.usable is not None:
         tell(f"swept{_usable(variant.usable)}. The rule: {variant.usable.rule}")
+
+
+def _readable(interventions: list[Any]) -> str:
+    """As JSON that --json takes; a vector's numbers stand side by side: each on a line of its own, they hide everything else."""
+    text = json.dumps(interventions, indent=1, ensure_ascii=False)
+    return re.sub(r"\[\n[-+.\deE,\s]+\]", lambda numbers: " ".join(numbers[0].split()), text)
 
 
 def _usable(found: "UsableRange | None") -> str:
@@ -136,13 +143,20 @@ def _usable(found: "UsableRange | None") -> str:
     return f"; usable from {found.low:g} to {found.high:g} {found.unit}"
 
 
+def _source(of: dict[str, Any]) -> str:
+    what = of.get("name") or (
+        f"latent {of['latent']}" if "latent" in of else f"a vector of {len(of['values'])} numbers"
+    )
+    return f"{what} at {of['hookpoint']}" if of.get("hookpoint") else str(what)
+
+
 def _line(each: "Intervention") -> str:
     """One intervention in a few words: what, of what, how much, where."""
     from mohole import act
 
     (raw,) = act.as_json([each])
     of = {key: raw.pop(key) for key in ("of", "a", "b") if key in raw}
-    named = [str(one.get("name") or one.get("latent", "a vector")) for one in of.values()]
+    named = [_source(one) for one in of.values()]
     named += [f"latent {raw.pop('latent')}"] if "latent" in raw else []
     at = raw.pop("hookpoint", None)
     kind, raw_when = raw.pop("kind"), raw.pop("when", None)

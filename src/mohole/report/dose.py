@@ -14,9 +14,9 @@ from mohole.report.terminal import plain_table
 from mohole.visible import visible
 
 _EFFECTS = ("active", "words")
-_HEADS = {"perplexity": "perpl.", "repeated": "again"}
+_HEADS = {"perplexity": "perpl.", "repeated": "repeat"}
 _SHOWN_PROMPTS = 4
-_VERDICT = 16
+_VERDICT = 15
 """Letters in a line of what of the rule does not hold."""
 _DRAWN = 2.0
 """Times the largest usable strength: what lies beyond would press the curves flat where they matter."""
@@ -63,16 +63,22 @@ def write_dose_page(out: Path, dose: DoseResponse) -> None:
 def dose_text(dose: DoseResponse) -> RenderableType:
     """A row for each strength: the effect with its interval, the costs, and what of the rule does not hold. Fits 80 letters."""
     table = plain_table(f"Dose and response: {visible(dose.of)}  {visible(dose.label)}".rstrip())
+    table.collapse_padding = True  # without, the last column is cut at 80
     names = [name for name in _names(dose) if name not in _EFFECTS or name == dose.effect]  # the other is on the page
-    for head in ("dose", *(_HEADS.get(name, name) for name in names), "usable"):
-        is_last = head == "usable"
+    for head in ("dose", *(_HEADS.get(name, name) for name in names), "against it"):
+        is_last = head == "against it"
         table.add_column(
             head, justify="left" if is_last else "right", no_wrap=not is_last, min_width=_VERDICT if is_last else None
         )
     for point in (dose.unsteered, *dose.points):
         cells = [_cell(point.measures[name], with_interval=name == dose.effect) for name in names]
-        table.add_row(_strength(point), *cells, _verdict(point, dose), style="" if _is_usable(point) else "dim")
-    lines = [Text(_range_said(dose), "bold"), *(Text(visible(note), "dim") for note in [*_notes(dose)][2:])]
+        verdict = _verdict(point, dose).removeprefix("no: ").replace("yes", "nothing: usable")
+        table.add_row(_strength(point), *cells, verdict, style="" if _is_usable(point) else "dim")
+    lines = [
+        Text(_range_said(dose), "bold"),
+        *(Text(hint, "bold") for hint in _hints(dose)),
+        *(Text(visible(note), "dim") for note in [*_notes(dose)][2:]),
+    ]
     return Group(table, *lines)
 
 
@@ -124,6 +130,16 @@ def _range_said(dose: DoseResponse) -> str:
         return f"No strength of the {len(dose.points)} that were tried is usable."
     span = f"{usable.low:g}" if usable.low == usable.high else f"{usable.low:g} to {usable.high:g}"
     return f"Usable: {span} {usable.unit}."
+
+
+def _hints(dose: DoseResponse) -> Iterator[str]:
+    """What to try where no strength is usable."""
+    if dose.usable.low is None:
+        if not all("where" in each for each in dose.interventions):
+            kept = dose.of.startswith("variant ")
+            how = "save the variant with --where response" if kept else "--where response"
+            yield f"What acts at answers alone may cost less of other tasks: {how}, and sweep again."
+        yield "The bounds are judgement: --max-perplexity, --max-repeated, --max-kl and --max-lost move them."
 
 
 def _notes(dose: DoseResponse) -> Iterator[str]:

@@ -322,7 +322,7 @@ def steering_table(shown: Demonstration) -> RenderableType:
         sum(values) for values in zip(*((g.n_fired, g.n_tokens) for g in shown.generations), strict=True)
     )
     note = f"x′ = x + (c − f(x)) d with c = {shown.times_max * shown.maximum:.3g}; fired at {n_fired} of {n_tokens} tokens. "
-    note += f"Encoded again, the moved row reads c (within 5 %) at {shown.reads_back:.0%} of the prompts' tokens: other latents overlap. "
+    note += f"Encoded again, the moved row reads c (within 5 %) at {shown.reads_back:.0%} of the prompt tokens: latents overlap. "
     note += f"Chosen: {shown.chosen_by}."
     return Group(table, _note(note))
 

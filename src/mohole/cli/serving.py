@@ -60,7 +60,7 @@ def serve(
         ),
     ] = None,
     requests_per_minute: Annotated[
-        int | None, typer.Option(min=1, help="At /v1, of each key; without keys, of each address.")
+        int | None, typer.Option(min=1, help="At /v1, of each key, else of each address; each worker counts its own.")
     ] = None,
     most_tokens: Annotated[int, typer.Option(min=1, help="Of an answer at /v1.")] = 4096,
     most_seconds: Annotated[float, typer.Option(min=1.0, help="That an answer at /v1 may take.")] = 300.0,

@@ -1,6 +1,7 @@
 """Dictionaries that are there already, in the place of trained ones; and the rows of another run."""
 
 import io
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -265,6 +266,21 @@ def test_tasks_are_of_the_text_that_is_measured_on_not_of_the_default_one(
         assert result.exit_code == 0, result.output + str(result.exception)
     assert not read_evaluation(Path("other/resid_post.0/evaluation")).tasks
     assert read_evaluation(Path("planted/resid_post.0/evaluation")).tasks
+
+
+def test_the_model_of_a_store_is_the_one_that_its_run_was_trained_on_unless_told(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    facts = tmp_path / "own" / "resid_post.0" / "dictionary" / "dictionary.json"
+    facts.parent.mkdir(parents=True)
+    facts.write_text(json.dumps({"training": {"model": "nobody/has-this"}}))
+    for name in ("corpus", "activations"):
+        (tmp_path / "own" / name).symlink_to(trained / name)
+    asked = ["evaluate", str(trained / "resid_post.0" / "dictionary"), "--store", "own", "--out", "x"]
+    for more, named in (([], "nobody/has-this"), (["--model", "nobody/told"], "nobody/told")):
+        refused = CliRunner().invoke(app, [*asked, *more])
+        assert named in str(refused.exception), "the run's model is not on this machine"
 
 
 def test_a_store_of_another_model_is_refused_before_the_dictionary_is_said_to_be_of_it(

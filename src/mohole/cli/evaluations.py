@@ -8,6 +8,7 @@ import typer
 from mohole.cli.options import Download, Overrides, Replace, tell
 from mohole.config import Recipe, from_tables, read_recipe
 from mohole.errors import ConfigError
+from mohole.visible import visible
 
 Page = Annotated[Path | None, typer.Option("--page", metavar="FILE", help="Where the page goes.")]
 
@@ -16,7 +17,10 @@ def evaluate(
     what: Annotated[
         str, typer.Argument(metavar="RECIPE|DICTIONARY", help="A .toml recipe; or a dictionary of any library.")
     ],
-    model: Annotated[str | None, typer.Option(help="Of a dictionary: its language model, a folder or hub id.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Of a dictionary: its language model, a folder or hub id; of --store, that of the run."),
+    ] = None,
     store: Annotated[
         Path | None,
         typer.Option(metavar="RUN", help="Measure on the text and rows of this run, which was made by a recipe."),
@@ -108,6 +112,7 @@ def _alone(
         ConfigError: nothing to measure on, or no hookpoint.
     """
     from mohole.corpus.files import find_files
+    from mohole.dictionary.files import FACTS_FILE, trained_with
     from mohole.dictionary.formats.imported import UNNAMED
     from mohole.dictionary.formats.load import import_dictionary
     from mohole.dictionary.places import as_learned, places_of
@@ -129,6 +134,11 @@ def _alone(
         "run": str(out or Path("evaluations") / Path(what).name),
         "dictionary": [{"path": what, "allow_download": allow_download} | place],
     }
+    if model is None and store is not None:
+        trained = (trained_with(facts.parent) for facts in sorted(store.glob(f"*/dictionary/{FACTS_FILE}")))
+        model = next((name for name in trained if name is not None), None)
+        if model is not None:
+            tell(f"{store}: its dictionaries were trained on {visible(model)}; --model names another place of it")
     if model is not None:
         tables["model"] = {"path": model, "allow_download": allow_download}
     if (store is None) == (text is None) and (store is not None or model not in (None, "planted")):

@@ -53,6 +53,17 @@ def open_dictionary(path: Path | str) -> AnyDictionary:
     return read(path)
 
 
+def trained_with(folder: Path) -> str | None:
+    """The language model that a dictionary's training recorded: a hub id, or a folder's name. None: it says none.
+
+    Raises:
+        ArtifactError: missing, or damaged.
+    """
+    training = read_json(folder / FACTS_FILE).get("training", {})
+    model = training.get("model") if isinstance(training, dict) else None
+    return model if isinstance(model, str) else None
+
+
 def open_sae(path: Path | str) -> SparseAutoencoder:
     """Open a finished dictionary artifact that must be a sparse autoencoder.
 

@@ -11,14 +11,13 @@ from mohole import artifact
 from mohole.catalogue import Catalogue
 from mohole.corpus import Corpus
 from mohole.dictionary import AnyDictionary
-from mohole.dictionary.files import FACTS_FILE, open_dictionary
+from mohole.dictionary.files import open_dictionary, trained_with
 from mohole.dictionary.places import places_of
 from mohole.errors import ArtifactError, ConfigError, HookpointError, ModelError
 from mohole.interpret import Label, Labels
 from mohole.model import LanguageModel, load_model
 from mohole.model.hookpoints import parse_hookpoint
 from mohole.model.source import find_model, fingerprint
-from mohole.record import read_json
 from mohole.search.hits import Hit
 from mohole.search.labels import LabelIndex
 from mohole.search.meaning import Embedder
@@ -239,9 +238,8 @@ class SearchedRun:
 
     def _recorded(self) -> str | None:
         for place in self.places:
-            training = read_json(place.folder / "dictionary" / FACTS_FILE).get("training", {})
-            if isinstance(training, dict) and isinstance(training.get("model"), str):
-                return str(training["model"])
+            if (model := trained_with(place.folder / "dictionary")) is not None:
+                return model
         return None
 
 

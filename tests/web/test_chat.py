@@ -163,6 +163,25 @@ def test_a_strength_that_a_sweep_found_too_much_is_named_on_a_phone_too(tab: Any
     expect(verdict).to_have_text("usable at 0.25 to 0.875 ×")
 
 
+def test_a_preset_takes_the_place_of_another_also_one_that_no_slider_can_show(tab: Any, address: str) -> None:
+    """A variant of a vector is asked for by its name alone: not on top of the clamp that another preset set."""
+    listed = httpx.get(f"{address}/v1/models").raise_for_status().json()
+    ours = next(line for line in listed["data"] if line["mohole"]["variant"])
+    vector = ours | {"id": "demo::pushed", "mohole": ours["mohole"] | {"variant": "pushed", "interventions": None}}
+    listed["data"].append(vector)
+    tab.route("**/v1/models", lambda route: route.fulfill(json=listed))
+    tab.goto(HERE)
+    texts(tab)
+    with tab.expect_request(ANSWERS) as asked:
+        tab.get_by_role("button", name="pushed").click()
+    assert asked.value.post_data_json["steering"] == {"variant": "pushed"}
+    expect(tab).to_have_url(re.compile(r"variant=pushed"))
+    assert "steer=" not in tab.url
+    tab.get_by_role("button", name="golden-gate").click()
+    expect(tab).to_have_url(re.compile(r"steer=clamp"))
+    assert "variant=" not in tab.url
+
+
 def test_an_earlier_message_is_said_otherwise_and_nothing_is_lost(tab: Any, address: str) -> None:
     tab.goto(ASKED)
     first = texts(tab)
@@ -349,6 +368,7 @@ def test_an_answer_is_stopped_by_hand_and_by_a_slider(tab: Any) -> None:
         tab.get_by_role("button", name="Stop").click()
     assert '"times_max":1.2' in given_up.value.post_data
     expect(side(tab, "Steered").locator(".stamp")).to_contain_text("stopped")
+    expect(side(tab, "Steered")).to_contain_text("nothing was written yet")
     tab.unroute_all()
     tab.get_by_role("button", name="Write it again").click()
     both = texts(tab)

@@ -43,6 +43,9 @@ def chat(
     if (variant is None) == (not asked):
         raise ConfigError(f"chat {run}: give interventions such as --clamp 1234=8x, or --variant NAME")
     directions = said.directions()
+    is_person = prompt is None and sys.stdin.isatty()
+    if is_person:
+        tell(f"{run}: loading its model")
     loaded = on.load(run)
     if variant is None:
         sources = act.Sources.of_run(run, directions=directions)
@@ -55,7 +58,6 @@ def chat(
     for objection in objections:
         tell(f"warning: {objection}")
     options = {"max_new_tokens": max_tokens, "temperature": temperature, "seed": seed}
-    is_person = prompt is None and sys.stdin.isatty()
     if is_person:
         tell("a question to a line, each answered by itself; Ctrl-D or Ctrl-C ends")
         signal.signal(

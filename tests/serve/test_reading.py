@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import zstandard
 from pydantic import TypeAdapter
 from tests.report.run_folder import BRIDGE, DEAD, HOOKPOINTS, HOSTILE, make_run
 from tests.serve.conftest import HOOKPOINT, WRITER
@@ -492,8 +493,12 @@ def test_bodies_are_packed_for_those_who_can_read_that(client: httpx.Client, at:
         packed = b"".join(answer.iter_raw())
     assert len(packed) < len(plain.content) / 2
     assert gzip.decompress(packed) == plain.content
-    refused = client.get(f"{at}/features/3", headers={"Accept-Encoding": "gzip;q=0"})
-    assert "content-encoding" not in refused.headers
+    with client.stream("GET", f"{at}/features/3", headers={"Accept-Encoding": "gzip, br, zstd"}) as answer:
+        assert answer.headers["content-encoding"] == "zstd"
+        assert zstandard.ZstdDecompressor().decompress(b"".join(answer.iter_raw())) == plain.content
+    for refusal in ("gzip;q=0", "gzip;q=0, zstd; q=0.0"):
+        refused = client.get(f"{at}/features/3", headers={"Accept-Encoding": refusal})
+        assert "content-encoding" not in refused.headers
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""From shapes to HTTP bodies: JSON, ETag with 304, gzip. What is true of every answer that is not an error."""
+"""From shapes to HTTP bodies: JSON, ETag with 304, compression. What is true of every answer that is not an error."""
 
 import gzip
 from collections.abc import Callable
@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
+from zstandard import ZstdCompressor
 
-_GZIP_FROM_BYTES = 2048  # below this a body goes in one or two packets anyhow
-_GZIP_LEVEL = 1  # a feature of 30 KB: .25 ms for a fifth of the bytes; level 6 takes .8 ms for a sixth
+_PACKED_FROM_BYTES = 2048  # below this a body goes in one or two packets anyhow
+_LEVEL = 1
+"""Of both. Of features of 17 KB in the mean zstd makes 4.5 KB in .04 ms, gzip 4.7 KB in .11."""
 
 
 def json_bytes(value: object) -> bytes:
@@ -25,15 +27,18 @@ def answer(request: Request, etag: str, make: Callable[[], object]) -> Response:
 
 
 def packed(request: Request, body: bytes, headers: dict[str, str], media_type: str) -> Response:
-    """200 with a body, gzipped for those who can read that."""
-    if len(body) >= _GZIP_FROM_BYTES and takes_gzip(request):
-        body = gzip.compress(body, _GZIP_LEVEL, mtime=0)
-        headers = headers | {"Content-Encoding": "gzip"}
+    """200 with a body, compressed for those who can read that."""
+    if len(body) >= _PACKED_FROM_BYTES:
+        taken = encodings(request)
+        if "zstd" in taken:  # RFC 8878; browsers ask this machine for it
+            body, headers = ZstdCompressor(_LEVEL).compress(body), headers | {"Content-Encoding": "zstd"}
+        elif "gzip" in taken or "*" in taken:
+            body, headers = gzip.compress(body, _LEVEL, mtime=0), headers | {"Content-Encoding": "gzip"}
     return Response(body, 200, headers, media_type)
 
 
 def is_known(request: Request, etag: str) -> bool:
-    """Does the reader have this version? Tags are weak: with and without gzip the same thing is said."""
+    """Does the reader have this version? Tags are weak: however compressed, the same thing is said."""
     tags = request.headers.get("if-none-match")
     if tags is None:
         return False
@@ -41,10 +46,10 @@ def is_known(request: Request, etag: str) -> bool:
     return "*" in known or etag.removeprefix("W/") in known
 
 
-def takes_gzip(request: Request) -> bool:
-    """Does it name gzip, and not with a weight of zero?"""
-    for offer in request.headers.get("accept-encoding", "").lower().split(","):
-        name, _, weight = offer.partition(";")
-        if name.strip() in ("gzip", "*"):
-            return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
-    return False
+def encodings(request: Request) -> set[str]:
+    """Those that it names, and not with a weight of zero."""
+    offers = (offer.partition(";") for offer in request.headers.get("accept-encoding", "").lower().split(","))
+    return {name.strip() for name, _, weight in offers if weight.replace(" ", "") not in _NEVER}
+
+
+_NEVER = ("q=0", "q=0.0", "q=0.00", "q=0.000")

@@ -204,6 +204,16 @@ def test_matches_are_those_of_the_other_hookpoint_and_of_other_runs(mohole: Moho
     assert (status, "chance" in out) == (0, True)
 
 
+def test_xray_is_of_every_dictionary_unless_one_is_named(mohole: Mohole, run: Path) -> None:
+    status, out, _ = mohole("xray", run, "the owl", "--json")
+    assert status == 0
+    alone = [mohole("xray", run, "the owl", "--json", "--hookpoint", name)[1] for name in PLACES]
+    assert out == "".join(alone)  # a line for each
+    status, out, _ = mohole("xray", run, "the owl")
+    heads = [line.strip() for line in out.splitlines() if "What fires at" in line]
+    assert heads == [f"What fires at {name}, strongest first" for name in PLACES]
+
+
 def test_xray_shows_control_characters_and_marks_the_followed_latent(mohole: Mohole, run: Path) -> None:
     rows = SearchedRun.open(run, PLACES[0]).xray("the owl", load_model("planted"), top=1, follow=None)
     follow = rows.latents[-1][0]
@@ -218,7 +228,7 @@ def test_xray_shows_control_characters_and_marks_the_followed_latent(mohole: Moh
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["xray", "{run}", "the owl"], "has dictionaries at resid_post.0, resid_post.1; say which with --hookpoint"),
+        (["xray", "{run}", "the owl", "--follow", "3"], "say whose latent 3 is with --hookpoint"),
         (["xray", "{run}", "", "--hookpoint", "resid_post.0"], "TEXT: empty"),
         (
             ["xray", "{run}", "owl", "--hookpoint", "resid_post.3"],

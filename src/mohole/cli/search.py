@@ -136,22 +136,24 @@ def xray(
     allow_download: Download = False,
     as_json: AsJson = False,
 ) -> None:
-    """Look into a text: which features fire at each token, and how strongly."""
+    """Look into a text: which features fire at each token, and how strongly; of each dictionary, unless one is named."""
     text = _given(text, "TEXT")
     from mohole.search.run import SearchedRun
 
     opened = SearchedRun.open(run, hookpoint)
-    if len(opened.places) > 1:
+    if follow is not None and len(opened.places) > 1:
         names = ", ".join(place.name for place in opened.places)
-        raise ConfigError(f"{run}: has dictionaries at {names}; say which with --hookpoint")
+        raise ConfigError(f"{run}: has dictionaries at {names}; say whose latent {follow} is with --hookpoint")
     loaded = opened.load_model(model, device=device, allow_download=allow_download)
-    rows = opened.xray(text, loaded, top=top, follow=follow)
-    if as_json:
-        typer.echo(json.dumps(_xray_json(opened, rows, follow)))
-        return
-    from rich.console import Console
+    for place in opened.places:
+        one = SearchedRun(opened.run, [place])
+        rows = one.xray(text, loaded, top=top, follow=follow)
+        if as_json:
+            typer.echo(json.dumps(_xray_json(one, rows, follow)))
+            continue
+        from rich.console import Console
 
-    _print_xray(opened, rows, follow, Console())
+        _print_xray(one, rows, follow, Console())
 
 
 def _asked(query: str | None, by: str, *, has_numbers: bool) -> str:

@@ -257,7 +257,7 @@ def test_who_talks_is_told_how_to_end_and_ends_quietly(run: Path, command, monke
             return line
 
     monkeypatch.setattr("sys.stdin", Keyboard("w1 w2\n\n"))
-    said = command("chat", run, "--clamp", f"{HOOKPOINT}:5=60", "--max-tokens", "5")
+    said = command("chat", run, "--clamp", f"{HOOKPOINT}/5=60", "--max-tokens", "5")
     waits, ends = said.err.splitlines()
     assert (said.status, "loading its model" in waits, "Ctrl-D or Ctrl-C ends" in ends) == (0, True, True)
     assert said.out.count("you: ") == 3
@@ -286,7 +286,7 @@ def test_who_talks_is_told_how_to_end_and_ends_quietly(run: Path, command, monke
         (("steer", "RUN", "sweep"), "of what? name a latent or a variant"),
         (("steer", "RUN", "sweep", "x"), "has none of this name"),
         (("steer", "RUN", "sweep", "5", "--clamp", "6=1x"), "sweeps 5 alone"),
-        (("steer", "RUN", "sweep", "5"), "say at which hookpoint"),
+        (("steer", "RUN", "sweep", "5"), f"say at which hookpoint, such as {HOOKPOINT}/5; there are"),
         (("steer", "RUN", "sweep", "5", "--hookpoint", HOOKPOINT), "times_max needs the catalogue"),
         (("steer", "RUN", "sweep", "x", "--where", "prompt"), "a variant says itself where it acts"),
         (("steer", "RUN", "sweep", "5", "--strengths", "1,a"), "numbers with commas between them"),

@@ -98,7 +98,8 @@ class Sources:
         if of.hookpoint is None:
             if len(names) != 1:
                 there = f"there are dictionaries at {', '.join(names)}" if names else "no dictionary is given"
-                raise ConfigError(f"latent {of.latent}: say at which hookpoint; {there}")
+                such = f", such as {names[0]}/{of.latent}" if names else ""
+                raise ConfigError(f"latent {of.latent}: say at which hookpoint{such}; {there}")
             return names[0]
         if of.hookpoint in names:
             return of.hookpoint

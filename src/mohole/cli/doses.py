@@ -95,7 +95,7 @@ def _subject(run: Path, of: str | None, said: Said) -> "Subject":
         return asked_subject(run, said.interventions(), said.directions())
     if said.is_anything:
         raise ConfigError(f"steer {run} sweep {of}: sweeps {of} alone; leave it out to sweep what the options say")
-    if of.rpartition(":")[2].isdecimal():
+    if of.replace("/", ":").rpartition(":")[2].isdecimal():
         at, latent, _ = numbered("sweep", f"{of}=1x", said.hookpoint)
         return latent_subject(run, Clamp(latent, 1.0, hookpoint=at, where=Where(said.where)))
     if said.where != "all" or said.hookpoint is not None:

@@ -26,7 +26,7 @@ class Said:
         typer.Option(
             "--clamp",
             metavar="LATENT=STRENGTH",
-            help="Hold a latent: 1234=8x is 8 times its maximum, 1234=2.5 a value, resid_post.1:1234=8x one of a certain "
+            help="Hold a latent: 1234=8x is 8 times its maximum, 1234=2.5 a value, resid_post.1/1234=8x one of a certain "
             "dictionary; repeatable.",
         ),
     ] = field(default_factory=list)
@@ -126,12 +126,12 @@ class OnModel:
 
 
 def numbered(option: str, text: str, hookpoint: str | None) -> tuple[str | None, int, str]:
-    """(dictionary, latent, strength) of `resid_post.1:1234=8x`."""
-    place, _, rest = text.rpartition(":")
-    number, equals, strength = rest.partition("=")
+    """(dictionary, latent, strength) of `resid_post.1/1234=8x`, or with a colon."""
+    of, equals, strength = text.partition("=")
+    place, _, number = of.replace("/", ":").rpartition(":")
     if not equals or not number.isascii() or not number.isdecimal() or len(number) > 12:
         raise ConfigError(
-            f"{option} {visible(text)[:80]}: LATENT=STRENGTH is needed, such as 1234=8x or resid_post.1:1234=8x"
+            f"{option} {visible(text)[:80]}: LATENT=STRENGTH is needed, such as 1234=8x or resid_post.1/1234=8x"
         )
     return place or hookpoint, int(number), strength
 

@@ -34,7 +34,7 @@ def steer(
     ] = None,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="The variant's name; of sweep, or a latent: resid_post.1:1234."),
+        typer.Argument(metavar="[NAME]", help="The variant's name; of sweep, or a latent: resid_post.1/1234."),
     ] = None,
     override: Overrides = [],  # noqa: B006
     replace: Replace = False,

@@ -25,11 +25,12 @@ from mohole.act.interventions import (
     sources_in,
 )
 from mohole.act.parsing import as_json, parse_interventions
+from mohole.act.planning import make_plan, read_latent
 from mohole.act.reader import Reader
 from mohole.act.sources import Sources
 from mohole.act.steering import Continuation, Stamp, Steered, Stepped, steer, steer_rows
 from mohole.act.strength import at_strength
-from mohole.act.terms import NOTHING, LatentReading, Plan, make_plan, read_latent
+from mohole.act.terms import NOTHING, LatentReading, Plan
 from mohole.act.usable import DOSES, Bounds, StrengthWarning, UsableRange, read_swept
 from mohole.act.variants import (
     Variant,

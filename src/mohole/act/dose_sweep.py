@@ -18,9 +18,10 @@ from mohole.act.dose_measures import by_task, measures_of
 from mohole.act.dose_rows import Judge, OtherText, right_by_task, write_texts
 from mohole.act.interventions import Ablate, Add, Clamp, Intervention, Latent, Scale
 from mohole.act.parsing import as_json
+from mohole.act.planning import make_plan
 from mohole.act.sources import Sources
 from mohole.act.strength import at_strength
-from mohole.act.terms import NOTHING, make_plan
+from mohole.act.terms import NOTHING
 from mohole.act.usable import Bounds, Evidence, UsableRange, longest_run
 from mohole.errors import ConfigError
 from mohole.model import LanguageModel

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from mohole.act.bank import Bank, banks_of
 from mohole.act.interventions import Intervention
+from mohole.act.planning import make_plan
 from mohole.act.sources import Maxima, Sources
-from mohole.act.terms import NOTHING, Plan, make_plan
+from mohole.act.terms import NOTHING, Plan
 from mohole.act.usable import StrengthWarning
 from mohole.act.where import EVERYWHERE, TokenClasses, Where, mask
 from mohole.dictionary.readout import Steerable

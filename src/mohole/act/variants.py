@@ -19,8 +19,9 @@ from mohole import artifact
 from mohole.act.direction import Direction
 from mohole.act.interventions import Intervention, Latent, Named, Vector, latents_in
 from mohole.act.parsing import as_json, parse_interventions
+from mohole.act.planning import make_plan
 from mohole.act.sources import Sources
-from mohole.act.terms import Plan, make_plan
+from mohole.act.terms import Plan
 from mohole.act.usable import StrengthWarning, UsableRange, usable_json, usable_of
 from mohole.errors import ArtifactError, ConfigError
 from mohole.model import LanguageModel

@@ -7,8 +7,9 @@
 unsteered, the median of rounds that stand side by side. The dictionary is the run's own, or one of JumpReLU that is drawn; the
 model the run's own, or one of GPT-2's size with drawn weights, whose passes are not a matter of milliseconds.
 `clients`: `mohole serve` as a process of its own, clients that stream in another; each request one after the other, then all at
-once; every text is compared. `soak`: clients that come, ask for other things and go away half-way, and the server's memory
-meanwhile. `peers`: one batch through transformers with nothing on it, a plain forward hook, repeng; mohole in the same way.
+once; every text is compared. `replicas`: the same clients at once, of one process, two workers, two replicas of Ray Serve.
+`soak`: clients that come, ask for other things and go away half-way, and the server's memory meanwhile. `peers`: one batch
+through transformers with nothing on it, a plain forward hook, repeng; mohole in the same way.
 Clock times of a busy machine prove little: `load` is the machine's when it began.
 """
 
@@ -54,7 +55,7 @@ def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(1)
     parts: dict[str, Callable[[argparse.Namespace], object]] = {
-        "engine": engine, "clients": clients, "soak": soak, "peers": peers
+        "engine": engine, "clients": clients, "replicas": replicas, "soak": soak, "peers": peers
     }  # fmt: skip
     chosen = [arguments.only] if arguments.only else [name for name in parts if name != "soak" or arguments.minutes]
     result: Json = {
@@ -76,7 +77,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--run", type=Path, required=True, help="a run of the built-in model with a dictionary at resid_post.1"
     )
-    parser.add_argument("--only", choices=["engine", "clients", "soak", "peers"])
+    parser.add_argument("--only", choices=["engine", "clients", "replicas", "soak", "peers"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--n-clients", type=int, default=64)
     parser.add_argument("--minutes", type=float, default=0.0, help="of the soak; 0: none")
@@ -164,12 +165,12 @@ async def _read(running: BatchingEngine, ask: Ask) -> int:
 
 
 @contextmanager
-def _server(run: Path) -> Iterator[tuple[str, int]]:
-    """Its address and process number."""
+def _server(run: Path, *options: str) -> Iterator[tuple[str, int]]:
+    """Its address and process number, which is that of its session, too."""
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mohole", "serve", str(run), "--port", "0", "--queue", "1024"],
-            stderr=subprocess.PIPE, stdout=log, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+            [sys.executable, "-m", "mohole", "serve", str(run), "--port", "0", "--queue", "1024", *options],
+            stderr=subprocess.PIPE, stdout=log, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True,
         )  # fmt: skip
         try:
             assert process.stderr is not None
@@ -269,6 +270,56 @@ def _cpu(pid: int) -> float:
 
 def _rss_mib(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+# --- more processes
+
+
+def replicas(arguments: argparse.Namespace) -> object:
+    """All clients at once, of one process, of two that share a port, of two replicas of Ray Serve."""
+    bodies = [_asked(i, arguments.run.name) for i in range(arguments.n_clients)]
+    found: Json = {}
+    for options in ((), ("--workers", "2"), ("--replicas", "2", "--replica-cpus", "1")):
+        with _server(arguments.run, *options) as (address, pid):
+            found[" ".join(options[:2]) or "one process"] = asyncio.run(
+                _together(address, pid, bodies, arguments.rounds)
+            )
+    texts = [each.pop("texts") for each in found.values()]
+    return {"n_clients": len(bodies), "same_texts": all(each == texts[0] for each in texts), **found}
+
+
+async def _together(address: str, pid: int, bodies: Sequence[Json], rounds: int) -> Json:
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=address, timeout=600, limits=limits) as client:
+
+        async def together() -> list[tuple[str, int, float]]:
+            return await asyncio.gather(*(_talk(client, body) for body in bodies))
+
+        answers = await together()  # loads the models
+        found = []
+        for _ in range(rounds):
+            began, cpu = time.perf_counter(), _cpu_of_session(pid)
+            answers = await together()
+            seconds, cpu = time.perf_counter() - began, _cpu_of_session(pid) - cpu
+            n_tokens = sum(n for _, n, _ in answers)
+            found.append({
+                "tokens_per_second": round(n_tokens / seconds), "tokens_per_cpu_second": round(n_tokens / cpu),
+                "median_seconds_to_first_token": round(statistics.median(first for _, _, first in answers), 3),
+                "load": round(os.getloadavg()[0], 2),
+            })  # fmt: skip
+    return {"texts": [text for text, _, _ in answers], "rounds": found}
+
+
+def _cpu_of_session(session: int) -> float:
+    """Of all processes of it: Ray's, too."""
+    total = 0.0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(stat.read_text().rpartition(")")[2].split()[3]) == session:
+                total += _cpu(int(stat.parent.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
+    return total
 
 
 # --- minutes of it

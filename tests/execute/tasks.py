@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mohole.errors import ConfigError
 from mohole.execute import worker_number
@@ -122,3 +123,23 @@ def write_number_when_both_are_here(folder: Path, i: int) -> None:
     while not (folder / f"{1 - i}.here").exists():
         time.sleep(0.01)
     (folder / str(i)).write_text(str(worker_number()))
+
+
+def app_that_says_its_process(folder: Path) -> Callable[..., Any]:
+    """An ASGI app, and where it is to say that it was told to end."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            for kind in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{kind}.complete"})
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": str(os.getpid()).encode()})
+
+    app.folder = folder  # type: ignore[attr-defined]
+    return app
+
+
+def end_app(app: Any, seconds: float) -> None:
+    (app.folder / str(os.getpid())).write_text(str(seconds))

@@ -3,12 +3,15 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 from tests.catalogue.conftest import contents
 from tests.execute import tasks
@@ -18,6 +21,7 @@ from mohole import job
 from mohole.catalogue.verify import verify_bytes
 from mohole.errors import ConfigError, StageError
 from mohole.execute import Cores, Executor, Task, open_executor
+from mohole.execute.replicas import ReplicaPlan, open_replicas
 
 ray = pytest.importorskip("ray", reason="ray is not installed; pip install 'mohole[ray]'")
 
@@ -192,3 +196,53 @@ def test_a_cluster_that_is_not_there_is_named_at_once(address: str, monkeypatch:
         open_executor("ray", TWO, address=address),
     ):
         pass
+
+
+def replica_plan(port: int, **more: object) -> ReplicaPlan:
+    return ReplicaPlan(TWO, "127.0.0.1", port, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore")  # of Ray Serve's own
+def test_replicas_of_an_app_share_a_cluster_that_is_left_as_it_was(executor: Executor, tmp_path: Path) -> None:
+    """Two that answer at one address; a second server is refused; told to end, both are, and Ray stays."""
+    pytest.importorskip("ray.serve", reason="Ray Serve is not installed; pip install 'mohole[replicas]'")
+    from ray.util import list_named_actors
+
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        port = place.getsockname()[1]
+    make = partial(tasks.app_that_says_its_process, tmp_path)
+    answered: set[str] = set()
+    with open_replicas(replica_plan(port, ending_seconds=1.5), make, tasks.end_app) as replicas:
+        assert tasks.happens(lambda: replicas.standing().n == 2, 60)
+
+        def both_have_answered() -> bool:
+            answered.add(httpx.get(f"http://127.0.0.1:{port}/any/path?at=all").text)
+            return len(answered) == 2
+
+        assert tasks.happens(both_have_answered, 20, every=0)
+        assert str(os.getpid()) not in answered
+        refused = replica_plan(port + 1, address="auto")
+        with (
+            pytest.raises(ConfigError, match=r"^--ray auto: Ray Serve runs there already, and a cluster has one;"),
+            open_replicas(refused, make, tasks.end_app),
+        ):
+            pass
+        assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 200, "the refused one took nothing away"
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(answered, "1.5")
+    assert tasks.happens(lambda: not any(map(tasks.is_alive, map(int, answered))), 10)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://127.0.0.1:{port}/")
+    assert not any(each["namespace"] == "serve" for each in list_named_actors(all_namespaces=True))
+    executor.run([Task("after", tasks.add_line, (tmp_path / "x",))])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_app_that_cannot_be_made_is_one_error_with_its_reason(executor: Executor) -> None:
+    pytest.importorskip("ray.serve", reason="Ray Serve is not installed; pip install 'mohole[replicas]'")
+    make = partial(tasks.fail, "/runs/demo: no such folder")
+    with (
+        pytest.raises(StageError, match=r"none could be made \(.*/runs/demo: no such folder\); has every machine"),
+        open_replicas(replica_plan(0), make, tasks.end_app) as replicas,
+    ):
+        tasks.happens(lambda: replicas.standing().n > 0, 60)

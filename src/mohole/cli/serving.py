@@ -5,6 +5,8 @@ import ipaddress
 import os
 import signal
 import socket
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from mohole.cli.replicas import plan_replicas, run_replicas
 from mohole.cli.workers import run_forked
 from mohole.errors import ConfigError
 
@@ -49,6 +52,22 @@ def serve(
     workers: Annotated[
         int, typer.Option(help="Processes that answer; each loads the model for itself.", min=1, max=256)
     ] = 1,
+    replicas: Annotated[
+        int | None,
+        typer.Option(help="Ray actors that answer, each with the whole app; extra replicas.", min=1, max=4096),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Of a Ray cluster for them (auto: this machine's); else one of their own."
+        ),
+    ] = None,
+    replica_cpus: Annotated[
+        int | None, typer.Option(help="Of each, and threads of its model.", min=1, max=1024)
+    ] = None,
+    replica_gpus: Annotated[
+        float | None, typer.Option(help="Of each; a part of 1 shares it. With --device cuda: 1.", min=0.0, max=64.0)
+    ] = None,
     chat: Annotated[
         bool, typer.Option("--chat/--no-chat", help="Let the runs' models be talked to, at /v1 as at OpenAI's.")
     ] = True,
@@ -87,6 +106,20 @@ def serve(
     if log_prompts and log is None:
         raise ConfigError("--log-prompts: goes with --log FILE")
     is_local = _is_loopback(host)
+    plan = plan_replicas(
+        replicas,
+        ray=ray,
+        cpus=replica_cpus,
+        gpus=replica_gpus,
+        workers=workers,
+        host=host,
+        is_local=is_local,
+        engine=engine,
+        device=device,
+        log=log,
+        can_write=token is not None,
+        ending_seconds=_ENDING_SECONDS,
+    )
     if workers > 1 and not hasattr(os, "fork"):
         raise ConfigError(f"--workers {workers}: this system has no way to fork a process; leave it at 1")
     with _listen(host, port) as listening:  # first: it is quick, and the runs may be large
@@ -98,8 +131,13 @@ def serve(
         from mohole.serve.published import make_published_app, the_one_published
 
         hosts = {*LOOPBACK, host} if is_local else None
+        make: Callable[[], FastAPI]
         if folder := the_one_published(runs):
-            app, shown = make_published_app(folder, hosts=hosts), f"{folder}, as a static host would"
+            make, shown = (
+                partial(make_published_app, folder.absolute(), hosts=hosts),
+                f"{folder}, as a static host would",
+            )
+            app = make()
         else:
             settings = ChatSettings(
                 api_keys=keys,
@@ -109,20 +147,34 @@ def serve(
                 device=device,
                 engine=engine,
                 limits=Limits(most_rows=batch, most_waiting=queue),
-                log=log,
+                log=log if log is None or str(log) == "-" else log.absolute(),
                 log_prompts=log_prompts,
             )
-            app = make_app(runs, token, models=model, hosts=hosts, chat=settings if chat else None)
+            make = partial(
+                make_app,
+                [run.absolute() for run in runs],
+                token,
+                models=[str(Path(each).absolute()) if Path(each).exists() else each for each in model],
+                hosts=hosts,
+                chat=settings if chat else None,
+            )
+            app = make()
             shown = ", ".join(app.state.served.runs)
             app.state.served.close()  # a database is opened by each process for itself
         address = f"[{host}]" if ":" in host else host
-        tell(f"http://{address}:{listening.getsockname()[1]} serves {shown}; Ctrl-C ends it")
+        port = listening.getsockname()[1]
+        said = [f"http://{address}:{port} serves {shown}; Ctrl-C ends it"]
         if not is_local:
-            tell(
+            said.append(
                 "anyone who can reach this machine can read what is served"
                 + ("" if token is None else "; writing takes the token")
                 + ("; and may talk to its models" if chat and not keys else "")
             )
+        if plan is not None:
+            listening.close()  # Ray listens: only now it is known that the place is free
+            run_replicas(replace(plan, port=port), make, end_chat, "\n".join(said))
+            return
+        tell("\n".join(said))
         gc.collect()
         gc.freeze()  # what is open stays open: nobody need look for garbage in it, and processes share its pages
         work = partial(_answer, app, listening, Counts(workers))
@@ -150,8 +202,7 @@ def _answer(app: "FastAPI", listening: socket.socket, counts: "Counts", own: int
             return Patient(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            if getattr(app.state, "chat", None) is not None:
-                app.state.chat.end(_ENDING_SECONDS)
+            end_chat(app, _ENDING_SECONDS)
             super().handle_exit(sig, frame)
 
     config = uvicorn.Config(
@@ -166,6 +217,12 @@ def _answer(app: "FastAPI", listening: socket.socket, counts: "Counts", own: int
     for number in (signal.SIGINT, signal.SIGTERM):  # the way to end it, so no failure: it raises them again afterwards
         signal.signal(number, _ended)
     Server(config).run()
+
+
+def end_chat(app: "FastAPI", seconds: float) -> None:
+    """No more is answered at /v1, and nothing is written for longer than that."""
+    if getattr(app.state, "chat", None) is not None:
+        app.state.chat.end(seconds)
 
 
 def _ended(signum: int, frame: object) -> None:

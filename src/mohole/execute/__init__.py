@@ -50,7 +50,7 @@ def open_executor(
             with closing(Pool(cores, max_attempts)) as pool:
                 yield pool
         case "ray":
-            from mohole.execute.ray import open_ray  # the only module that loads ray
+            from mohole.execute.ray import open_ray  # loads ray: only when it is asked for
 
             with open_ray(cores, address, max_attempts) as ray_workers:
                 yield ray_workers

@@ -1,21 +1,19 @@
-"""Ray Core: tasks on the machines of a cluster, or on this one. The only file that imports ray, and only when it is asked to.
+"""Ray Core: tasks on the machines of a cluster, or on this one. ray is imported only when it is asked for.
 
 Ray schedules and starts processes; that is all it is used for. Arguments are tasks, results are None or an error, so its
 object store stays empty. What is tried again is decided in `schedule.py` as for every other worker: Ray's own retries have
 no end where memory ran out, and do not say how often they tried.
 """
 
-import os
 import signal
-import socket
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mohole import progress
-from mohole.errors import ConfigError, StageError
+from mohole.errors import StageError
+from mohole.execute.cluster import open_cluster
 from mohole.execute.cores import Cores
 from mohole.execute.schedule import WorkerLostError, run_all
 from mohole.execute.task import OnDone, Task, ignore, run_in_worker
@@ -26,85 +24,13 @@ if TYPE_CHECKING:
 
 _SECONDS_TO_UNWIND = 10.0
 _SECONDS_BETWEEN_COUNTS = 5.0
-_SECONDS_TO_KNOCK = 10.0
-_SMALLEST_OBJECT_STORE = 75 << 20  # bytes; Ray takes no less, and would take 30 % of the memory
-_QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # it would report to its makers over the network
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # it would hide the GPUs from tasks that ask Ray for none
-}
 
 
 @contextmanager
 def open_ray(cores: Cores, address: str | None, max_attempts: int) -> Iterator["RayWorkers"]:
-    """Connect to the cluster at `address`, or start a Ray of our own; end what was begun here, and nothing else."""
-    with _callers_process_kept():
-        try:
-            import ray
-        except ImportError:
-            raise ConfigError("machine.executor: ray is not installed; pip install 'mohole[ray]'") from None
-        is_ours = not ray.is_initialized()  # else the caller's own connection is used, and left as it is
-        if is_ours:
-            os.environ.update(cores.environment() | _QUIET)
-            _start(cores) if address is None else _connect(cores, address)
-    try:
-        yield RayWorkers(cores, max_attempts, is_cluster=not is_ours or address is not None)
-    finally:
-        if is_ours:
-            ray.shutdown()
-
-
-def _start(cores: Cores) -> None:
-    import ray
-
-    # Workers inherit the environment of this moment. Ray's `runtime_env` would say the same, but starts new processes for
-    # it again and again: 200 empty tasks took 28 s with it and 2 s without.
-    ray.init(
-        address="local",  # not the cluster that RAY_ADDRESS may name
-        num_cpus=cores.processes,
-        object_store_memory=_SMALLEST_OBJECT_STORE,
-        include_dashboard=False,
-        configure_logging=False,
-        log_to_driver=True,
-    )
-
-
-def _connect(cores: Cores, address: str) -> None:
-    import ray
-
-    try:
-        _knock(address)
-        ray.init(
-            address=address,
-            runtime_env={"env_vars": cores.environment() | _QUIET},
-            configure_logging=False,
-            log_to_driver=True,
-        )
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ConfigError(
-            f"machine.address: no Ray cluster answers at {address} ({reason}); `ray status` on its head says what runs, "
-            "and one with tokens needs RAY_AUTH_MODE=token here"
-        ) from None
-
-
-def _knock(address: str) -> None:
-    """Ray would knock for more than ten minutes at a door where nobody lives."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdecimal():  # not `auto`
-        socket.create_connection((host.strip("[]"), int(port)), _SECONDS_TO_KNOCK).close()
-
-
-@contextmanager
-def _callers_process_kept() -> Iterator[None]:
-    """Give back what importing and starting Ray takes: variables such as PYTHONBREAKPOINT, and the answer to SIGTERM."""
-    variables, on_terminate = dict(os.environ), signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(variables)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_terminate)
+    """Workers of the cluster at `address`, or of a Ray of our own; see `open_cluster`."""
+    with open_cluster(cores, address) as is_cluster:
+        yield RayWorkers(cores, max_attempts, is_cluster=is_cluster)
 
 
 class RayWorkers:

@@ -1,5 +1,7 @@
 """What is counted of a server, as Prometheus reads it. Each process of a server counts for itself."""
 
+import os
+import socket
 from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -53,6 +55,9 @@ class _OfEngines(Collector):
 
     def collect(self) -> Iterator[Metric]:
         counters = self._counters()
+        whose = GaugeMetricFamily("mohole_process", "Whose counts these are.", labels=["host", "pid"])
+        whose.add_metric([socket.gethostname(), str(os.getpid())], 1)  # of now: processes are forked from one app
+        yield whose
         for name, (field, what) in _COUNTED.items():
             yield CounterMetricFamily(f"mohole_{name}", what, value=getattr(counters, field))
         for name, (field, what) in _NOW.items():

@@ -202,8 +202,9 @@ def test_sixty_four_streams_are_batched_in_both_replicas_and_none_has_anothers_w
     assert len(set(expected)) > 6
     assert together == expected * 4
     counts = running.counts()
-    assert {each["mohole_asked_total"] > 10 for each in counts.values()} == {True}
-    assert sum(each["mohole_asked_total"] for each in counts.values()) == 64
+    shares = [each["mohole_asked_total"] for each in counts.values()]
+    assert sum(shares) == 64
+    assert min(shares) > 24, "who has fewer takes the next"
     rows, passes = running.total("mohole_rows_run_total"), running.total("mohole_passes_total")
     assert rows / passes > 5, "one after the other, a pass would have one row"
 
@@ -227,6 +228,7 @@ def test_a_stream_comes_in_pieces_and_who_goes_away_frees_the_row(running: Runni
     with httpx.stream("POST", f"{running.address}/v1/completions", json=LONG | {"stream": True}, timeout=60) as stream:
         next(stream.iter_raw())
     assert happens(lambda: running.total("mohole_ended_totalcancelled") == 1, 20)
+    assert "cancelled" in [json.loads(line)["how"] for line in running.journal.read_text().splitlines()]
 
 
 def test_guards_pages_and_what_is_written_are_those_of_one_server(running: Running) -> None:
@@ -248,35 +250,46 @@ def test_guards_pages_and_what_is_written_are_those_of_one_server(running: Runni
 def test_of_a_replica_that_dies_streams_break_and_others_answer_until_it_is_there_again(
     running: Running, client: openai.OpenAI
 ) -> None:
-    whole = client.completions.create(**LONG).choices[0].text
-    victim = min(running.counts())
+    four: dict[str, Any] = LONG | {"n": 4}
+    whole = [choice.text for choice in client.completions.create(**four).choices]
+    victim, other = running.counts()
 
-    async def main() -> list[str | Exception]:
-        async with openai.AsyncOpenAI(base_url=f"{running.address}/v1", api_key="none", max_retries=0) as many:
-            begun = asyncio.Semaphore(0)
+    async def main() -> tuple[list[bytes | Exception], list[httpx.Response]]:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=running.address, timeout=60, limits=limits) as many:
 
-            async def one() -> str:
-                text = ""
-                async for chunk in await many.completions.create(**LONG, stream=True):
-                    text += chunk.choices[0].text
-                    if chunk.choices[0].finish_reason is None:
-                        begun.release()
-                return text
+            async def at_once(n: int = LONG["max_tokens"]) -> httpx.Response:
+                return await many.post("/v1/completions", json=four | {"max_tokens": n})
 
-            async def at_once() -> str:
-                return (await many.completions.create(**LONG)).choices[0].text
+            async def rest(stream: httpx.Response) -> bytes:
+                return b"".join([piece async for piece in stream.aiter_raw()])
 
-            answers = [asyncio.ensure_future(each()) for each in [one, at_once] * 6]
-            for _ in range(16):
-                await begun.acquire()
-            os.kill(victim, signal.SIGKILL)
-            return await asyncio.gather(*answers, return_exceptions=True)  # type: ignore[return-value]
+            async def stream() -> httpx.Response:
+                asked = many.build_request("POST", "/v1/completions", json=four | {"stream": True})
+                return await many.send(asked, stream=True)  # with the first event: until then there is no status
 
-    ended = asyncio.run(main())
-    broken = [each for each in ended if not isinstance(each, str)]
-    assert 1 <= len(broken) < 12
-    assert all(isinstance(each, openai.APIError | httpx.TransportError) for each in broken), broken
-    assert {each for each in ended if isinstance(each, str)} == {whole}, "a part was called whole"
+            await asyncio.gather(*(at_once(1) for _ in range(8)))  # both have loaded the model
+            os.kill(other, signal.SIGSTOP)  # so that what begins is the victim's, and is not done when it dies
+            try:
+                others = [asyncio.ensure_future(at_once()) for _ in range(4)]
+                streams = [asyncio.ensure_future(stream()) for _ in range(6)]
+                await asyncio.wait(streams, return_when=asyncio.FIRST_COMPLETED)
+                os.kill(victim, signal.SIGKILL)
+            finally:
+                os.kill(other, signal.SIGCONT)
+            begun = [each for each in await asyncio.gather(*streams) if each.is_success]
+            read = await asyncio.gather(*map(rest, begun), return_exceptions=True)
+            return read, await asyncio.gather(*others)  # type: ignore[return-value]
+
+    streams, others = asyncio.run(main())
+    broken = [each for each in streams if isinstance(each, Exception)]
+    assert 1 <= len(broken) < len(streams)
+    assert all(isinstance(each, httpx.RemoteProtocolError) for each in broken), broken
+    assert all(each.endswith(b"data: [DONE]\n\n") for each in streams if isinstance(each, bytes)), (
+        "a part was called whole"
+    )
+    assert {each.status_code for each in others} == {200, 500}
+    assert all([choice["text"] for choice in each.json()["choices"]] == whole for each in others if each.is_success)
     for _ in range(6):
         assert client.completions.create(**LONG | {"max_tokens": 4}).choices[0].text
     assert happens(lambda: "2 of 2 replicas answer\n" in running.said.read_text(), 60)
@@ -298,5 +311,3 @@ def test_told_to_end_it_says_so_to_who_is_answered_and_leaves_nothing(running: R
     with pytest.raises(httpx.ConnectError):
         httpx.get(running.address)
     assert re.sub(r"^\d of 2 replicas answer.*\n", "", running.said.read_text(), flags=re.M).count("\n") == 1
-    lines = [json.loads(line) for line in running.journal.read_text().splitlines()]
-    assert {line["how"] for line in lines} >= {"whole", "cancelled"}

@@ -1,6 +1,6 @@
 """Replicas of a web app on Ray Serve: each an actor that makes the whole app for itself. Knows nothing of what the app answers.
 
-Ray Serve listens, gives each request to the less busy of two replicas, hands on what they send as they send it, tells them when
+Ray Serve listens, gives each request to the replica that has the fewest, hands on what they send as they send it, tells them when
 the asker goes away, and starts a replica again that has died. It is asked for nothing else: how many answers are written at
 once, and what is refused, is the app's own affair.
 """
@@ -14,6 +14,7 @@ from typing import Any
 from mohole.errors import ConfigError, StageError
 from mohole.execute.cluster import Asked, open_cluster
 from mohole.execute.cores import Cores
+from mohole.execute.least_busy import ROUTER
 from mohole.version import __version__
 
 _ASKED = Asked(what="--replicas", address="--ray", extra="replicas", module="ray.serve")
@@ -113,6 +114,7 @@ class Replicas:
         """Begin to listen, and to make replicas. Raises: StageError: nothing could listen."""
         from ray import serve
         from ray.exceptions import RayError
+        from ray.serve.config import RequestRouterConfig
 
         logs = {"log_level": "WARNING", "enable_access_log": False}
         where = "EveryNode" if self.plan.everywhere else "HeadOnly"
@@ -137,6 +139,7 @@ class Replicas:
             },
             graceful_shutdown_wait_loop_s=0.1,
             graceful_shutdown_timeout_s=self.plan.ending_seconds + 2,
+            request_router_config=RequestRouterConfig(request_router_class=ROUTER),  # type: ignore[arg-type]
             health_check_period_s=2,  # so soon is a dead one noticed, and begun again
             max_constructor_retry_count=1,
             logging_config=logs,

@@ -1,7 +1,7 @@
 """Which replica takes a request: the one with the fewest in hand, as whoever gives them out has counted. Ray Serve calls it.
 
 Ray's own choice asks replicas how many they have, remembers it for seconds, and takes the one it remembers where it has forgotten
-the other: of twelve streams that began together, twelve went to one of two replicas.
+the other: of twelve requests at once, after one alone, twelve went to one of two replicas.
 """
 
 from collections import Counter

@@ -145,7 +145,12 @@ async def _side_by_side(model: LanguageModel, plan: Plan, batch: int, n_new: int
 
     try:
         await round_of(NOTHING)
-        pairs = [(await round_of(NOTHING), await round_of(plan)) for _ in range(rounds)]
+        await round_of(plan)
+        pairs = []
+        for turn in range(rounds):  # neither is always the first
+            ways = (NOTHING, plan) if turn % 2 == 0 else (plan, NOTHING)
+            first, second = [await round_of(way) for way in ways]
+            pairs.append((first, second) if turn % 2 == 0 else (second, first))
     finally:
         running.close()
     return {

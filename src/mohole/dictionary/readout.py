@@ -119,20 +119,19 @@ def _taken_out(own: Latents, which: Tensor, device: torch.device) -> Latents:
 
 def _activations(few: Latents, taken: Tensor) -> Tensor:
     """As `Latents.encode`, dense."""
-    products = taken @ few.W_enc.T
-    before = products + few.b_enc
-    zero = before.new_zeros(())
+    if isinstance(few.nonlinearity, Gated):
+        assert few.r_mag is not None
+        assert few.b_mag is not None
+        products = taken @ few.W_enc.T
+        strength = products * few.r_mag.exp() + few.b_mag
+        return torch.where(products + few.b_enc > 0, strength.clamp(min=0), 0.0)
+    before = torch.addmm(few.b_enc, taken, few.W_enc.T)
     match few.nonlinearity:
         case ReLU():
             return before.clamp(min=0)
         case JumpReLU() | BatchTopK():
             assert few.threshold is not None
-            return torch.where(before > few.threshold, before, zero)
-        case Gated():
-            assert few.r_mag is not None
-            assert few.b_mag is not None
-            strength = products * few.r_mag.exp() + few.b_mag
-            return torch.where(before > 0, strength.clamp(min=0), zero)
+            return torch.where(before > few.threshold, before, 0.0)
         case TopK():
             raise AssertionError("TopK is never read by a few encoder rows")
         case _:
@@ -148,7 +147,7 @@ def _kept(own: Latents, k: int, taken: Tensor, latents: tuple[int, ...]) -> Tens
         mine = before[:, which]
         counts = [_n_ahead(before, mine[:, i : i + 1], latent) for i, latent in enumerate(latents)]
         n_ahead = counts[0] if len(counts) == 1 else torch.cat(counts, dim=1)
-        found.append(torch.where((n_ahead < k) & (mine > 0), mine, mine.new_zeros(())))
+        found.append(torch.where((n_ahead < k) & (mine > 0), mine, 0.0))
     if len(found) == 1:
         return found[0]
     return torch.cat(found) if found else taken.new_zeros(0, len(latents))

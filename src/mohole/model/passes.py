@@ -40,6 +40,8 @@ class PassTokens:
     @property
     def n_text(self) -> tuple[int, ...]:
         """For each row, how many of this pass's tokens are text: neither padding nor begin-of-text."""
+        if self.first > max(self.padding):  # behind everybody's first token, as most passes are
+            return (self.tokens.shape[1],) * len(self.padding)
         last = self.first + self.tokens.shape[1]
         return tuple(
             max(0, last - max(self.first, padding + begin))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from mohole.serve.door import Counts
+    from mohole.serve.openai.settings import ChatSettings
 
 TOKEN_VARIABLE = "MOHOLE_TOKEN"
 KEYS_VARIABLE = "MOHOLE_API_KEYS"
@@ -124,43 +125,23 @@ def serve(
         raise ConfigError(f"--workers {workers}: this system has no way to fork a process; leave it at 1")
     with _listen(host, port) as listening:  # first: it is quick, and the runs may be large
         from mohole.engine import Limits
-        from mohole.serve.app import make_app
         from mohole.serve.door import Counts
         from mohole.serve.guards import LOOPBACK
         from mohole.serve.openai.settings import ChatSettings
-        from mohole.serve.published import make_published_app, the_one_published
 
+        settings = ChatSettings(
+            api_keys=keys,
+            requests_per_minute=requests_per_minute,
+            most_tokens=most_tokens,
+            most_seconds=most_seconds,
+            device=device,
+            engine=engine,
+            limits=Limits(most_rows=batch, most_waiting=queue),
+            log=log if log is None or str(log) == "-" else log.absolute(),
+            log_prompts=log_prompts,
+        )
         hosts = {*LOOPBACK, host} if is_local else None
-        make: Callable[[], FastAPI]
-        if folder := the_one_published(runs):
-            make, shown = (
-                partial(make_published_app, folder.absolute(), hosts=hosts),
-                f"{folder}, as a static host would",
-            )
-            app = make()
-        else:
-            settings = ChatSettings(
-                api_keys=keys,
-                requests_per_minute=requests_per_minute,
-                most_tokens=most_tokens,
-                most_seconds=most_seconds,
-                device=device,
-                engine=engine,
-                limits=Limits(most_rows=batch, most_waiting=queue),
-                log=log if log is None or str(log) == "-" else log.absolute(),
-                log_prompts=log_prompts,
-            )
-            make = partial(
-                make_app,
-                [run.absolute() for run in runs],
-                token,
-                models=[str(Path(each).absolute()) if Path(each).exists() else each for each in model],
-                hosts=hosts,
-                chat=settings if chat else None,
-            )
-            app = make()
-            shown = ", ".join(app.state.served.runs)
-            app.state.served.close()  # a database is opened by each process for itself
+        make, app, shown = _made(runs, token, model, hosts, settings if chat else None)
         address = f"[{host}]" if ":" in host else host
         port = listening.getsockname()[1]
         said = [f"http://{address}:{port} serves {shown}; Ctrl-C ends it"]
@@ -182,6 +163,30 @@ def serve(
             work(0)
         else:
             run_forked(workers, work)
+
+
+def _made(
+    runs: list[Path], token: str | None, models: list[str], hosts: set[str] | None, chat: "ChatSettings | None"
+) -> "tuple[Callable[[], FastAPI], FastAPI, str]":
+    """(what makes the app, in whatever process; the app; what it shows), over runs or one published folder."""
+    from mohole.serve.app import make_app
+    from mohole.serve.published import make_published_app, the_one_published
+
+    make: Callable[[], FastAPI]
+    if folder := the_one_published(runs):
+        make = partial(make_published_app, folder.absolute(), hosts=hosts)
+        return make, make(), f"{folder}, as a static host would"
+    make = partial(
+        make_app,
+        [run.absolute() for run in runs],
+        token,
+        models=[str(Path(each).absolute()) if Path(each).exists() else each for each in models],
+        hosts=hosts,
+        chat=chat,
+    )
+    app = make()
+    app.state.served.close()  # a database is opened by each process for itself
+    return make, app, ", ".join(app.state.served.runs)
 
 
 def _answer(app: "FastAPI", listening: socket.socket, counts: "Counts", own: int) -> None:

@@ -309,17 +309,29 @@ def test_killed_processes_of_ray_give_the_same_store(
     pytest.importorskip("ray", reason="ray is not installed; pip install 'mohole[ray]'")
     expected = shuffle_command(shuffles, source, tmp_path / "out", **THREE_PASSES).run_undisturbed()
     command = shuffle_command(shuffles, source, tmp_path / "out", executor="ray", **THREE_PASSES)
-    kills = Kills()
-    for marks in (("ray::_work", RAY_NODE), ()):
+    left = ["ray::_work", RAY_NODE]
+    for _ in range(4):  # of a store that is nearly done, the rest may be done before a process is found and killed
+        left = [mark for mark in left if mark not in killed_of_ray(command, expected, dice, left)]
+        if not left:
+            break
+    assert left == []
+
+
+def killed_of_ray(command: Command, expected: Undisturbed, dice: random.Random, marks: list[str]) -> set[str]:
+    """Kill a process of each of these names, and let the command come to its end. Those that were killed midway."""
+    midway = set[str]()
+    for those in (marks, []):
         driver, everyone = command.start(), list[int]()
-        for mark in marks:
+        for mark in those:
             seen = command.n_committed()
             assert happens(functools.partial(has_more, command, driver, seen + 5), 120)
             time.sleep(dice.random() * 0.1)
             everyone += driver.children("")
             for victim in driver.children(mark)[:1]:
-                kills += Kills(1, int(command.is_midway(expected)))
-                os.kill(victim, signal.SIGKILL)
+                is_midway = command.is_midway(expected)
+                with suppress(ProcessLookupError):
+                    os.kill(victim, signal.SIGKILL)
+                    midway |= {mark} if is_midway else set()
         status, said = driver.join()
         assert status == 0 or "what was finished is kept, run it again" in said, said
         for pid in filter(is_alive, everyone):  # Ray's agents outlive its node process for half a minute
@@ -327,7 +339,7 @@ def test_killed_processes_of_ray_give_the_same_store(
         if status == 0:  # the workers it had have ended the rest without it
             break
     command.check(expected)
-    assert kills.midway >= 2
+    return midway
 
 
 def has_more(command: Command, driver: Driver, n_commits: int) -> bool:

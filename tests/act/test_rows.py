@@ -1,15 +1,13 @@
 """Rows of one batch under other interventions: each is what it would be alone. Where, what caches know, what stamps say."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import pytest
 import torch
 from tests.act.test_interventions import SOURCES, A, tokens
-from tests.act.tiny import HOOKPOINT, N_LATENTS, random_sae, tiny_model
+from tests.act.tiny import HOOKPOINT, N_LATENTS, leave_taps_out, random_sae, tiny_model
 from tests.model.conftest import _tiny
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
 from mohole.act import (
     Add,
@@ -244,9 +242,7 @@ def test_the_same_tokens_as_prompt_and_as_response_are_other_caches_where_that_m
 def test_a_hook_that_never_fires_is_an_error_and_no_steered_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a compiled graph leaves hooks out."""
     model, steered = tiny_model(), steer(tiny_model(), random_sae(), [Clamp(5, value=60.0)])
-    monkeypatch.setattr(
-        torch.nn.Module, "register_forward_hook", lambda self, hook, **more: RemovableHandle(OrderedDict())
-    )
+    leave_taps_out(monkeypatch)
     for run in (lambda: steered.generate(tokens(), max_new_tokens=2), lambda: steered.logits(tokens())):
         with pytest.raises((HookpointError, StageError), match="fired"):
             run()

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -12,8 +11,7 @@ import pytest
 import torch
 from tests.act.test_interventions import SOURCES, A
 from tests.act.test_rows import BOS, plan, several, texts
-from tests.act.tiny import HOOKPOINT, random_sae, tiny_model, tiny_tokenizer
-from torch.utils.hooks import RemovableHandle
+from tests.act.tiny import HOOKPOINT, leave_taps_out, random_sae, tiny_model, tiny_tokenizer
 
 from mohole.act import NOTHING, Add, Clamp, Latent, Plan, Stamp, Where, read_latent, steer_rows, steering
 from mohole.engine import Ask, BatchingEngine, Ended, Engine, EngineError, Event, Limits, Sampling, Written
@@ -291,9 +289,7 @@ def test_an_intervention_that_is_too_strong_fails_alone(no_shape_checks: None) -
 
 
 def test_a_text_that_was_not_steered_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        torch.nn.Module, "register_forward_hook", lambda self, hook, **more: RemovableHandle(OrderedDict())
-    )
+    leave_taps_out(monkeypatch)
 
     async def work(engine: BatchingEngine) -> None:
         with pytest.raises(Exception, match="fired"):

@@ -109,7 +109,67 @@ def test_nobody_elses_memory_is_written() -> None:
 
 
 def n_hooks(module: nn.Module) -> int:
-    return sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in module.modules())
+    own = [
+        ("forward" in part.__dict__) + len(part._forward_hooks) + len(part._forward_pre_hooks)
+        for part in module.modules()
+    ]
+    return sum(own)
+
+
+@pytest.mark.parametrize("reads", [["in"], ["out"], ["in", "out"]])
+def test_what_somebody_elses_hooks_make_of_it_is_read_and_edited(reads: list[str]) -> None:
+    """The model goes on with what they return, so that is the activation."""
+    module = Gives("tensor")
+    module.register_forward_pre_hook(lambda _module, args: (args[0] + 1,))
+    module.register_forward_hook(lambda _module, _args, output: output * 10)
+    sites = {"in": Site(module, "input"), "out": Site(module, "output")}
+    edits = [Edit("in", lambda rows, _: rows + 2), Edit("out", lambda rows, _: rows + 3)]
+    done = run_hooked(lambda: module(rows()), sites, shape=SHAPE, reads=reads, edits=edits)
+    expected = {"in": rows() + 1 + 2, "out": 2 * (rows() + 3) * 10 + 3}
+    assert torch.equal(done.output, expected["out"])
+    for name in reads:
+        assert torch.equal(done.rows[name], expected[name])
+    assert n_hooks(module) == 2
+    assert torch.equal(module(rows()), 2 * (rows() + 1) * 10)
+
+
+def test_a_forward_that_somebody_put_there_is_called_and_put_back() -> None:
+    """As accelerate does, where a module's weights are brought when it is called."""
+    module = Gives("tensor")
+    theirs = lambda hidden_states: -hidden_states  # noqa: E731
+    module.forward = theirs  # type: ignore[method-assign]
+    edit = Edit("out", lambda rows, _: rows + 1)
+    done = run_hooked(lambda: module(rows()), {"out": Site(module, "output")}, shape=SHAPE, edits=[edit])
+    assert torch.equal(done.output, 1 - rows())
+    assert module.__dict__["forward"] is theirs
+
+
+def test_an_edit_that_keeps_nothing_is_spared_the_copies() -> None:
+    module, seen = Gives("tensor"), []
+
+    def change(given: Tensor, _: int) -> Tensor:
+        seen.append(given)
+        return given
+
+    kept = Edit("out", change, keeps_nothing=True)
+    done = run_hooked(lambda: module(rows()), {"out": Site(module, "output")}, shape=SHAPE, edits=[kept])
+    assert done.output is seen[0]
+    bad = Edit("out", lambda given, _: given / 0, keeps_nothing=True)
+    with pytest.raises(NumericsError, match="NaN or an infinity"):
+        run_hooked(lambda: module(rows()), {"out": Site(module, "output")}, shape=SHAPE, edits=[bad])
+
+
+def test_numbers_whose_sum_overflows_are_no_infinity() -> None:
+    module, large = Gives("tensor"), torch.full((2, 3, 4), 3e38)
+    site = {"out": Site(module, "output")}
+    assert torch.equal(
+        run_hooked(lambda: module(rows()), site, shape=SHAPE, edits=[Edit("out", lambda *_: large)]).output, large
+    )
+    for wrong in (torch.nan, torch.inf, -torch.inf):
+        one = large.clone()
+        one[1, 2, 3] = wrong
+        with pytest.raises(NumericsError):
+            run_hooked(lambda: module(rows()), site, shape=SHAPE, edits=[Edit("out", lambda *_, one=one: one)])
 
 
 class FailureError(Exception):

@@ -4,6 +4,7 @@ families.py's, what it may be run over is intake.py's."""
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,6 +138,8 @@ class LanguageModel:
 
     def canonical(self, hookpoint: str) -> str:
         """mohole's name of a hookpoint; HookpointError with the reason if this model has no such place."""
+        if hookpoint in self._anatomy.sites:  # as each edit of each pass is named
+            return hookpoint
         point = parse_hookpoint(hookpoint, n_layers=self.n_layers, model=self.name)
         heads = self._anatomy.heads
         if point.kind == "z" and isinstance(heads, str):
@@ -393,7 +396,7 @@ class LanguageModel:
             for each in (*self._standing, *edits)
             for edit in ([each] if isinstance(each, Edit) else each.of_pass(given))
         ]
-        named = [Edit(self.canonical(edit.hookpoint), edit.change) for edit in flat]
+        named = [self._named(edit) for edit in flat]
         if trunk is not None:
             trunk.check(tokens, [*(edit.hookpoint for edit in named), *reads])
         options = (options or {"use_cache": False}) | masks(given, positions=self._takes_positions)
@@ -411,3 +414,7 @@ class LanguageModel:
         if tally is not None:
             tally.add(tokens.numel(), result.n_edited)
         return result
+
+    def _named(self, edit: Edit) -> Edit:
+        name = self.canonical(edit.hookpoint)
+        return edit if name == edit.hookpoint else replace(edit, hookpoint=name)

@@ -1,21 +1,28 @@
 """The terms of all rows of a batch at one hookpoint, as a few products. Rows in, rows out; knows no model and counts nothing.
 
 Axes: N row of a pass (batch, then position), B batch, P position, T term, K reading, D columns. A row of the batch that does not
-have a term has False in `own_BT` there. A pass of 16 tokens through a small model takes 3 ms, and thirty operations on a few
-numbers a tenth of that, so they are few here.
+have a term has False in `own_BT` there. On the CPU two loops do it (`kernels.few`),
+elsewhere and under gradients torch's operators.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from mohole.act.terms import LatentReading, Plan, Reading, Term
 from mohole.act.where import Where
 from mohole.dictionary import NormalisedAutoencoder
 from mohole.dictionary.readout import Readout, readout
+from mohole.kernels.few import FewLatents, Movements, TopLatents, is_few, is_in_one_thread, is_looped
+
+_N_LOOPED = 64
+"""Terms of a row, in the mean, up to which a loop is faster than a product."""
 
 
 @dataclass(frozen=True)
@@ -23,15 +30,35 @@ class _Readings:
     """Numbers that are read together: latents of one layer, or projections on directions of one hookpoint."""
 
     reads: tuple[str, ...]
-    own: Readout | tuple[Tensor, Tensor]
+    own: "Readout | _Projections"
+    columns: slice
+    """Where they stand among all that a group reads."""
 
-    def of(self, seen: Mapping[str, Tensor]) -> Tensor:
+    def of(self, seen: Mapping[str, Tensor], wanted_NK: np.ndarray | None) -> Tensor:
         """[N, K], of rows of each hookpoint [N, D] in float32."""
         rows = seen[self.reads[0]] if len(self.reads) == 1 else torch.cat([seen[name] for name in self.reads], dim=-1)
-        if isinstance(self.own, tuple):
-            ways_DK, bias_K = self.own
-            return torch.addmm(bias_K, rows, ways_DK)
-        return self.own(rows).to(rows.device)
+        wanted = None if wanted_NK is None else np.ascontiguousarray(wanted_NK[:, self.columns])
+        return self.own(rows, wanted).to(rows.device)
+
+
+@dataclass(frozen=True)
+class _Projections:
+    ways: Float[Tensor, "d reading"]
+    bias: Float[Tensor, " reading"]
+    is_of_rows = True
+
+    def __call__(self, rows: Tensor, wanted_NK: np.ndarray | None = None) -> Tensor:
+        loop = self.loop(wanted_NK) if is_looped(rows) else None
+        return torch.addmm(self.bias, rows, self.ways) if loop is None else loop(rows, wanted_NK)
+
+    def loop(self, wanted_NK: np.ndarray | None = None) -> FewLatents | None:
+        return self._loop if is_looped(self.ways) and is_few(len(self.bias), wanted_NK) else None
+
+    @cached_property
+    def _loop(self) -> FewLatents:
+        ways, bias = self.ways.T.contiguous().numpy(), self.bias.float().numpy()
+        law = np.stack([np.zeros_like(bias), np.full_like(bias, -math.inf), np.ones_like(bias), bias])
+        return FewLatents(ways, np.zeros(ways.shape[1], np.float32), law, np.float32(-math.inf))
 
 
 class Bank:
@@ -42,17 +69,17 @@ class Bank:
         self.hookpoint = hookpoint
         terms = list({id(term): term for group in groups for term in group}.values())
         place = {id(term): i for i, term in enumerate(terms)}
-        own_BT = torch.zeros(len(groups), len(terms), dtype=torch.bool)
+        own_BT = np.zeros((len(groups), len(terms)), np.bool_)
         for row, group in enumerate(groups):
-            for term in group:
-                own_BT[row, place[id(term)]] = True
-        self.own_BT = None if bool(own_BT.all()) else own_BT[:, None].to(device)
+            own_BT[row, [place[id(term)] for term in group]] = True
+        self.own_BT = None if own_BT.all() else torch.from_numpy(own_BT)[:, None].to(device)
         self.nothing = torch.zeros((), device=device)
         self.readings, columns = _gathered(terms, device)
         read_at = [columns.get(id(term.read)) for term in terms]
-        self.read_T = _columns(read_at, device)
+        when_at = [columns.get(id(term.when[0])) if term.when else None for term in terms]
+        self.wanted_BK = None if self.own_BT is None else _wanted(own_BT, read_at, when_at, len(columns))
+        self.read_T, self.when_T = _columns(read_at, device), _columns(when_at, device)
         self.is_in_order = read_at == list(range(len(set(columns.values()))))
-        self.when_T = _columns([columns.get(id(term.when[0])) if term.when else None for term in terms], device)
         numbers = [
             (term.constant, term.slope, term.low, term.high, term.when[1] if term.when else -math.inf) for term in terms
         ]
@@ -70,9 +97,14 @@ class Bank:
         self.along_TD = torch.stack([term.along.to(device, torch.float32) for term in terms])
         self.wheres = list(dict.fromkeys(term.where for term in terms))
         self.where_T = torch.tensor([self.wheres.index(term.where) for term in terms], device=device)
+        self.loop, self.reader = None, None
+        if is_looped(self.along_TD) and own_BT.sum() <= _N_LOOPED * len(own_BT):
+            places = np.array([[-1 if at is None else at for at in each] for each in (read_at, when_at)])
+            self.loop = Movements(places, parts.contiguous().numpy(), self.along_TD.detach().numpy())
+            self.reader = _only_reader(self.readings, hookpoint, self.wanted_BK)
 
     def act(
-        self, rows: Tensor, seen: Mapping[str, Tensor], masks: Mapping[Where, Tensor | None]
+        self, rows: Tensor, seen: Mapping[str, Tensor], masks: Mapping[Where, Tensor | None] | None
     ) -> tuple[Tensor, Tensor]:
         """(rows with the group's terms applied, which of them moved [B, P]). What does not move keeps its bits.
 
@@ -81,8 +113,15 @@ class Bank:
             seen: rows of hookpoints that have run before, [N, D] by name.
             masks: [B, P], for each `Where` of the group; None: everywhere.
         """
+        factor, held = self._factor(rows), self.own_BT if masks is None else self._held(masks)
+        if self.loop is not None and is_looped(rows):
+            n_rows, both = rows.shape[0] * rows.shape[1], None
+            if self.reader is not None and is_in_one_thread(n_rows):
+                both = self.loop.reading(self.reader, rows, self._wanted(n_rows), factor, held)
+            return both or self.loop(rows, self._found(rows, seen), factor, held)
         flat = rows.reshape(-1, rows.shape[-1])
-        movement_NT, held = self._movement(flat, seen), self._held(masks)
+        found = self._found(rows, seen)
+        movement_NT = self._movement(len(flat), found, factor)
         if held is not None:
             movement_BPT = movement_NT.view(*rows.shape[:2], -1)
             movement_NT = torch.where(held, movement_BPT, self.nothing).view_as(movement_NT)
@@ -90,24 +129,43 @@ class Bank:
         has_moved = (movement_NT != 0).any(dim=-1, keepdim=True)
         return torch.where(has_moved, moved, flat).view(rows.shape), has_moved.view(rows.shape[:2])
 
-    def _movement(self, rows: Tensor, seen: Mapping[str, Tensor]) -> Tensor:
-        """[N, T], of rows [N, D]."""
-        found = None
-        if self.readings:
-            here = {**seen, self.hookpoint: rows}
-            parts = [each.of(here) for each in self.readings]
-            found = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
-        movement: Tensor = self.constant_T.expand(len(rows), -1)
+    def _wanted(self, n_rows: int) -> np.ndarray | None:
+        """[N, K]: what is read of each row; None: all."""
+        wanted = self.wanted_BK
+        if wanted is None or len(wanted) == n_rows:
+            return wanted
+        return np.repeat(wanted, n_rows // len(wanted), axis=0)
+
+    def _found(self, rows: Tensor, seen: Mapping[str, Tensor]) -> Tensor | None:
+        """[N, K], of rows [B, P, D]; None: nothing is read."""
+        if not self.readings:
+            return None
+        flat = rows.reshape(-1, rows.shape[-1])
+        here, wanted = {**seen, self.hookpoint: flat}, self._wanted(len(flat))
+        parts = [each.of(here, wanted) for each in self.readings]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+    def _factor(self, rows: Tensor) -> Tensor | None:
+        """[N, T]: how long one unit of each term is; None: 1."""
+        if not self.has_norm and not self.scales:
+            return None
+        flat = rows.reshape(-1, rows.shape[-1])
+        factor = torch.where(self.by_norm_T, flat.norm(dim=-1, keepdim=True), 1.0)
+        for dictionary, is_scaled in self.scales.values():
+            factor = torch.where(is_scaled, factor * dictionary.scale_of(flat), factor)
+        return factor
+
+    def _movement(self, n_rows: int, found: Tensor | None, factor: Tensor | None) -> Tensor:
+        """[N, T]."""
+        movement: Tensor = self.constant_T.expand(n_rows, -1)
         if self.read_T is not None and found is not None:
             read = found if self.is_in_order else found[:, self.read_T]
             if self.has_slope:
                 movement = torch.addcmul(self.constant_T, self.slope_T, read)
             if self.has_bounds:
                 movement = movement + (torch.maximum(torch.minimum(read, self.high_T), self.low_T) - read)
-        if self.has_norm:
-            movement = torch.where(self.by_norm_T, movement * rows.norm(dim=-1, keepdim=True), movement)
-        for dictionary, is_scaled in self.scales.values():
-            movement = torch.where(is_scaled, movement * dictionary.scale_of(rows), movement)
+        if factor is not None:
+            movement = movement * factor
         if self.when_T is not None and found is not None:
             movement = torch.where(found[:, self.when_T] > self.above_T, movement, self.nothing)
         return movement
@@ -133,6 +191,8 @@ def banks_of(plans: Sequence[Plan], device: torch.device) -> dict[str, tuple[Ban
     Args:
         plans: of each row of a batch; a single one is that of all rows.
     """
+    by_key = {plan.key: plan for plan in plans}  # equal keys do the same: many requests of one variant are one plan
+    plans = list(by_key.values()) if len(by_key) == 1 else [by_key[plan.key] for plan in plans]
     found: dict[str, tuple[Bank, ...]] = {}
     for hookpoint in dict.fromkeys(name for plan in plans for name in plan.stages):
         most = max(len(plan.stages.get(hookpoint, ())) for plan in plans)
@@ -161,21 +221,22 @@ def _gathered(terms: Sequence[Term], device: torch.device) -> tuple[list[_Readin
     n_columns = 0
     for same in together.values():
         firsts = [several[0] for several in same.values()]
-        readings.append(_made_ready(firsts, device))
+        readings.append(_made_ready(firsts, slice(n_columns, n_columns + len(firsts)), device))
         for column, several in enumerate(same.values(), start=n_columns):
             columns |= {id(reading): column for reading in several}
         n_columns += len(firsts)
     return readings, columns
 
 
-def _made_ready(firsts: Sequence[Reading], device: torch.device) -> _Readings:
+def _made_ready(firsts: Sequence[Reading], columns: slice, device: torch.device) -> _Readings:
     first = firsts[0]
     if isinstance(first, LatentReading):
         latents = [each.place.latent for each in firsts if isinstance(each, LatentReading)]
-        return _Readings(first.hookpoints, readout(first.dictionary, first.place.layer, latents, device))
+        return _Readings(first.hookpoints, readout(first.dictionary, first.place.layer, latents, device), columns)
     projections = [each for each in firsts if not isinstance(each, LatentReading)]
     ways = torch.stack([each.vector.to(device, torch.float32) for each in projections], dim=1)
-    return _Readings(first.hookpoints, (ways, torch.tensor([each.bias for each in projections], device=device)))
+    bias = torch.tensor([each.bias for each in projections], device=device)
+    return _Readings(first.hookpoints, _Projections(ways, bias), columns)
 
 
 def _columns(places: Sequence[int | None], device: torch.device) -> Tensor | None:
@@ -183,3 +244,25 @@ def _columns(places: Sequence[int | None], device: torch.device) -> Tensor | Non
     if all(place is None for place in places):
         return None
     return torch.tensor([place or 0 for place in places], device=device)
+
+
+def _wanted(
+    own_BT: np.ndarray, read_at: Sequence[int | None], when_at: Sequence[int | None], n_columns: int
+) -> np.ndarray:
+    """[B, K]: which readings the terms of each row ask for."""
+    wanted = np.zeros((len(own_BT), n_columns), np.bool_)
+    for places in (read_at, when_at):
+        for term, at in enumerate(places):
+            if at is not None:
+                wanted[:, at] |= own_BT[:, term]
+    return wanted
+
+
+def _only_reader(
+    readings: Sequence[_Readings], hookpoint: str, wanted_BK: np.ndarray | None
+) -> FewLatents | TopLatents | None:
+    """What reads all that a group reads, of the rows of its own hookpoint as they are; None: there is none."""
+    if len(readings) != 1 or readings[0].reads != (hookpoint,):
+        return None
+    own = readings[0].own
+    return own.loop(wanted_BK) if own.is_of_rows else None

@@ -7,7 +7,7 @@ answer in German at 2 x maximum.)
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,6 +30,8 @@ from mohole.errors import ConfigError, StageError
 from mohole.model import Edit, EditTally, LanguageModel, PassEdits, PassTokens, TextCache, parse_hookpoint
 
 Tokens = Int[Tensor, "batch position"]
+Masks = Mapping[Where, Bool[Tensor, "batch position"] | None]
+"""Which tokens each `Where` holds for; None: all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,13 @@ class Steered:
         return tuple(sorted(names, key=lambda name: parse_hookpoint(name).execution))
 
     @cached_property
+    def _read_later(self) -> frozenset[str]:
+        """Hookpoints that what acts at others reads."""
+        terms = [term for plan in self.plans for term in plan.terms]
+        read = {(name, term.hookpoint) for term in terms for reading in term.readings for name in reading.hookpoints}
+        return frozenset(name for name, hookpoint in read if name != hookpoint)
+
+    @cached_property
     def _needs_prompt(self) -> bool:
         return any(plan.needs_prompt for plan in self.plans)
 
@@ -156,13 +165,24 @@ class Steered:
 
     def _of_pass(self, given: PassTokens, ledger: "_Ledger | None") -> tuple[Edit, ...]:
         self._for(given)
-        state = _Pass(given, {where: self._mask(where, given) for where in self._wheres}, ledger)
-        return tuple(Edit(name, _At(name, self.banks.get(name, ()), state).change) for name in self.hookpoints)
+        state = _Pass(given, self._masks(given), self._read_later, ledger)
+        return tuple(
+            Edit(name, _At(name, self.banks.get(name, ()), state).change, keeps_nothing=True)
+            for name in self.hookpoints
+        )
 
-    def _mask(self, where: Where, given: PassTokens) -> Bool[Tensor, "batch position"] | None:
-        """None: all tokens, as of most passes, which are behind everybody's first."""
-        is_all = where == EVERYWHERE and given.first > max(given.padding)
-        return None if is_all else mask(where, given, self._classes)
+    def _masks(self, given: PassTokens) -> Masks | None:
+        is_behind = given.first > max(given.padding)  # everybody's first token, as most passes are
+        if is_behind and self._is_everywhere:
+            return None
+        return {
+            where: None if is_behind and where == EVERYWHERE else mask(where, given, self._classes)
+            for where in self._wheres
+        }
+
+    @cached_property
+    def _is_everywhere(self) -> bool:
+        return all(where == EVERYWHERE for where in self._wheres)
 
     def __enter__(self) -> "Steered":
         self._inside.enter_context(self.model.under(self))
@@ -298,11 +318,11 @@ class _Pass:
     """What the hooks of one pass share."""
 
     given: PassTokens
-    masks: dict[Where, Bool[Tensor, "batch position"] | None]
-    """None: all."""
+    masks: Masks | None
+    read_later: frozenset[str]
     ledger: "_Ledger | None"
     seen: dict[str, Tensor] = field(default_factory=dict)
-    """Rows [batch and position, d] by hookpoint as they left it, in float32."""
+    """Rows [batch and position, d] by hookpoint as they left it, in float32, of those that are read later."""
 
 
 @dataclass
@@ -315,15 +335,16 @@ class _At:
 
     def change(self, rows: Float[Tensor, "batch position d"], first_position: int) -> Float[Tensor, "batch position d"]:
         state = self.state
-        exact = rows.float()
+        exact = rows if rows.dtype is torch.float32 else rows.float()
         moved = None
         for bank in self.banks:
             exact, has_moved = bank.act(exact, state.seen, state.masks)
             moved = has_moved if moved is None else moved | has_moved
-        state.seen[self.name] = exact.reshape(-1, exact.shape[-1])
+        if self.name in state.read_later:
+            state.seen[self.name] = exact.reshape(-1, exact.shape[-1]).clone()
         if state.ledger is not None:
             state.ledger.add(self.name, state.given, rows.shape[0] * rows.shape[1], moved)
-        return exact.to(rows.dtype)
+        return exact if rows.dtype is torch.float32 else exact.to(rows.dtype)
 
 
 @dataclass
@@ -333,26 +354,22 @@ class _Ledger:
     columns: dict[str, set[int]] = field(default_factory=dict)
     n_rows: dict[str, int] = field(default_factory=dict)
     n_text: dict[str, list[int]] = field(default_factory=dict)
-    moved: dict[int, Bool[Tensor, " batch"]] = field(default_factory=dict)
-    """By column, over all hookpoints."""
+    moved: list[tuple[int, Bool[Tensor, "batch position"]]] = field(default_factory=list)
+    """With the first column of each: one for each hookpoint and pass."""
 
     def add(self, name: str, given: PassTokens, n_rows: int, moved: Tensor | None) -> None:
         columns = range(given.first, given.first + given.tokens.shape[1])
-        seen = self.columns.setdefault(name, set())
         self.n_rows[name] = self.n_rows.get(name, 0) + n_rows
-        counts = self.n_text.setdefault(name, [0] * len(given.tokens))
-        new = [column for column in columns if column not in seen]
-        if len(new) == len(columns):
-            for row, n in enumerate(given.n_text):
-                counts[row] += n
-        else:  # without a cache, columns run again
+        seen = self.columns.get(name)
+        if seen is None:
+            self.columns[name], self.n_text[name] = set(columns), list(given.n_text)
+        else:
+            counts, new = self.n_text[name], [column for column in columns if column not in seen]
             for row, (padding, begin) in enumerate(zip(given.padding, given.begins, strict=True)):
-                counts[row] += sum(column >= padding + begin for column in new)
-        seen.update(new)
+                counts[row] += sum(column >= padding + begin for column in new)  # without a cache, columns run again
+            seen.update(new)
         if moved is not None:
-            for place, column in enumerate(columns):
-                before = self.moved.get(column)
-                self.moved[column] = moved[:, place] if before is None else before | moved[:, place]
+            self.moved.append((given.first, moved))
 
     def demand_all(self, hookpoints: Sequence[str], columns: range, n_rows: int) -> None:
         """Every one of these columns once at least, and every row that the model ran (without a cache, rows run again)."""
@@ -369,11 +386,21 @@ class _Ledger:
         n = len(n_tokens)
         seen = list(self.n_text.values())
         fired = list(map(min, zip(*seen, strict=True))) if len(seen) > 1 else seen[0] if seen else list(n_tokens)
-        columns = list(self.moved.values())
-        whole = columns[0] if len(columns) == 1 else torch.stack(columns).sum(0) if columns else torch.zeros(n)
-        moved = whole.tolist()
+        moved = self._n_moved(n)
         plans = steered.plans * n if len(steered.plans) == 1 else steered.plans
-        return tuple(Stamp(n_tokens[row], fired[row], int(moved[row]), plans[row].key) for row in range(n))
+        return tuple(Stamp(n_tokens[row], fired[row], moved[row], plans[row].key) for row in range(n))
+
+    def _n_moved(self, n_rows: int) -> list[int]:
+        """Of each row the tokens that moved at any hookpoint."""
+        if not self.moved:
+            return [0] * n_rows
+        whole = self.moved[0][1]
+        if len(self.moved) > 1:
+            first = min(first for first, _ in self.moved)
+            whole = whole.new_zeros(n_rows, max(start + each.shape[1] for start, each in self.moved) - first)
+            for start, each in self.moved:
+                whole[:, start - first : start - first + each.shape[1]] |= each
+        return list(map(sum, whole.tolist()))
 
 
 class _Counted:

@@ -2,15 +2,19 @@
 
 Where a latent's activation depends on its own encoder row alone (ReLU, JumpReLU, BatchTopK with its learned threshold, gated),
 reading K latents costs K encoder rows, not the dictionary. TopK keeps the k largest of all, so every encoder row is needed; but
-whether one latent is kept takes counting how many are larger, not sorting them.
+whether one latent is kept takes counting how many are larger, not sorting them; and where it is silent, as most latents are in
+most rows, k larger ones are found among the first few.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import assert_never
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mohole.config import BatchTopK, Gated, JumpReLU, ReLU, TopK
@@ -22,6 +26,7 @@ from mohole.dictionary.latents import Latents
 from mohole.dictionary.normalised import NormalisedAutoencoder, own_rows
 from mohole.dictionary.sae import SparseAutoencoder
 from mohole.dictionary.transcoder import CrossLayerTranscoder, Transcoder
+from mohole.kernels.few import FewLatents, TopLatents, is_few, is_looped
 
 _COUNTED = 8
 """Latents of a TopK dictionary that are read by counting; more are read by encoding. 64 rows of 1,024 latents: a latent's count
@@ -55,24 +60,67 @@ class Readout:
     few: Latents | None
     """Encoder rows of these latents alone; None: all are needed."""
 
-    def __call__(self, rows: Float[Tensor, "row d"]) -> Float[Tensor, "row latent"]:
-        """Activations, zeros included, of rows in float32 on the readout's device."""
+    def __call__(
+        self, rows: Float[Tensor, "row d"], wanted: Bool[np.ndarray, "row latent"] | None = None
+    ) -> Float[Tensor, "row latent"]:
+        """Activations, zeros included, of rows in float32 on the readout's device.
+
+        Args:
+            wanted: those that are read at all; the others' numbers mean nothing. None: all.
+        """
+        loop = self.loop(wanted) if is_looped(rows) else None
+        if isinstance(loop, FewLatents):
+            return loop(self._as_encoded(rows), wanted)
         if self.few is not None:
             return _activations(self.few, self._taken(rows))
+        if loop is None:
+            return self._of_all(rows)
+        found, is_open = loop(self._as_encoded(rows), wanted)
+        if is_open.any():
+            found[is_open] = self._of_all(rows[is_open])
+        return found
+
+    def _of_all(self, rows: Tensor) -> Tensor:
+        """By the activations of all latents."""
         own = _latents(self.dictionary, self.layer)
         if own is None or not isinstance(own.nonlinearity, TopK) or len(self.latents) > _COUNTED:
             return _columns(self._encoded(rows), self.latents)
         return _kept(own, own.nonlinearity.k, self._taken(rows).to(own.W_enc.device), self.latents)
 
+    def loop(self, wanted: Bool[np.ndarray, "row latent"] | None = None) -> FewLatents | TopLatents | None:
+        """What reads these latents, of rows that a loop can read and as the encoder takes them; None: torch's operators do."""
+        return self._loop if is_few(len(self.latents), wanted) else None
+
+    @property
+    def is_of_rows(self) -> bool:
+        """Does the encoder take rows as they are, not normalised each by itself?"""
+        return not isinstance(self.dictionary, NormalisedAutoencoder)
+
+    @cached_property
+    def _loop(self) -> FewLatents | TopLatents | None:
+        own = _latents(self.dictionary, self.layer) if self.few is None else self.few
+        if own is None or not is_looped(own.W_enc) or not own.W_enc.is_contiguous():
+            return None
+        return _looped(own, self.latents, self._origin)
+
     def _taken(self, rows: Tensor) -> Tensor:
         """What the encoder rows multiply."""
+        origin, rows = self._origin, self._as_encoded(rows)
+        return rows if origin is None else rows - origin.to(rows.device)
+
+    def _as_encoded(self, rows: Tensor) -> Tensor:
+        return own_rows(self.dictionary, rows) if isinstance(self.dictionary, NormalisedAutoencoder) else rows
+
+    @property
+    def _origin(self) -> Tensor | None:
+        """What is taken off rows before they are encoded; None: nothing."""
         match self.dictionary:
             case SparseAutoencoder(b_dec=b_dec) | Crosscoder(b_dec=b_dec):
-                return rows - b_dec.to(rows.device)
+                return b_dec
             case NormalisedAutoencoder(own=own):
-                return own_rows(self.dictionary, rows) - own.b_dec.to(rows.device)
+                return own.b_dec
             case _:
-                return rows
+                return None
 
     def _encoded(self, rows: Tensor) -> SparseCodes:
         if isinstance(self.dictionary, CrossLayerTranscoder):
@@ -115,6 +163,32 @@ def _taken_out(own: Latents, which: Tensor, device: torch.device) -> Latents:
     law = JumpReLU() if isinstance(own.nonlinearity, BatchTopK) else own.nonlinearity
     parts = [picked(tensor) for tensor in (own.W_enc, own.b_enc, own.W_dec, own.threshold, own.b_mag, own.r_mag)]
     return Latents(law, *parts)  # type: ignore[arg-type]  # the first three are never None
+
+
+def _looped(own: Latents, latents: tuple[int, ...], origin: Tensor | None) -> FewLatents | TopLatents:
+    """As `_activations` and `_kept`, in numbers that a loop takes. `own` is of these latents alone but for TopK."""
+    start = np.zeros(own.W_enc.shape[1], np.float32) if origin is None else _numbers(origin)
+    ways, bias = own.W_enc.detach().numpy(), _numbers(own.b_enc)
+    zeros, ones = np.zeros_like(bias), np.ones_like(bias)
+    match own.nonlinearity:
+        case TopK(k=k):
+            return TopLatents(ways, bias, start, k, np.array(latents, np.int64))
+        case ReLU():
+            law, floor = (bias, zeros, ones, bias), 0.0
+        case JumpReLU() | BatchTopK():
+            assert own.threshold is not None
+            law, floor = (bias, _numbers(own.threshold), ones, bias), -math.inf
+        case Gated():
+            assert own.r_mag is not None
+            assert own.b_mag is not None
+            law, floor = (bias, zeros, _numbers(own.r_mag.exp()), _numbers(own.b_mag)), 0.0
+        case _:
+            assert_never(own.nonlinearity)
+    return FewLatents(ways, start, np.stack(law), np.float32(floor))
+
+
+def _numbers(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().to("cpu", torch.float32).contiguous().numpy()
 
 
 def _activations(few: Latents, taken: Tensor) -> Tensor:

@@ -1,0 +1,127 @@
+"""Every intervention by loops and by torch's operators: one law, two ways. And what a bank shares."""
+
+import pytest
+import torch
+from tests.act.test_clamp import CATALOGUE
+from tests.act.test_interventions import ALL, A, B
+from tests.act.tiny import D_MODEL, HOOKPOINT, N_LATENTS, random_sae, tiny_model
+
+from mohole.act import (
+    Ablate,
+    Add,
+    Cap,
+    Clamp,
+    Direction,
+    Intervention,
+    Latent,
+    Orthogonalise,
+    Plan,
+    Scale,
+    Sources,
+    Swap,
+    When,
+    make_plan,
+)  # fmt: skip
+from mohole.act import bank as module
+from mohole.act.bank import banks_of
+from mohole.config import BatchTopK, Gated, JumpReLU, Nonlinearity, ReLU, TopK
+from mohole.dictionary import LayerNorm, NormalisedAutoencoder, SparseAutoencoder
+from mohole.dictionary import readout as readout_module
+from mohole.dictionary.files import AnyDictionary
+from mohole.dictionary.latents import needed
+from mohole.kernels import HAS_NUMBA
+
+CPU = torch.device("cpu")
+EVERYWHERE = (
+    Clamp(3, value=20.0), Clamp(4, value=-2.0, when=When(Latent(2), 0.2)), Scale(5, 3.0), Add(A, times_norm=0.3),
+    Cap(Latent(6), low=0.5, high=1.0), Cap(B, low=-0.1), Add(B, value=2.0, when=When(A, 0.1, bias=0.2)),
+    Swap(Latent(7), Latent(8)), Swap(A, B), Ablate(9), Orthogonalise(A),
+)  # fmt: skip
+
+
+def sae(nonlinearity: Nonlinearity) -> SparseAutoencoder:
+    plain = random_sae()
+    optional = {name: torch.full((N_LATENTS,), 0.3) for name in needed(nonlinearity)}
+    return SparseAutoencoder(HOOKPOINT, nonlinearity, plain.W_enc, plain.b_enc, plain.W_dec, plain.b_dec, **optional)
+
+
+def plans_of(dictionary: AnyDictionary, *listed: Intervention) -> Plan:
+    sources = Sources.of([dictionary], [CATALOGUE], [Direction(HOOKPOINT, torch.tensor(A.values), "v")])
+    return make_plan(tiny_model(), listed, sources)
+
+
+def acted(plans: list[Plan], rows: torch.Tensor, held: float | None) -> list[torch.Tensor]:
+    """Rows and what moved, after each group of terms in its turn."""
+    found, seen = [], {}
+    for hookpoint, banks in banks_of(plans, CPU).items():
+        own = rows.clone()
+        for number, bank in enumerate(banks):
+            draw = torch.Generator().manual_seed(number)
+            mask = None if held is None else torch.rand(rows.shape[:2], generator=draw) < held
+            own, has_moved = bank.act(own, seen, None if mask is None else dict.fromkeys(bank.wheres, mask))
+            found += [own, has_moved]
+        seen[hookpoint] = own.reshape(-1, own.shape[-1])
+    return found
+
+
+@pytest.mark.skipif(not HAS_NUMBA, reason="needs numba")
+@pytest.mark.parametrize("held", [None, 0.5])
+@pytest.mark.parametrize("nonlinearity", [ReLU(), JumpReLU(), BatchTopK(k=4), Gated(), TopK(k=6)])
+@pytest.mark.parametrize("is_normalised", [False, True])
+def test_loops_and_operators_are_one_law(
+    nonlinearity: Nonlinearity, is_normalised: bool, held: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = sae(nonlinearity)
+    dictionary: AnyDictionary = NormalisedAutoencoder(plain, LayerNorm()) if is_normalised else plain
+    rows = torch.randn(len(EVERYWHERE) + 2, 12, D_MODEL, generator=torch.Generator().manual_seed(0)) * 3
+    each = [plans_of(dictionary, one) for one in EVERYWHERE]
+    batches = [[*each, plans_of(dictionary, *EVERYWHERE), plans_of(dictionary)], *([one] for one in each)]
+    looped = [acted(plans, rows, held) for plans in batches]
+    for place in (module, readout_module):
+        monkeypatch.setattr(place, "is_looped", lambda numbers: False)
+    plainly = [acted(plans, rows, held) for plans in batches]
+    for one, other in zip(looped, plainly, strict=True):
+        assert len(one) == len(other) >= 2
+        for a, b in zip(one, other, strict=True):
+            if a.dtype == torch.bool:
+                assert torch.equal(a, b)
+            else:
+                torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    assert sum(bool(one[1].any()) for one in looped) >= len(looped) - 1
+    assert {type(one) for one in EVERYWHERE} == {type(one) for one in ALL}
+
+
+@pytest.mark.skipif(not HAS_NUMBA, reason="needs numba")
+def test_a_reading_that_stays_open_is_read_by_all_latents(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mohole.kernels import few
+
+    rows = torch.randn(50, 1, D_MODEL, generator=torch.Generator().manual_seed(0)) * 3
+    plans = [plans_of(random_sae(), Clamp(3, value=20.0), Clamp(9, value=1.0))]
+    settled = acted(plans, rows, None)
+    monkeypatch.setattr(few, "_LEAST", 5)
+    monkeypatch.setattr(few, "_SHARE", 10**6)
+    (bank,) = banks_of(plans, CPU)[HOOKPOINT]
+    assert bank.loop is not None
+    assert bank.reader is not None
+    assert bank.loop.reading(bank.reader, rows, None, None, None) is None
+    for a, b in zip(settled, acted(plans, rows, None), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_go_through_a_bank() -> None:
+    (bank,) = banks_of([plans_of(sae(ReLU()), Scale(3, 2.0))], CPU)[HOOKPOINT]
+    rows = torch.randn(2, 3, D_MODEL, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    bank.act(rows, {}, None)[0].sum().backward()
+    assert rows.grad is not None
+    assert not torch.equal(rows.grad, torch.ones_like(rows))  # or the latent's own part would be missing
+
+
+def test_requests_of_one_key_are_one_plan() -> None:
+    """Sixty-four who ask for the same variant cost one clamp, not sixty-four of each other's."""
+    apart = [plans_of(random_sae(), Clamp(3, value=20.0)) for _ in range(64)]
+    (bank,) = banks_of(apart, CPU)[HOOKPOINT]
+    assert len(bank.along_TD) == 1
+    assert bank.own_BT is None
+    mixed = [*apart, plans_of(random_sae(), Clamp(4, value=20.0))]
+    (bank,) = banks_of(mixed, CPU)[HOOKPOINT]
+    assert len(bank.along_TD) == 2

@@ -21,7 +21,14 @@ def main() -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     shift = torch.randn(model.config.hidden_size, generator=torch.Generator().manual_seed(0)) * 0.1
 
+    handles: list[Any] = []
+
     def bare(tokens: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
+        while handles:
+            handles.pop().remove()
+        return passed(tokens, cache)
+
+    def passed(tokens: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
         first = 0 if cache is None else cache.get_seq_length()
         places = torch.arange(first, first + tokens.shape[1]).expand(len(tokens), -1)  # repeng needs them for every row
         output = model(input_ids=tokens, position_ids=places, past_key_values=cache, use_cache=True)
@@ -31,11 +38,9 @@ def main() -> None:
         return output + shift if isinstance(output, torch.Tensor) else (output[0] + shift, *output[1:])
 
     def hooked(tokens: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
-        handle = model.model.layers[LAYER].register_forward_hook(hook)
-        try:
-            return bare(tokens, cache)
-        finally:
-            handle.remove()
+        if not handles:  # once in a round: it stays until the next bare pass
+            handles.append(model.model.layers[LAYER].register_forward_hook(hook))
+        return passed(tokens, cache)
 
     found: dict[str, object] = {
         "transformers": version("transformers"),

@@ -4,8 +4,10 @@
     python benchmarks/steering/run.py --run runs/demo --only soak --minutes 10
 
 `engine`: one batch of continuations, all as they are or all steered, in turn; `ratio` is tokens in a CPU-second, steered of
-unsteered, the median of rounds that stand side by side. The dictionary is the run's own, or one of JumpReLU that is drawn; the
-model the run's own, or one of GPT-2's size with drawn weights, whose passes are not a matter of milliseconds.
+unsteered, the median of rounds that stand side by side; by clamps of one latent, of eight, and of another one in each row. The
+dictionary is the run's own, or one that is drawn; the model the run's own, or one of GPT-2's size with drawn weights, whose
+passes take longer than milliseconds. Each row has a prompt of its own, as long as the others: equal ones would be run once, but
+under other clamps.
 `clients`: `mohole serve` as a process of its own, clients that stream in another; each request one after the other, then all at
 once; every text is compared. `replicas`: the same clients at once, of one process, two workers, two replicas of Ray Serve.
 `soak`: clients that come, ask for other things and go away half-way, and the server's memory meanwhile. `peers`: one batch
@@ -34,7 +36,7 @@ import httpx
 import torch
 
 from mohole.act import NOTHING, Add, Clamp, Plan, Sources, Vector, make_plan, steer_rows
-from mohole.config import JumpReLU
+from mohole.config import JumpReLU, TopK
 from mohole.dictionary import SparseAutoencoder
 from mohole.engine import Ask, BatchingEngine, Sampling, Written
 from mohole.model import LanguageModel, new_model
@@ -98,24 +100,33 @@ def _said(arguments: argparse.Namespace) -> str:
 
 def engine(arguments: argparse.Namespace) -> object:
     small, sources = SearchedRun.open(arguments.run).load_model(), Sources.of_run(arguments.run, [HOOKPOINT])
-    own = sources.dictionaries[HOOKPOINT]
-    cases = [(small, _jumprelu(small, own.n_latents), (16, 64), 100), (small, sources, (16, 64), 100)]
-    large = _large(small)
-    cases.append((large, _jumprelu(large, 16 * large.d_model), (16,), 16))
+    n_latents, large = sources.dictionaries[HOOKPOINT].n_latents, _large(small)
+    cases = [
+        (small, _drawn(small, n_latents, JumpReLU()), (16, 64), 100), (small, sources, (16, 64), 100),
+        (large, _drawn(large, 16 * large.d_model, JumpReLU()), (16,), 16),
+        (large, _drawn(large, 16 * large.d_model, TopK(k=64)), (16,), 16),
+    ]  # fmt: skip
     found = []
     for model, of, batches, n_new in cases:
         (dictionary,) = of.dictionaries.values()
-        what = f"{dictionary.nonlinearity.kind}, {dictionary.n_latents} latents"
         size = sum(weight.numel() for weight in model.hf.parameters())
-        for n_features in (1, 8):
-            clamps = [Clamp(3 + latent, value=2.0, hookpoint=HOOKPOINT) for latent in range(n_features)]
-            plan = make_plan(model, clamps, of)
-            for batch in batches:
+        for batch in batches:
+            for name, latents in _latents(batch).items():
+                clamps = [[Clamp(latent, value=2.0, hookpoint=HOOKPOINT) for latent in each] for each in latents]
+                plans = [make_plan(model, each, of) for each in clamps]
                 found.append({
-                    "model": f"{Path(model.name).name}, {size} weights", "dictionary": what, "n_features": n_features,
-                    "batch": batch, **asyncio.run(_side_by_side(model, plan, batch, n_new, arguments.rounds)),
+                    "model": f"{Path(model.name).name}, {size} weights",
+                    "dictionary": f"{dictionary.nonlinearity.kind}, {dictionary.n_latents} latents",
+                    "clamped": name, "batch": batch,
+                    **asyncio.run(_side_by_side(model, plans, batch, n_new, arguments.rounds)),
                 })  # fmt: skip
+                print(json.dumps(found[-1]), flush=True)
     return found
+
+
+def _latents(batch: int) -> dict[str, list[list[int]]]:
+    """Those that are clamped in each row; one list is for all."""
+    return {"one": [[3]], "eight": [list(range(3, 11))], "another in each row": [[3 + row] for row in range(batch)]}
 
 
 def _large(small: LanguageModel) -> LanguageModel:
@@ -124,31 +135,34 @@ def _large(small: LanguageModel) -> LanguageModel:
     return new_model(config, seed=0, tokenizer=small.tokenizer, name="12 layers of 768, drawn")
 
 
-def _jumprelu(model: LanguageModel, n_latents: int) -> Sources:
+def _drawn(model: LanguageModel, n_latents: int, nonlinearity: JumpReLU | TopK) -> Sources:
     draw = torch.Generator().manual_seed(0)
     ways = torch.nn.functional.normalize(torch.randn(n_latents, model.d_model, generator=draw), dim=1)
-    bias, threshold = torch.zeros(n_latents), torch.full((n_latents,), 0.5)
-    sae = SparseAutoencoder(HOOKPOINT, JumpReLU(), ways, bias, ways.clone(), torch.zeros(model.d_model), threshold)
-    return Sources.of([sae])
+    threshold = torch.full((n_latents,), 0.5) if isinstance(nonlinearity, JumpReLU) else None
+    zeros = torch.zeros(n_latents), torch.zeros(model.d_model)
+    return Sources.of([SparseAutoencoder(HOOKPOINT, nonlinearity, ways, zeros[0], ways.clone(), zeros[1], threshold)])
 
 
-async def _side_by_side(model: LanguageModel, plan: Plan, batch: int, n_new: int, rounds: int) -> Json:
+async def _side_by_side(model: LanguageModel, plans: Sequence[Plan], batch: int, n_new: int, rounds: int) -> Json:
     running = BatchingEngine(model)
     running._ends = frozenset()  # all write as much, so that batches are as full
-    prompt = tuple(chat_tokens(model.tokenizer, [("user", "What are you?")])[0].tolist())
+    texts = [chat_tokens(model.tokenizer, [("user", f"What are you? {10 + row}")])[0].tolist() for row in range(batch)]
+    assert len(set(map(len, texts))) == 1, "one is longer: the others would stand behind padding"
 
-    async def round_of(own: Plan) -> float:
-        asks = [Ask(prompt, (Sampling(1.0, seed=seed),), n_new, own) for seed in range(batch)]
+    async def round_of(own: Sequence[Plan]) -> float:
+        asks = [
+            Ask(tuple(text), (Sampling(1.0, seed=row),), n_new, own[row % len(own)]) for row, text in enumerate(texts)
+        ]
         began = time.process_time()
         await asyncio.gather(*(_read(running, ask) for ask in asks))
         return batch * n_new / (time.process_time() - began)
 
     try:
-        await round_of(NOTHING)
-        await round_of(plan)
+        await round_of([NOTHING])
+        await round_of(plans)
         pairs = []
         for turn in range(rounds):  # neither is always the first
-            ways = (NOTHING, plan) if turn % 2 == 0 else (plan, NOTHING)
+            ways = ([NOTHING], plans) if turn % 2 == 0 else (plans, [NOTHING])
             first, second = [await round_of(way) for way in ways]
             pairs.append((first, second) if turn % 2 == 0 else (second, first))
     finally:

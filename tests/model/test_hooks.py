@@ -1,4 +1,4 @@
-"""Hooks on modules written here: tensor and tuple outputs, flattened rows, and nothing left behind whatever happens."""
+"""Taps on modules written here: tensor and tuple outputs, flattened rows, and nothing left behind whatever happens."""
 
 from collections.abc import Callable
 from typing import Any
@@ -109,11 +109,11 @@ def test_nobody_elses_memory_is_written() -> None:
 
 
 def n_hooks(module: nn.Module) -> int:
-    own = [
+    """Hooks and replaced forwards, of a module and its parts."""
+    return sum(
         ("forward" in part.__dict__) + len(part._forward_hooks) + len(part._forward_pre_hooks)
         for part in module.modules()
-    ]
-    return sum(own)
+    )
 
 
 @pytest.mark.parametrize("reads", [["in"], ["out"], ["in", "out"]])
@@ -162,14 +162,16 @@ def test_an_edit_that_keeps_nothing_is_spared_the_copies() -> None:
 def test_numbers_whose_sum_overflows_are_no_infinity() -> None:
     module, large = Gives("tensor"), torch.full((2, 3, 4), 3e38)
     site = {"out": Site(module, "output")}
-    assert torch.equal(
-        run_hooked(lambda: module(rows()), site, shape=SHAPE, edits=[Edit("out", lambda *_: large)]).output, large
-    )
+
+    def replaced_by(target: Tensor) -> Any:
+        return run_hooked(lambda: module(rows()), site, shape=SHAPE, edits=[Edit("out", lambda *_: target)]).output
+
+    assert torch.equal(replaced_by(large), large)
     for wrong in (torch.nan, torch.inf, -torch.inf):
-        one = large.clone()
-        one[1, 2, 3] = wrong
+        target = large.clone()
+        target[1, 2, 3] = wrong
         with pytest.raises(NumericsError):
-            run_hooked(lambda: module(rows()), site, shape=SHAPE, edits=[Edit("out", lambda *_, one=one: one)])
+            replaced_by(target)
 
 
 class FailureError(Exception):

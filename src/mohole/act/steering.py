@@ -113,7 +113,7 @@ class Steered:
 
     @cached_property
     def _read_later(self) -> frozenset[str]:
-        """Hookpoints that what acts at others reads."""
+        """Hookpoints whose rows are read by terms that act at another one."""
         terms = [term for plan in self.plans for term in plan.terms]
         read = {(name, term.hookpoint) for term in terms for reading in term.readings for name in reading.hookpoints}
         return frozenset(name for name, hookpoint in read if name != hookpoint)
@@ -172,11 +172,14 @@ class Steered:
         )
 
     def _masks(self, given: PassTokens) -> Masks | None:
-        is_behind = given.first > max(given.padding)  # everybody's first token, as most passes are
-        if is_behind and self._is_everywhere:
+        """None: all tokens, whichever the `Where`, as in most passes."""
+        is_past_first = given.first > max(
+            given.padding
+        )  # of every row the first token, which alone may be left out, has run
+        if is_past_first and self._is_everywhere:
             return None
         return {
-            where: None if is_behind and where == EVERYWHERE else mask(where, given, self._classes)
+            where: None if is_past_first and where == EVERYWHERE else mask(where, given, self._classes)
             for where in self._wheres
         }
 
@@ -315,7 +318,7 @@ def steer_rows(model: LanguageModel, plans: Sequence[Plan | None]) -> Steered:
 
 @dataclass
 class _Pass:
-    """What the hooks of one pass share."""
+    """What the edits of one pass share."""
 
     given: PassTokens
     masks: Masks | None
@@ -327,7 +330,7 @@ class _Pass:
 
 @dataclass
 class _At:
-    """The hook at one hookpoint in one pass."""
+    """The edit at one hookpoint in one pass."""
 
     name: str
     banks: tuple[Bank, ...]
@@ -349,13 +352,16 @@ class _At:
 
 @dataclass
 class _Ledger:
-    """What the hooks of one text saw: kept apart from what the model says that it ran."""
+    """What the edits of one text saw, by hookpoint: kept apart from what the model says that it ran."""
 
     columns: dict[str, set[int]] = field(default_factory=dict)
+    """Positions seen, counted from the first column of the batch."""
     n_rows: dict[str, int] = field(default_factory=dict)
+    """Rows seen; a column that ran twice counts twice."""
     n_text: dict[str, list[int]] = field(default_factory=dict)
+    """Tokens of text seen, for each row of the batch; each counts once."""
     moved: list[tuple[int, Bool[Tensor, "batch position"]]] = field(default_factory=list)
-    """With the first column of each: one for each hookpoint and pass."""
+    """Of all hookpoints, in each pass: its first column, and which of its rows moved."""
 
     def add(self, name: str, given: PassTokens, n_rows: int, moved: Tensor | None) -> None:
         columns = range(given.first, given.first + given.tokens.shape[1])
@@ -363,10 +369,10 @@ class _Ledger:
         seen = self.columns.get(name)
         if seen is None:
             self.columns[name], self.n_text[name] = set(columns), list(given.n_text)
-        else:
+        else:  # without a cache, columns run again
             counts, new = self.n_text[name], [column for column in columns if column not in seen]
             for row, (padding, begin) in enumerate(zip(given.padding, given.begins, strict=True)):
-                counts[row] += sum(column >= padding + begin for column in new)  # without a cache, columns run again
+                counts[row] += sum(column >= padding + begin for column in new)
             seen.update(new)
         if moved is not None:
             self.moved.append((given.first, moved))
@@ -391,12 +397,12 @@ class _Ledger:
         return tuple(Stamp(n_tokens[row], fired[row], moved[row], plans[row].key) for row in range(n))
 
     def _n_moved(self, n_rows: int) -> list[int]:
-        """Of each row the tokens that moved at any hookpoint."""
+        """For each row, how many of its tokens moved at any hookpoint."""
         if not self.moved:
             return [0] * n_rows
         whole = self.moved[0][1]
         if len(self.moved) > 1:
-            first = min(first for first, _ in self.moved)
+            first = min(start for start, _ in self.moved)
             whole = whole.new_zeros(n_rows, max(start + each.shape[1] for start, each in self.moved) - first)
             for start, each in self.moved:
                 whole[:, start - first : start - first + each.shape[1]] |= each

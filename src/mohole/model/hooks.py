@@ -1,11 +1,12 @@
 """Reading and writing activations while a model runs: taps on its modules, always removed. Knows no family and no names' meaning.
 
-A tap costs nothing measurable beside a layer; wrappers that trace or re-implement the model cost 1.15 to 4.5 times a bare
-forward. Four traps are handled here, once:
+A tap does at one hookpoint what a forward hook would. "Hook" alone means one of torch's here: somebody else's, or what a tap has
+to be beside those. A tap costs nothing measurable beside a layer; wrappers that trace or re-implement the model cost 1.15 to
+4.5 times a bare forward. Four traps are handled here, once:
   - a layer may return a tensor or a tuple whose first entry is the tensor; `output[0]` on a tensor is batch row 0;
   - a module may see rows flattened to [batch * position, d] (OPT's MLP);
   - later code may write into the same memory (Falcon adds attention to the MLP's output in place), so what is read is a copy,
-    and so is what is written;
+    and so is what is written (an edit may spare that: `Edit.keeps_nothing`);
   - the last layers are not needed by a read, so the pass stops when the last hookpoint has been read.
 """
 
@@ -28,15 +29,15 @@ Rows = Float[Tensor, "batch position d"]
 class Edit:
     """Replace the activation at `hookpoint`.
 
-    `change(rows, first_position)` gets a private copy of the rows [batch, position, d] of this forward pass and returns the
-    rows that take their place. `first_position` is the text position of rows[:, 0]: 0, or the number of cached positions
-    when generation feeds one token at a time. What it returns unchanged stays bitwise the same.
+    `change(rows, first_position)` gets the rows [batch, position, d] of this forward pass, a copy of its own unless
+    `keeps_nothing`, and returns the rows that take their place. `first_position` is the text position of rows[:, 0]: 0, or the
+    number of cached positions when generation feeds one token at a time. What it returns unchanged stays bitwise the same.
     """
 
     hookpoint: str
     change: Callable[[Rows, int], Rows]
     keeps_nothing: bool = False
-    """It writes nothing into the rows it gets and holds on to none of those it returns: neither is copied."""
+    """`change` writes nothing into the rows it gets and holds on to none of those it returns, so neither are copied."""
 
 
 @dataclass(slots=True)
@@ -93,7 +94,7 @@ def run_hooked(
     stop: bool = False,
     held_as: torch.dtype | None = None,
 ) -> Pass:
-    """Run `forward` with hooks at `sites`, then remove them. Rows read at an edited hookpoint are the edited rows, also where
+    """Run `forward` with taps at `sites`, then remove them. Rows read at an edited hookpoint are the edited rows, also where
     what was edited is a part of what is read.
 
     `shape` is (batch, position) of this pass. With `stop`, the pass ends when every read is done and `output` is None.
@@ -105,21 +106,23 @@ def run_hooked(
     """
     result = Pass(None, {}, [0] * len(edits))
     by_module: dict[nn.Module, list[_Tap]] = {}
-    for name in dict.fromkeys(
-        [*(edit.hookpoint for edit in edits), *reads]
-    ):  # edits see a module's rows before reads do
+    names = [
+        *(edit.hookpoint for edit in edits),
+        *reads,
+    ]  # in this order, so that a read sees what edits made of its module
+    for name in dict.fromkeys(names):
         own = [(index, edit) for index, edit in enumerate(edits) if edit.hookpoint == name]
         tap = _Tap(name, sites[name], shape, own, first_position, result, reads, stop, held_as)
         by_module.setdefault(tap.site.module, []).append(tap)
-    installed: list[_Tapped] = []
+    tapped: list[_Tapped] = []
     try:
         for module, taps in by_module.items():
-            installed.append(_Tapped(module, taps))
+            tapped.append(_Tapped(module, taps))
         result.output = forward()
     except _Stop:
         return result
     finally:
-        for each in installed:
+        for each in tapped:
             each.remove()
     for name in reads:
         if name not in result.rows:
@@ -133,9 +136,9 @@ def run_hooked(
 class _Tapped:
     """A module with taps at what it takes and gives, until they are removed.
 
-    They are in its `forward`, not in hooks: a module with any hook is called the long way, and the hook's handle is made and
-    unmade each pass, which together cost a small model 1.5 % of a pass. Where somebody else's hooks stand, what they give is what
-    the model goes on with, so there the taps are hooks behind them.
+    They stand in its `forward`, not in hooks: torch calls a module that has any hook by a longer way, and makes and removes the
+    hook's handle each pass, which together cost 1.5 % of a pass of 3 ms. Where somebody else's hooks are, the model goes on with
+    what those return, so there the taps are hooks that run after them.
 
     A class, not a closure: jaxtyping would recompile a closure's checks each pass.
     """
@@ -147,18 +150,17 @@ class _Tapped:
         self.handles: list[RemovableHandle] = []
         if module._forward_hooks or module._forward_pre_hooks:
             self.handles.append(module.register_forward_pre_hook(self.before, with_kwargs=True))
-            self.handles.append(module.register_forward_hook(self.behind))
+            self.handles.append(module.register_forward_hook(self.after))
         else:
             self.replaced, self.forward = module.__dict__.get("forward"), module.forward
             module.__dict__["forward"] = self
 
     def remove(self) -> None:
-        """The module is as it was."""
-        for handle in self.handles:
-            handle.remove()
+        """Leave the module as it was before."""
         if self.handles:
-            return
-        if self.replaced is None:
+            for handle in self.handles:
+                handle.remove()
+        elif self.replaced is None:
             del self.module.__dict__["forward"]
         else:
             self.module.__dict__["forward"] = self.replaced
@@ -166,18 +168,18 @@ class _Tapped:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.inputs:
             args, kwargs = self.before(self.module, args, kwargs)
-        return self.behind(self.module, args, self.forward(*args, **kwargs))
+        return self.after(self.module, args, self.forward(*args, **kwargs))
 
     def before(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        """What the module takes in place of these."""
+        """The arguments that the module takes in place of these."""
         for tap in self.inputs:
             changed = tap.visit(_tensor(args[0] if args else kwargs.get("hidden_states"), module))
             if changed is not None:
                 args, kwargs = ((changed, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": changed})
         return args, kwargs
 
-    def behind(self, module: nn.Module, args: Any, output: Any) -> Any:
-        """What the module gives in place of this."""
+    def after(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """The output that the module gives in place of this."""
         for tap in self.outputs:
             is_tuple = isinstance(output, tuple)
             changed = tap.visit(_tensor(output[0] if is_tuple else output, module))
@@ -188,13 +190,13 @@ class _Tapped:
 
 @dataclass(slots=True)
 class _Tap:
-    """One hookpoint in one pass."""
+    """What is read and edited at one hookpoint in one pass."""
 
     name: str
     site: Site
     shape: tuple[int, int]
     edits: Sequence[tuple[int, Edit]]
-    """Those of this hookpoint, with their places among all."""
+    """Those of this hookpoint, each with its place among all edits of the pass."""
     first_position: int
     result: Pass
     reads: Sequence[str]
@@ -250,7 +252,7 @@ def _apply(edit: Edit, rows: Tensor, first_position: int) -> Tensor:
         )
     if not (edit.keeps_nothing and changed.dtype is rows.dtype and changed.device == rows.device):
         changed = changed.to(dtype=rows.dtype, device=rows.device, copy=not edit.keeps_nothing)
-    # A sum is one operation, in which neither a NaN nor an infinity is lost; `isfinite` is six. It may overflow itself.
+    # A sum loses neither a NaN nor an infinity, and is one operator; `isfinite` is six. Where the sum overflows, they look again.
     if not math.isfinite(changed.sum().item()) and not bool(torch.isfinite(changed).all()):
         raise NumericsError(f"{edit.hookpoint}: the edit returned a NaN or an infinity; use a smaller strength")
     return changed

@@ -45,7 +45,7 @@ def sae(nonlinearity: Nonlinearity) -> SparseAutoencoder:
     return SparseAutoencoder(HOOKPOINT, nonlinearity, plain.W_enc, plain.b_enc, plain.W_dec, plain.b_dec, **optional)
 
 
-def plans_of(dictionary: AnyDictionary, *listed: Intervention) -> Plan:
+def plan_of(dictionary: AnyDictionary, *listed: Intervention) -> Plan:
     sources = Sources.of([dictionary], [CATALOGUE], [Direction(HOOKPOINT, torch.tensor(A.values), "v")])
     return make_plan(tiny_model(), listed, sources)
 
@@ -74,8 +74,8 @@ def test_loops_and_operators_are_one_law(
     plain = sae(nonlinearity)
     dictionary: AnyDictionary = NormalisedAutoencoder(plain, LayerNorm()) if is_normalised else plain
     rows = torch.randn(len(EVERYWHERE) + 2, 12, D_MODEL, generator=torch.Generator().manual_seed(0)) * 3
-    each = [plans_of(dictionary, one) for one in EVERYWHERE]
-    batches = [[*each, plans_of(dictionary, *EVERYWHERE), plans_of(dictionary)], *([one] for one in each)]
+    each = [plan_of(dictionary, one) for one in EVERYWHERE]
+    batches = [[*each, plan_of(dictionary, *EVERYWHERE), plan_of(dictionary)], *([one] for one in each)]
     looped = [acted(plans, rows, held) for plans in batches]
     for place in (module, readout_module):
         monkeypatch.setattr(place, "is_looped", lambda numbers: False)
@@ -96,20 +96,20 @@ def test_a_reading_that_stays_open_is_read_by_all_latents(monkeypatch: pytest.Mo
     from mohole.kernels import few
 
     rows = torch.randn(50, 1, D_MODEL, generator=torch.Generator().manual_seed(0)) * 3
-    plans = [plans_of(random_sae(), Clamp(3, value=20.0), Clamp(9, value=1.0))]
+    plans = [plan_of(random_sae(), Clamp(3, value=20.0), Clamp(9, value=1.0))]
     settled = acted(plans, rows, None)
     monkeypatch.setattr(few, "_LEAST", 5)
     monkeypatch.setattr(few, "_SHARE", 10**6)
     (bank,) = banks_of(plans, CPU)[HOOKPOINT]
-    assert bank.loop is not None
-    assert bank.reader is not None
-    assert bank.loop.reading(bank.reader, rows, None, None, None) is None
+    assert bank.movements is not None
+    assert bank.only_loop is not None
+    assert bank.movements.read_and_move(bank.only_loop, rows, None, None, None) is None
     for a, b in zip(settled, acted(plans, rows, None), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
 def test_gradients_go_through_a_bank() -> None:
-    (bank,) = banks_of([plans_of(sae(ReLU()), Scale(3, 2.0))], CPU)[HOOKPOINT]
+    (bank,) = banks_of([plan_of(sae(ReLU()), Scale(3, 2.0))], CPU)[HOOKPOINT]
     rows = torch.randn(2, 3, D_MODEL, generator=torch.Generator().manual_seed(0)).requires_grad_()
     bank.act(rows, {}, None)[0].sum().backward()
     assert rows.grad is not None
@@ -118,10 +118,10 @@ def test_gradients_go_through_a_bank() -> None:
 
 def test_requests_of_one_key_are_one_plan() -> None:
     """Sixty-four who ask for the same variant cost one clamp, not sixty-four of each other's."""
-    apart = [plans_of(random_sae(), Clamp(3, value=20.0)) for _ in range(64)]
+    apart = [plan_of(random_sae(), Clamp(3, value=20.0)) for _ in range(64)]
     (bank,) = banks_of(apart, CPU)[HOOKPOINT]
     assert len(bank.along_TD) == 1
     assert bank.own_BT is None
-    mixed = [*apart, plans_of(random_sae(), Clamp(4, value=20.0))]
+    mixed = [*apart, plan_of(random_sae(), Clamp(4, value=20.0))]
     (bank,) = banks_of(mixed, CPU)[HOOKPOINT]
     assert len(bank.along_TD) == 2

@@ -76,12 +76,12 @@ def test_a_row_that_is_not_settled_is_said_to_be_open(monkeypatch: pytest.Monkey
 
 
 @given(n=st.integers(0, 6), k=st.integers(1, 20), d=st.sampled_from([1, 5, 16, 130]), seed=st.integers(0, 10**6))
-def test_few_latents_are_their_law(n: int, k: int, d: int, seed: int) -> None:
+def test_few_latents_are_their_formula(n: int, k: int, d: int, seed: int) -> None:
     random = np.random.default_rng(seed)
-    law, floor = numbers(random, 4, k), random.choice([-np.inf, 0.0]).astype(np.float32)
-    own = FewLatents(numbers(random, k, d), numbers(random, d), law, floor)
-    rows, (bias, threshold, gain, offset) = torch.from_numpy(numbers(random, n, d)), law
-    product = ((rows.numpy() - own.origin) @ own.ways.T).astype(np.float64)
+    coefficients, floor = numbers(random, 4, k), random.choice([-np.inf, 0.0]).astype(np.float32)
+    own = FewLatents(numbers(random, k, d), numbers(random, d), coefficients, floor)
+    rows, (bias, threshold, gain, offset) = torch.from_numpy(numbers(random, n, d)), coefficients
+    product = ((rows.numpy() - own.origin) @ own.directions.T).astype(np.float64)
     near = abs(product + bias - threshold) < 1e-4
     expected = np.where(product + bias > threshold, np.maximum(gain * product + offset, floor), 0)
     wanted = random.random((n, k)) < 0.5
@@ -91,11 +91,34 @@ def test_few_latents_are_their_law(n: int, k: int, d: int, seed: int) -> None:
 
 
 def movements(random: np.random.Generator, n_terms: int, n_read: int, d: int) -> Movements:
-    places = random.integers(-1, n_read, (2, n_terms))
-    law = numbers(random, 5, n_terms)
-    law[2:4] = np.sort(law[2:4], axis=0)
-    law[2:4, random.random(n_terms) < 0.5] = [[-np.inf], [np.inf]]
-    return Movements(places, law, numbers(random, n_terms, d))
+    columns = random.integers(-1, n_read, (2, n_terms))
+    of_terms = numbers(random, 5, n_terms)
+    of_terms[2:4] = np.sort(of_terms[2:4], axis=0)
+    of_terms[2:4, random.random(n_terms) < 0.5] = [[-np.inf], [np.inf]]
+    return Movements(columns, of_terms, numbers(random, n_terms, d))
+
+
+def moved_in_double(
+    own: Movements, rows: Tensor, found: Tensor, factor: Tensor | None, held: Tensor | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows [N, D] and which of them moved, term by term."""
+    n_positions, n_terms, d = rows.shape[1], len(own.along), rows.shape[2]
+    expected = rows.double().reshape(-1, d).numpy().copy()
+    moves = np.zeros(len(expected), np.bool_)
+    constant, slope, low, high, bound = own.numbers.astype(np.float64)
+    for row, term in np.ndindex(len(expected), n_terms):
+        read, when = own.columns[:, term]
+        text, position = divmod(row, n_positions)
+        if held is not None and not held.expand(-1, n_positions, n_terms)[text, position, term]:
+            continue
+        if when >= 0 and not found[row, when] > bound[term]:
+            continue
+        r = float(found[row, read]) if read >= 0 else 0.0
+        by = constant[term] + (slope[term] * r + np.clip(r, low[term], high[term]) - r if read >= 0 else 0.0)
+        by *= 1.0 if factor is None else float(factor[row, term])
+        expected[row] += by * own.along[term]
+        moves[row] |= by != 0
+    return expected, moves
 
 
 @given(
@@ -117,21 +140,7 @@ def test_rows_move_by_their_terms_and_those_that_do_not_keep_their_bits(
         random.random((n_texts, random.choice([1, n_positions]), random.choice([1, n_terms]))) < 0.5
     )
     held = held if random.random() < 0.7 else None
-    expected, moves = rows.double().reshape(n, d).numpy().copy(), np.zeros(n, np.bool_)
-    constant, slope, low, high, bound = own.numbers.astype(np.float64)
-    for row in range(n):
-        for term in range(n_terms):
-            read, when = own.places[:, term]
-            text, position = divmod(row, n_positions)
-            if held is not None and not held.expand(-1, n_positions, n_terms)[text, position, term]:
-                continue
-            if when >= 0 and not found[row, when] > bound[term]:
-                continue
-            r = float(found[row, read]) if read >= 0 else 0.0
-            by = constant[term] + (slope[term] * r + np.clip(r, low[term], high[term]) - r if read >= 0 else 0.0)
-            by *= 1.0 if factor is None else float(factor[row, term])
-            expected[row] += by * own.along[term]
-            moves[row] |= by != 0
+    expected, moves = moved_in_double(own, rows, found, factor, held)
     moved, has_moved = own(rows, found, factor, held)
     np.testing.assert_allclose(moved.reshape(n, d), expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(has_moved.reshape(n), moves)
@@ -141,8 +150,8 @@ def test_rows_move_by_their_terms_and_those_that_do_not_keep_their_bits(
 
 def test_a_clip_that_holds_moves_nothing_however_large_the_reading() -> None:
     """(clip(r) - r) is taken as written: 0, where slope r is 1e30 times as large as what would be lost of it."""
-    law = np.array([[0.0], [0.0], [-np.inf], [np.inf], [-np.inf]], np.float32)
-    own = Movements(np.array([[0], [-1]]), law, np.ones((1, 4), np.float32))
+    of_term = np.array([[0.0], [0.0], [-np.inf], [np.inf], [-np.inf]], np.float32)
+    own = Movements(np.array([[0], [-1]]), of_term, np.ones((1, 4), np.float32))
     rows = torch.randn(1, 2, 4, generator=torch.Generator().manual_seed(0))
     moved, has_moved = own(rows, torch.tensor([[3.3e38], [-1.7e7]]), None, None)
     assert torch.equal(moved, rows)
@@ -150,8 +159,8 @@ def test_a_clip_that_holds_moves_nothing_however_large_the_reading() -> None:
 
 
 def test_what_is_not_held_is_not_felt_even_where_it_is_no_number() -> None:
-    law = np.array([[np.inf, 1.0], [0, 0], [-np.inf, -np.inf], [np.inf, np.inf], [0, 0]], np.float32)
-    own = Movements(np.full((2, 2), -1), law, np.ones((2, 3), np.float32))
+    of_terms = np.array([[np.inf, 1.0], [0, 0], [-np.inf, -np.inf], [np.inf, np.inf], [0, 0]], np.float32)
+    own = Movements(np.full((2, 2), -1), of_terms, np.ones((2, 3), np.float32))
     moved, _ = own(torch.zeros(2, 1, 3), None, None, torch.tensor([[[True, False]], [[False, True]]]))
     assert moved[0].isinf().all()
     assert (moved[1] == 1).all()
@@ -167,7 +176,7 @@ def test_reading_and_moving_in_one_loop_is_both_loops(n_positions: int) -> None:
     held = torch.from_numpy(random.random((40, 1, 5)) < 0.7)
     for reader in (few, top(random, 50, 16, 9, [4, 0, 49])):
         for which in (None, wanted):
-            together = own.reading(reader, rows, which, None, held)
+            together = own.read_and_move(reader, rows, which, None, held)
             found = reader(flat, which)
             found = found if isinstance(found, Tensor) else found[0]
             assert together is not None
@@ -179,10 +188,10 @@ def test_one_open_row_is_nothing_written(monkeypatch: pytest.MonkeyPatch) -> Non
     random = np.random.default_rng(3)
     own, reader = movements(random, 2, 2, 16), top(random, 50, 16, 40, [4, 0])
     rows = torch.from_numpy(numbers(random, 40, 1, 16))
-    assert own.reading(reader, rows, None, None, None) is not None
+    assert own.read_and_move(reader, rows, None, None, None) is not None
     monkeypatch.setattr(module, "_LEAST", 3)
     again = TopLatents(reader.W_enc, reader.b_enc, reader.origin, reader.k, reader.latents)
-    assert own.reading(again, rows, None, None, None) is None
+    assert own.read_and_move(again, rows, None, None, None) is None
 
 
 def test_a_row_is_what_it_is_alone_and_in_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,15 @@
-"""The terms of all rows of a batch at one hookpoint, as a few products. Rows in, rows out; knows no model and counts nothing.
+"""The terms of all rows of a batch at one hookpoint, applied together. Rows in, rows out; knows no model and counts nothing.
 
 Axes: N row of a pass (batch, then position), B batch, P position, T term, K reading, D columns. A row of the batch that does not
-have a term has False in `own_BT` there. On the CPU two loops do it (`kernels.few`),
-elsewhere and under gradients torch's operators.
+have a term has False in `own_BT` there. On the CPU compiled loops do it (`kernels.few`); elsewhere, under gradients, and where a
+row has many terms, a few of torch's products.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -19,9 +20,9 @@ from mohole.act.terms import LatentReading, Plan, Reading, Term
 from mohole.act.where import Where
 from mohole.dictionary import NormalisedAutoencoder
 from mohole.dictionary.readout import Readout, readout
-from mohole.kernels.few import FewLatents, Movements, TopLatents, is_few, is_in_one_thread, is_looped
+from mohole.kernels.few import FewLatents, LatentLoop, Movements, is_few, is_in_one_thread, is_looped
 
-_N_LOOPED = 64
+_MOST_TERMS = 64
 """Terms of a row, in the mean, up to which a loop is faster than a product."""
 
 
@@ -32,10 +33,10 @@ class _Readings:
     reads: tuple[str, ...]
     own: "Readout | _Projections"
     columns: slice
-    """Where they stand among all that a group reads."""
+    """Where they stand among all that a bank reads."""
 
     def of(self, seen: Mapping[str, Tensor], wanted_NK: np.ndarray | None) -> Tensor:
-        """[N, K], of rows of each hookpoint [N, D] in float32."""
+        """[N, K of these], of rows of each hookpoint [N, D] in float32; `wanted_NK` is of all that the bank reads."""
         rows = seen[self.reads[0]] if len(self.reads) == 1 else torch.cat([seen[name] for name in self.reads], dim=-1)
         wanted = None if wanted_NK is None else np.ascontiguousarray(wanted_NK[:, self.columns])
         return self.own(rows, wanted).to(rows.device)
@@ -43,22 +44,25 @@ class _Readings:
 
 @dataclass(frozen=True)
 class _Projections:
-    ways: Float[Tensor, "d reading"]
+    """x.v + bias of rows x at one hookpoint, for several v. Read as a `Readout` is."""
+
+    directions: Float[Tensor, "d reading"]
     bias: Float[Tensor, " reading"]
-    is_of_rows = True
+    normalises_rows: ClassVar[bool] = False
 
     def __call__(self, rows: Tensor, wanted_NK: np.ndarray | None = None) -> Tensor:
         loop = self.loop(wanted_NK) if is_looped(rows) else None
-        return torch.addmm(self.bias, rows, self.ways) if loop is None else loop(rows, wanted_NK)
+        return torch.addmm(self.bias, rows, self.directions) if loop is None else loop(rows, wanted_NK)
 
     def loop(self, wanted_NK: np.ndarray | None = None) -> FewLatents | None:
-        return self._loop if is_looped(self.ways) and is_few(len(self.bias), wanted_NK) else None
+        return self._loop if is_looped(self.directions) and is_few(len(self.bias), wanted_NK) else None
 
     @cached_property
     def _loop(self) -> FewLatents:
-        ways, bias = self.ways.T.contiguous().numpy(), self.bias.float().numpy()
-        law = np.stack([np.zeros_like(bias), np.full_like(bias, -math.inf), np.ones_like(bias), bias])
-        return FewLatents(ways, np.zeros(ways.shape[1], np.float32), law, np.float32(-math.inf))
+        directions, bias = self.directions.T.contiguous().numpy(), self.bias.numpy()
+        coefficients = np.stack([np.zeros_like(bias), np.full_like(bias, -math.inf), np.ones_like(bias), bias])
+        origin = np.zeros(directions.shape[1], np.float32)
+        return FewLatents(directions, origin, coefficients, np.float32(-math.inf))
 
 
 class Bank:
@@ -97,11 +101,12 @@ class Bank:
         self.along_TD = torch.stack([term.along.to(device, torch.float32) for term in terms])
         self.wheres = list(dict.fromkeys(term.where for term in terms))
         self.where_T = torch.tensor([self.wheres.index(term.where) for term in terms], device=device)
-        self.loop, self.reader = None, None
-        if is_looped(self.along_TD) and own_BT.sum() <= _N_LOOPED * len(own_BT):
-            places = np.array([[-1 if at is None else at for at in each] for each in (read_at, when_at)])
-            self.loop = Movements(places, parts.contiguous().numpy(), self.along_TD.detach().numpy())
-            self.reader = _only_reader(self.readings, hookpoint, self.wanted_BK)
+        self.movements: Movements | None = None
+        self.only_loop: LatentLoop | None = None
+        if is_looped(self.along_TD) and own_BT.sum() <= _MOST_TERMS * len(own_BT):
+            at = np.array([[-1 if column is None else column for column in each] for each in (read_at, when_at)])
+            self.movements = Movements(at, parts.contiguous().numpy(), self.along_TD.detach().numpy())
+            self.only_loop = _only_loop(self.readings, hookpoint, self.wanted_BK)
 
     def act(
         self, rows: Tensor, seen: Mapping[str, Tensor], masks: Mapping[Where, Tensor | None] | None
@@ -114,13 +119,14 @@ class Bank:
             masks: [B, P], for each `Where` of the group; None: everywhere.
         """
         factor, held = self._factor(rows), self.own_BT if masks is None else self._held(masks)
-        if self.loop is not None and is_looped(rows):
-            n_rows, both = rows.shape[0] * rows.shape[1], None
-            if self.reader is not None and is_in_one_thread(n_rows):
-                both = self.loop.reading(self.reader, rows, self._wanted(n_rows), factor, held)
-            return both or self.loop(rows, self._found(rows, seen), factor, held)
-        flat = rows.reshape(-1, rows.shape[-1])
-        found = self._found(rows, seen)
+        if self.movements is not None and is_looped(rows):
+            n_rows = rows.shape[0] * rows.shape[1]
+            if self.only_loop is not None and is_in_one_thread(n_rows):
+                done = self.movements.read_and_move(self.only_loop, rows, self._wanted_of(n_rows), factor, held)
+                if done is not None:
+                    return done
+            return self.movements(rows, self._found(rows, seen), factor, held)
+        flat, found = rows.reshape(-1, rows.shape[-1]), self._found(rows, seen)
         movement_NT = self._movement(len(flat), found, factor)
         if held is not None:
             movement_BPT = movement_NT.view(*rows.shape[:2], -1)
@@ -129,8 +135,8 @@ class Bank:
         has_moved = (movement_NT != 0).any(dim=-1, keepdim=True)
         return torch.where(has_moved, moved, flat).view(rows.shape), has_moved.view(rows.shape[:2])
 
-    def _wanted(self, n_rows: int) -> np.ndarray | None:
-        """[N, K]: what is read of each row; None: all."""
+    def _wanted_of(self, n_rows: int) -> np.ndarray | None:
+        """[N, K]: what is read of each row of a pass; None: all of every row."""
         wanted = self.wanted_BK
         if wanted is None or len(wanted) == n_rows:
             return wanted
@@ -141,7 +147,7 @@ class Bank:
         if not self.readings:
             return None
         flat = rows.reshape(-1, rows.shape[-1])
-        here, wanted = {**seen, self.hookpoint: flat}, self._wanted(len(flat))
+        here, wanted = {**seen, self.hookpoint: flat}, self._wanted_of(len(flat))
         parts = [each.of(here, wanted) for each in self.readings]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
@@ -156,7 +162,7 @@ class Bank:
         return factor
 
     def _movement(self, n_rows: int, found: Tensor | None, factor: Tensor | None) -> Tensor:
-        """[N, T]."""
+        """[N, T]: how far each term moves each row."""
         movement: Tensor = self.constant_T.expand(n_rows, -1)
         if self.read_T is not None and found is not None:
             read = found if self.is_in_order else found[:, self.read_T]
@@ -234,9 +240,9 @@ def _made_ready(firsts: Sequence[Reading], columns: slice, device: torch.device)
         latents = [each.place.latent for each in firsts if isinstance(each, LatentReading)]
         return _Readings(first.hookpoints, readout(first.dictionary, first.place.layer, latents, device), columns)
     projections = [each for each in firsts if not isinstance(each, LatentReading)]
-    ways = torch.stack([each.vector.to(device, torch.float32) for each in projections], dim=1)
-    bias = torch.tensor([each.bias for each in projections], device=device)
-    return _Readings(first.hookpoints, _Projections(ways, bias), columns)
+    directions = torch.stack([each.vector.to(device, torch.float32) for each in projections], dim=1)
+    bias = torch.tensor([each.bias for each in projections], dtype=torch.float32, device=device)
+    return _Readings(first.hookpoints, _Projections(directions, bias), columns)
 
 
 def _columns(places: Sequence[int | None], device: torch.device) -> Tensor | None:
@@ -258,11 +264,9 @@ def _wanted(
     return wanted
 
 
-def _only_reader(
-    readings: Sequence[_Readings], hookpoint: str, wanted_BK: np.ndarray | None
-) -> FewLatents | TopLatents | None:
-    """What reads all that a group reads, of the rows of its own hookpoint as they are; None: there is none."""
+def _only_loop(readings: Sequence[_Readings], hookpoint: str, wanted_BK: np.ndarray | None) -> LatentLoop | None:
+    """The one loop that reads all that a bank reads, of plain rows of its own hookpoint; None: there is no such loop."""
     if len(readings) != 1 or readings[0].reads != (hookpoint,):
         return None
     own = readings[0].own
-    return own.loop(wanted_BK) if own.is_of_rows else None
+    return None if own.normalises_rows else own.loop(wanted_BK)

@@ -3,7 +3,7 @@
 Where a latent's activation depends on its own encoder row alone (ReLU, JumpReLU, BatchTopK with its learned threshold, gated),
 reading K latents costs K encoder rows, not the dictionary. TopK keeps the k largest of all, so every encoder row is needed; but
 whether one latent is kept takes counting how many are larger, not sorting them; and where it is silent, as most latents are in
-most rows, k larger ones are found among the first few.
+most rows, a loop finds k larger ones among the first few. Few rows on the CPU are read by compiled loops (`kernels.few`).
 """
 
 import math
@@ -26,7 +26,7 @@ from mohole.dictionary.latents import Latents
 from mohole.dictionary.normalised import NormalisedAutoencoder, own_rows
 from mohole.dictionary.sae import SparseAutoencoder
 from mohole.dictionary.transcoder import CrossLayerTranscoder, Transcoder
-from mohole.kernels.few import FewLatents, TopLatents, is_few, is_looped
+from mohole.kernels.few import FewLatents, LatentLoop, TopLatents, is_few, is_looped
 
 _COUNTED = 8
 """Latents of a TopK dictionary that are read by counting; more are read by encoding. 64 rows of 1,024 latents: a latent's count
@@ -66,49 +66,50 @@ class Readout:
         """Activations, zeros included, of rows in float32 on the readout's device.
 
         Args:
-            wanted: those that are read at all; the others' numbers mean nothing. None: all.
+            wanted: which latents are read of which row; the others' numbers mean nothing. None: all of every row.
         """
         loop = self.loop(wanted) if is_looped(rows) else None
         if isinstance(loop, FewLatents):
-            return loop(self._as_encoded(rows), wanted)
+            return loop(self._normalised(rows), wanted)
         if self.few is not None:
-            return _activations(self.few, self._taken(rows))
+            return _activations(self.few, self._centred(rows))
         if loop is None:
             return self._of_all(rows)
-        found, is_open = loop(self._as_encoded(rows), wanted)
+        found, is_open = loop(self._normalised(rows), wanted)
         if is_open.any():
             found[is_open] = self._of_all(rows[is_open])
         return found
 
     def _of_all(self, rows: Tensor) -> Tensor:
-        """By the activations of all latents."""
+        """From all encoder rows, with torch's operators."""
         own = _latents(self.dictionary, self.layer)
         if own is None or not isinstance(own.nonlinearity, TopK) or len(self.latents) > _COUNTED:
             return _columns(self._encoded(rows), self.latents)
-        return _kept(own, own.nonlinearity.k, self._taken(rows).to(own.W_enc.device), self.latents)
+        return _kept(own, own.nonlinearity.k, self._centred(rows).to(own.W_enc.device), self.latents)
 
-    def loop(self, wanted: Bool[np.ndarray, "row latent"] | None = None) -> FewLatents | TopLatents | None:
-        """What reads these latents, of rows that a loop can read and as the encoder takes them; None: torch's operators do."""
+    def loop(self, wanted: Bool[np.ndarray, "row latent"] | None = None) -> LatentLoop | None:
+        """The loop that reads these latents, of rows for which `is_looped` holds and which are normalised where the encoder wants
+        them so; None: torch's operators read them."""
         return self._loop if is_few(len(self.latents), wanted) else None
 
     @property
-    def is_of_rows(self) -> bool:
-        """Does the encoder take rows as they are, not normalised each by itself?"""
-        return not isinstance(self.dictionary, NormalisedAutoencoder)
+    def normalises_rows(self) -> bool:
+        """Is each row normalised by itself before it is encoded?"""
+        return isinstance(self.dictionary, NormalisedAutoencoder)
 
     @cached_property
-    def _loop(self) -> FewLatents | TopLatents | None:
+    def _loop(self) -> LatentLoop | None:
         own = _latents(self.dictionary, self.layer) if self.few is None else self.few
         if own is None or not is_looped(own.W_enc) or not own.W_enc.is_contiguous():
             return None
         return _looped(own, self.latents, self._origin)
 
-    def _taken(self, rows: Tensor) -> Tensor:
-        """What the encoder rows multiply."""
-        origin, rows = self._origin, self._as_encoded(rows)
+    def _centred(self, rows: Tensor) -> Tensor:
+        """Rows normalised and less the origin: what the encoder rows multiply."""
+        origin, rows = self._origin, self._normalised(rows)
         return rows if origin is None else rows - origin.to(rows.device)
 
-    def _as_encoded(self, rows: Tensor) -> Tensor:
+    def _normalised(self, rows: Tensor) -> Tensor:
         return own_rows(self.dictionary, rows) if isinstance(self.dictionary, NormalisedAutoencoder) else rows
 
     @property
@@ -135,7 +136,7 @@ def readout(dictionary: Steerable, layer: int, latents: Sequence[int], device: t
     if own is None or isinstance(own.nonlinearity, TopK):
         return Readout(dictionary, layer, tuple(latents), None)
     which = torch.tensor(list(latents), device=own.W_enc.device)
-    return Readout(dictionary, layer, tuple(latents), _taken_out(own, which, device))
+    return Readout(dictionary, layer, tuple(latents), _selected(own, which, device))
 
 
 def encoder_of(dictionary: Steerable, layer: int, latent: int) -> tuple[Tensor, ...]:
@@ -155,90 +156,93 @@ def _latents(dictionary: Steerable, layer: int) -> Latents | None:
             return None
 
 
-def _taken_out(own: Latents, which: Tensor, device: torch.device) -> Latents:
-    def picked(tensor: Tensor | None) -> Tensor | None:
+def _selected(own: Latents, which: Tensor, device: torch.device) -> Latents:
+    def select(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor[which].to(device, torch.float32)
 
     # BatchTopK's k is of a whole batch of all latents. What it leaves in a trained dictionary is the threshold, as JumpReLU's.
     law = JumpReLU() if isinstance(own.nonlinearity, BatchTopK) else own.nonlinearity
-    parts = [picked(tensor) for tensor in (own.W_enc, own.b_enc, own.W_dec, own.threshold, own.b_mag, own.r_mag)]
+    parts = [select(tensor) for tensor in (own.W_enc, own.b_enc, own.W_dec, own.threshold, own.b_mag, own.r_mag)]
     return Latents(law, *parts)  # type: ignore[arg-type]  # the first three are never None
 
 
-def _looped(own: Latents, latents: tuple[int, ...], origin: Tensor | None) -> FewLatents | TopLatents:
-    """As `_activations` and `_kept`, in numbers that a loop takes. `own` is of these latents alone but for TopK."""
-    start = np.zeros(own.W_enc.shape[1], np.float32) if origin is None else _numbers(origin)
-    ways, bias = own.W_enc.detach().numpy(), _numbers(own.b_enc)
-    zeros, ones = np.zeros_like(bias), np.ones_like(bias)
-    match own.nonlinearity:
-        case TopK(k=k):
-            return TopLatents(ways, bias, start, k, np.array(latents, np.int64))
-        case ReLU():
-            law, floor = (bias, zeros, ones, bias), 0.0
-        case JumpReLU() | BatchTopK():
-            assert own.threshold is not None
-            law, floor = (bias, _numbers(own.threshold), ones, bias), -math.inf
-        case Gated():
-            assert own.r_mag is not None
-            assert own.b_mag is not None
-            law, floor = (bias, zeros, _numbers(own.r_mag.exp()), _numbers(own.b_mag)), 0.0
-        case _:
-            assert_never(own.nonlinearity)
-    return FewLatents(ways, start, np.stack(law), np.float32(floor))
-
-
-def _numbers(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().to("cpu", torch.float32).contiguous().numpy()
-
-
-def _activations(few: Latents, taken: Tensor) -> Tensor:
+def _activations(few: Latents, centred: Tensor) -> Tensor:
     """As `Latents.encode`, dense."""
     if isinstance(few.nonlinearity, Gated):
         assert few.r_mag is not None
         assert few.b_mag is not None
-        products = taken @ few.W_enc.T
+        products = centred @ few.W_enc.T
         strength = products * few.r_mag.exp() + few.b_mag
         return torch.where(products + few.b_enc > 0, strength.clamp(min=0), 0.0)
-    before = torch.addmm(few.b_enc, taken, few.W_enc.T)
+    pre = torch.addmm(few.b_enc, centred, few.W_enc.T)
     match few.nonlinearity:
         case ReLU():
-            return before.clamp(min=0)
+            return pre.clamp(min=0)
         case JumpReLU() | BatchTopK():
             assert few.threshold is not None
-            return torch.where(before > few.threshold, before, 0.0)
+            return torch.where(pre > few.threshold, pre, 0.0)
         case TopK():
             raise AssertionError("TopK is never read by a few encoder rows")
         case _:
             assert_never(few.nonlinearity)
 
 
-def _kept(own: Latents, k: int, taken: Tensor, latents: tuple[int, ...]) -> Tensor:
+def _kept(own: Latents, k: int, centred: Tensor, latents: tuple[int, ...]) -> Tensor:
     """As TopK keeps: a latent that is positive and has fewer than k before it, larger ones and equal ones of lower number."""
-    which = torch.tensor(latents, device=taken.device)
+    which = torch.tensor(latents, device=centred.device)
     found = []
-    for part in torch.split(taken, max(1, _TILE_NUMBERS // own.n_latents)):
-        before = torch.addmm(own.b_enc, part, own.W_enc.T)
-        mine = before[:, which]
-        counts = [_n_ahead(before, mine[:, i : i + 1], latent) for i, latent in enumerate(latents)]
+    for part in torch.split(centred, max(1, _TILE_NUMBERS // own.n_latents)):
+        pre = torch.addmm(own.b_enc, part, own.W_enc.T)
+        mine = pre[:, which]
+        counts = [_n_ahead(pre, mine[:, i : i + 1], latent) for i, latent in enumerate(latents)]
         n_ahead = counts[0] if len(counts) == 1 else torch.cat(counts, dim=1)
         found.append(torch.where((n_ahead < k) & (mine > 0), mine, 0.0))
     if len(found) == 1:
         return found[0]
-    return torch.cat(found) if found else taken.new_zeros(0, len(latents))
+    return torch.cat(found) if found else centred.new_zeros(0, len(latents))
 
 
-def _n_ahead(before: Tensor, mine: Tensor, latent: int) -> Tensor:
+def _n_ahead(pre: Tensor, mine: Tensor, latent: int) -> Tensor:
     """How many of each row stand before a latent whose pre-activations are `mine`, [row, 1].
 
     Compared and counted in float32: of truth values the sum takes thrice as long. Counts are exact to 2^24, and beyond it as far
     from every k.
     """
-    lower, higher, own = before[:, :latent].detach(), before[:, latent + 1 :].detach(), mine.detach()
+    lower, higher, own = pre[:, :latent].detach(), pre[:, latent + 1 :].detach(), mine.detach()
     ties, larger = (
         torch.ge(lower, own, out=torch.empty_like(lower)),
         torch.gt(higher, own, out=torch.empty_like(higher)),
     )
     return ties.sum(1, keepdim=True) + larger.sum(1, keepdim=True)
+
+
+def _looped(own: Latents, latents: tuple[int, ...], origin: Tensor | None) -> LatentLoop:
+    """What `_activations` and `_kept` do, for a loop. `own` is of these latents alone, of TopK all.
+
+    One law in two forms: the formula of `FewLatents` would be six of torch's operators, where ReLU's own is two.
+    """
+    centre = np.zeros(own.W_enc.shape[1], np.float32) if origin is None else _numbers(origin)
+    W_enc, b_enc = own.W_enc.detach().numpy(), _numbers(own.b_enc)
+    zeros, ones = np.zeros_like(b_enc), np.ones_like(b_enc)
+    match own.nonlinearity:
+        case TopK(k=k):
+            return TopLatents(W_enc, b_enc, centre, k, np.array(latents, np.int64))
+        case ReLU():
+            coefficients, floor = (b_enc, zeros, ones, b_enc), 0.0
+        case JumpReLU() | BatchTopK():
+            assert own.threshold is not None
+            coefficients, floor = (b_enc, _numbers(own.threshold), ones, b_enc), -math.inf
+        case Gated():
+            assert own.r_mag is not None
+            assert own.b_mag is not None
+            coefficients, floor = (b_enc, zeros, _numbers(own.r_mag.exp()), _numbers(own.b_mag)), 0.0
+        case _:
+            assert_never(own.nonlinearity)
+    return FewLatents(W_enc, centre, np.stack(coefficients), np.float32(floor))
+
+
+def _numbers(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().to("cpu", torch.float32).contiguous().numpy()
 
 
 def _columns(codes: SparseCodes, latents: tuple[int, ...]) -> Tensor:

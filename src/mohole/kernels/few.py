@@ -1,12 +1,13 @@
-"""What a few latents of some rows are, and what moves the rows: where calling torch's operators takes longer than what they do.
+"""A few latents read of rows, and rows moved by terms, each in one compiled loop: for steering, behind a model's pass on a CPU.
 
 A pass of 16 tokens through a small model takes 3 ms. Behind it, out of the caches, each of torch's operators takes 8 microseconds
-whatever it does, and steering was some twenty of them. On the CPU each of these functions is one loop (`few_loops`), in float32;
-elsewhere their callers do the same with operators.
+whatever it does, and steering was some twenty of them. A loop (`few_loops`) reads float32 in this machine's memory; of anything
+else the callers do the same with torch's operators.
 
 Axes: N row, K latent that is read, T term, L latent, D column; B text of a batch and P position, where N is both.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from types import ModuleType
@@ -19,53 +20,62 @@ from torch import Tensor
 from mohole.kernels import HAS_NUMBA
 
 Wanted = Bool[np.ndarray, "N K"] | None
-_N_LOOPED = 16
-"""Latents of a row that a loop reads; more are read by a product, which takes less for each."""
+"""Which latents are read of which row; None: all of every row."""
+_Argument = np.ndarray | np.float32 | int
+_MOST_LATENTS = 16
+"""Latents of a row that a loop reads; more are read by torch's product, which takes less for each."""
 _SHARE, _LEAST = 8, 1024
 """Among how many latents a loop looks for k that stand before one: this part of them, or so many where that is more. A product
 of all takes a third for each, but most latents of most rows are found to be silent within the first hundred."""
 _ROWS_OF_THREAD = 256
-_ALL = np.zeros((0, 0), np.bool_)
-_EVERYWHERE = np.zeros((0, 0, 0), np.bool_)
-_ONE = np.zeros((0, 0), np.float32)
+"""Rows up to which waking another thread takes longer than the loop."""
+# What loops take for what is not given: arrays of no rows.
+_ALL_WANTED = np.zeros((0, 0), np.bool_)
+_ALL_HELD = np.zeros((0, 0, 0), np.bool_)
+_NO_NUMBERS = np.zeros((0, 0), np.float32)
 
 
 def is_looped(numbers: Tensor) -> bool:
-    """Can a loop read it: float32, in this machine's memory, and nobody wants its gradient?"""
+    """Can a loop read it: float32 on the CPU, of which nobody wants a gradient, where numba is installed?"""
     return HAS_NUMBA and numbers.is_cpu and numbers.dtype is torch.float32 and not numbers.requires_grad
 
 
 def is_few(n_latents: int, wanted: Wanted) -> bool:
-    """Are so few read of each row that a loop is the faster way?"""
-    return n_latents <= _N_LOOPED or (wanted is not None and int(wanted.sum()) <= _N_LOOPED * len(wanted))
+    """Are so few read of each row, in the mean, that a loop is faster than a product?"""
+    return n_latents <= _MOST_LATENTS or (wanted is not None and int(wanted.sum()) <= _MOST_LATENTS * len(wanted))
 
 
 @dataclass(frozen=True, eq=False)
 class FewLatents:
-    """Latents that their own encoder rows decide on: f = max(gain p + offset, floor) where p + bias > threshold, else 0, of
-    p = (row - origin) . way."""
+    """Latents that their own encoder rows decide on, or projections, which have no threshold.
 
-    ways: Float[np.ndarray, "K D"]
+    f = max(gain p + offset, floor) where p + bias > threshold, else 0        p = (row - origin) . direction
+    """
+
+    directions: Float[np.ndarray, "K D"]
     origin: Float[np.ndarray, " D"]
-    law: Float[np.ndarray, "4 K"]
+    coefficients: Float[np.ndarray, "4 K"]
     """bias, threshold, gain, offset."""
     floor: np.float32
 
     def __call__(self, rows: Float[Tensor, "N D"], wanted: Wanted = None) -> Float[Tensor, "N K"]:
-        """Those that are wanted, all where nothing is said; 0 for the others."""
-        found = np.empty((len(rows), len(self.ways)), np.float32)
-        _over(len(rows), _loops().read_few, _array(rows), *self.arrays(wanted), found)
+        """f of those that are wanted; 0 for the others."""
+        found = np.empty((len(rows), len(self.directions)), np.float32)
+        _over(len(rows), _loops().read_few, _array(rows), *self.arguments(wanted), found)
         return torch.from_numpy(found)
 
-    def arrays(self, wanted: Wanted) -> tuple[object, ...]:
-        """As loops take them."""
-        return self.ways, self.origin, self.law, self.floor, _ALL if wanted is None else wanted
+    def arguments(self, wanted: Wanted) -> tuple[_Argument, ...]:
+        """What a loop takes of it."""
+        return self.directions, self.origin, self.coefficients, self.floor, _ALL_WANTED if wanted is None else wanted
 
 
 @dataclass(frozen=True, eq=False)
 class TopLatents:
-    """Latents that a row keeps where they are positive and fewer than k stand before them: larger ones, and equal ones of lower
-    number. Pre-activations are (row - origin) W_enc^T + b_enc."""
+    """Latents of TopK: one is active where its pre-activation is positive and those of fewer than k latents stand before it:
+    larger ones, and equal ones of lower latents.
+
+        pre = (row - origin) W_enc^T + b_enc
+    """
 
     W_enc: Float[np.ndarray, "L D"]
     b_enc: Float[np.ndarray, " L"]
@@ -77,28 +87,35 @@ class TopLatents:
     def __call__(
         self, rows: Float[Tensor, "N D"], wanted: Wanted = None
     ) -> tuple[Float[Tensor, "N K"], Bool[Tensor, " N"]]:
-        """As `FewLatents`; and the rows in which too few latents were looked at to say, whose numbers mean nothing."""
+        """(activations of those that are wanted, 0 for the others; which rows are open). Of an open row too few latents were
+        looked at to say what it keeps: its numbers mean nothing."""
         found, is_open = np.empty((len(rows), len(self.latents)), np.float32), np.empty(len(rows), np.bool_)
-        _over(len(rows), _loops().read_top, _array(rows), *self.arrays(wanted), found, is_open)
+        _over(len(rows), _loops().read_top, _array(rows), *self.arguments(wanted), found, is_open)
         return torch.from_numpy(found), torch.from_numpy(is_open)
 
     @cached_property
-    def _most(self) -> int:
+    def _room(self) -> int:
+        """Latents that are looked at in a row, at most."""
         return min(max(len(self.W_enc) // _SHARE, _LEAST), len(self.W_enc))
 
-    def arrays(self, wanted: Wanted) -> tuple[object, ...]:
-        """As loops take them."""
-        which = _ALL if wanted is None else wanted
-        return self.W_enc, self.b_enc, self.origin, self.k, self.latents, self._most, which
+    def arguments(self, wanted: Wanted) -> tuple[_Argument, ...]:
+        """What a loop takes of it."""
+        which = _ALL_WANTED if wanted is None else wanted
+        return self.W_enc, self.b_enc, self.origin, self.k, self.latents, self._room, which
+
+
+LatentLoop = FewLatents | TopLatents
 
 
 @dataclass(frozen=True, eq=False)
 class Movements:
-    """Terms: x' = x + sum of factor (constant + slope r + clip(r, low, high) - r) along, of those that are held at the row and
-    whose condition is above their bound."""
+    """Terms that move rows. The sum is over those that are held at the row and whose condition is above their bound.
 
-    places: Int[np.ndarray, "2 T"]
-    """Columns, of what is read of a row, of r and of the condition. Below 0: r is 0; there is no condition."""
+    x' = x + sum of factor (constant + slope r + clip(r, low, high) - r) along        r: what is read, 0 where nothing is
+    """
+
+    columns: Int[np.ndarray, "2 T"]
+    """Where r and the condition stand among what is read of a row. Below 0: nothing is read; there is no condition."""
     numbers: Float[np.ndarray, "5 T"]
     """constant, slope, low, high, bound."""
     along: Float[np.ndarray, "T D"]
@@ -110,48 +127,48 @@ class Movements:
         factor: Float[Tensor, "N T"] | None,
         held: Bool[Tensor, "B P_or_1 T_or_1"] | None,
     ) -> tuple[Float[Tensor, "B P D"], Bool[Tensor, "B P"]]:
-        """The rows in memory of their own, and which of them moved. Those that did not keep their bits.
+        """(the rows in memory of their own, which of them moved). Those that did not move keep their bits.
 
         Args:
-            factor: None: 1.
-            held: None: all terms everywhere.
+            found: what is read of each row; None: nothing is.
+            factor: how long one unit of each term is at each row; None: 1.
+            held: which terms act at which rows; None: all terms at every row.
         """
-        moved, has_moved = _room(rows)
-        read = _ONE if found is None else _array(found)
-        _over(has_moved.size, _loops().move, _array(rows), read, *self._arrays(factor, held), moved, has_moved)
+        moved, has_moved = _memory(rows)
+        read = _NO_NUMBERS if found is None else _array(found)
+        _over(has_moved.size, _loops().move, _array(rows), read, *self._arguments(factor, held), moved, has_moved)
         return torch.from_numpy(moved), torch.from_numpy(has_moved)
 
-    def reading(
+    def read_and_move(
         self,
-        reader: FewLatents | TopLatents,
+        reader: LatentLoop,
         rows: Float[Tensor, "B P D"],
         wanted: Wanted,
         factor: Float[Tensor, "N T"] | None,
         held: Bool[Tensor, "B P_or_1 T_or_1"] | None,
     ) -> tuple[Float[Tensor, "B P D"], Bool[Tensor, "B P"]] | None:
-        """As both calls, in one loop: for the few rows of most passes. None: the reader cannot say for some row."""
-        moved, has_moved = _room(rows)
-        arrays = _array(rows), *reader.arrays(wanted), *self._arrays(factor, held), moved, has_moved
+        """Both calls in one loop and one thread, for the few rows of most passes. None: a row is open."""
+        moved, has_moved = _memory(rows)
+        arguments = _array(rows), *reader.arguments(wanted), *self._arguments(factor, held), moved, has_moved
         if isinstance(reader, FewLatents):
-            _loops().read_few_and_move(*arrays)
-        elif not _loops().read_top_and_move(*arrays):
+            _loops().read_few_and_move(*arguments)
+        elif not _loops().read_top_and_move(*arguments):
             return None
         return torch.from_numpy(moved), torch.from_numpy(has_moved)
 
-    def _arrays(self, factor: Tensor | None, held: Tensor | None) -> tuple[object, ...]:
-        where = _EVERYWHERE if held is None else _array(held.expand(-1, -1, len(self.along)))
-        return _ONE if factor is None else _array(factor), self.places, self.numbers, self.along, where
+    def _arguments(self, factor: Tensor | None, held: Tensor | None) -> tuple[_Argument, ...]:
+        where = _ALL_HELD if held is None else _array(held.expand(-1, -1, len(self.along)))
+        return _NO_NUMBERS if factor is None else _array(factor), self.columns, self.numbers, self.along, where
 
 
 def is_in_one_thread(n_rows: int) -> bool:
-    """Are rows so few that another thread's waking takes longer than the loop?"""
+    """Does a loop over so many rows run in the thread that calls it?"""
     return n_rows <= _ROWS_OF_THREAD or torch.get_num_threads() == 1
 
 
-def _room(rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    return np.empty(rows.shape, np.float32), np.empty(
-        rows.shape[:2], np.bool_
-    )  # torch's `empty` takes four times as long
+def _memory(rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    # torch's `empty` takes four times as long
+    return np.empty(rows.shape, np.float32), np.empty(rows.shape[:2], np.bool_)
 
 
 @cache
@@ -165,10 +182,10 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.numpy() if tensor.is_contiguous() else tensor.contiguous().numpy()
 
 
-def _over(n_rows: int, loop: object, *arrays: object) -> None:
+def _over(n_rows: int, loop: Callable[..., None], *arguments: _Argument) -> None:
     if is_in_one_thread(n_rows):
-        loop(*arrays, 0, n_rows)  # type: ignore[operator]
+        loop(*arguments, 0, n_rows)
         return
     from mohole.kernels.cpu import over
 
-    over(n_rows, loop, *arrays)  # type: ignore[arg-type]
+    over(n_rows, loop, *arguments)

@@ -106,10 +106,8 @@ def run_hooked(
     """
     result = Pass(None, {}, [0] * len(edits))
     by_module: dict[nn.Module, list[_Tap]] = {}
-    names = [
-        *(edit.hookpoint for edit in edits),
-        *reads,
-    ]  # in this order, so that a read sees what edits made of its module
+    # Edits first: a read sees what the edits made of its module.
+    names = [*(edit.hookpoint for edit in edits), *reads]
     for name in dict.fromkeys(names):
         own = [(index, edit) for index, edit in enumerate(edits) if edit.hookpoint == name]
         tap = _Tap(name, sites[name], shape, own, first_position, result, reads, stop, held_as)

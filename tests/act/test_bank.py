@@ -22,7 +22,7 @@ from mohole.act import (
     When,
     make_plan,
 )  # fmt: skip
-from mohole.act import bank as module
+from mohole.act import bank as bank_module
 from mohole.act.bank import banks_of
 from mohole.config import BatchTopK, Gated, JumpReLU, Nonlinearity, ReLU, TopK
 from mohole.dictionary import LayerNorm, NormalisedAutoencoder, SparseAutoencoder
@@ -77,8 +77,8 @@ def test_loops_and_operators_are_one_law(
     each = [plan_of(dictionary, one) for one in EVERYWHERE]
     batches = [[*each, plan_of(dictionary, *EVERYWHERE), plan_of(dictionary)], *([one] for one in each)]
     looped = [acted(plans, rows, held) for plans in batches]
-    for place in (module, readout_module):
-        monkeypatch.setattr(place, "is_looped", lambda numbers: False)
+    for module in (bank_module, readout_module):
+        monkeypatch.setattr(module, "is_looped", lambda numbers: False)
     plainly = [acted(plans, rows, held) for plans in batches]
     for one, other in zip(looped, plainly, strict=True):
         assert len(one) == len(other) >= 2

@@ -71,18 +71,15 @@ class Bank:
     def __init__(self, hookpoint: str, groups: Sequence[Sequence[Term]], device: torch.device) -> None:
         """Args: groups: the terms of each row of the batch; of a single one, those of all rows."""
         self.hookpoint = hookpoint
-        terms = list({id(term): term for group in groups for term in group}.values())
-        place = {id(term): i for i, term in enumerate(terms)}
-        own_BT = np.zeros((len(groups), len(terms)), np.bool_)
-        for row, group in enumerate(groups):
-            own_BT[row, [place[id(term)] for term in group]] = True
+        terms, own_BT = _distinct(groups)
         self.own_BT = None if own_BT.all() else torch.from_numpy(own_BT)[:, None].to(device)
-        self.nothing = torch.zeros((), device=device)
+        self.nothing = torch.zeros((), device=device)  # of a plain number, torch.where makes a tensor each time
         self.readings, columns = _gathered(terms, device)
         read_at = [columns.get(id(term.read)) for term in terms]
         when_at = [columns.get(id(term.when[0])) if term.when else None for term in terms]
         self.wanted_BK = None if self.own_BT is None else _wanted(own_BT, read_at, when_at, len(columns))
         self.read_T, self.when_T = _columns(read_at, device), _columns(when_at, device)
+        # Term t reads column t, so nothing is gathered.
         self.is_in_order = read_at == list(range(len(set(columns.values()))))
         numbers = [
             (term.constant, term.slope, term.low, term.high, term.when[1] if term.when else -math.inf) for term in terms
@@ -93,11 +90,7 @@ class Bank:
         self.has_bounds = bool((self.low_T > -math.inf).any() or (self.high_T < math.inf).any())
         self.by_norm_T = torch.tensor([term.by_norm for term in terms], device=device)
         self.has_norm = bool(self.by_norm_T.any())
-        self.scales: dict[int, tuple[NormalisedAutoencoder, Tensor]] = {}
-        for number, term in enumerate(terms):
-            if term.scaled_by is not None:
-                default = (term.scaled_by, torch.zeros(len(terms), dtype=torch.bool, device=device))
-                self.scales.setdefault(id(term.scaled_by), default)[1][number] = True
+        self.scales = _scales(terms, device)
         self.along_TD = torch.stack([term.along.to(device, torch.float32) for term in terms])
         self.wheres = list(dict.fromkeys(term.where for term in terms))
         self.where_T = torch.tensor([self.wheres.index(term.where) for term in terms], device=device)
@@ -116,7 +109,7 @@ class Bank:
         Args:
             rows: [B, P, D] in float32.
             seen: rows of hookpoints that have run before, [N, D] by name.
-            masks: [B, P], for each `Where` of the group; None: everywhere.
+            masks: [B, P], for each `Where` of the group; None, of one or of all: everywhere.
         """
         factor, held = self._factor(rows), self.own_BT if masks is None else self._held(masks)
         if self.movements is not None and is_looped(rows):
@@ -157,7 +150,7 @@ class Bank:
             return None
         flat = rows.reshape(-1, rows.shape[-1])
         factor = torch.where(self.by_norm_T, flat.norm(dim=-1, keepdim=True), 1.0)
-        for dictionary, is_scaled in self.scales.values():
+        for dictionary, is_scaled in self.scales:
             factor = torch.where(is_scaled, factor * dictionary.scale_of(flat), factor)
         return factor
 
@@ -211,6 +204,25 @@ def banks_of(plans: Sequence[Plan], device: torch.device) -> dict[str, tuple[Ban
 def _group(plan: Plan, hookpoint: str, number: int) -> tuple[Term, ...]:
     groups = plan.stages.get(hookpoint, ())
     return groups[number] if number < len(groups) else ()
+
+
+def _distinct(groups: Sequence[Sequence[Term]]) -> tuple[list[Term], np.ndarray]:
+    """The terms of all rows, each once; and which of them each row has, [B, T]."""
+    terms = list({id(term): term for group in groups for term in group}.values())
+    place = {id(term): i for i, term in enumerate(terms)}
+    own_BT = np.zeros((len(groups), len(terms)), np.bool_)
+    for row, group in enumerate(groups):
+        own_BT[row, [place[id(term)] for term in group]] = True
+    return terms, own_BT
+
+
+def _scales(terms: Sequence[Term], device: torch.device) -> list[tuple[NormalisedAutoencoder, Tensor]]:
+    """Each dictionary whose scale of a row is the unit of some terms, and which terms these are, [T]."""
+    dictionaries = {id(term.scaled_by): term.scaled_by for term in terms if term.scaled_by is not None}
+    return [
+        (dictionary, torch.tensor([term.scaled_by is dictionary for term in terms], device=device))
+        for dictionary in dictionaries.values()
+    ]
 
 
 def _gathered(terms: Sequence[Term], device: torch.device) -> tuple[list[_Readings], dict[int, int]]:

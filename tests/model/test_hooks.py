@@ -1,6 +1,8 @@
 """Taps on modules written here: tensor and tuple outputs, flattened rows, and nothing left behind whatever happens."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -131,6 +133,57 @@ def test_what_somebody_elses_hooks_make_of_it_is_read_and_edited(reads: list[str
         assert torch.equal(done.rows[name], expected[name])
     assert n_hooks(module) == 2
     assert torch.equal(module(rows()), 2 * (rows() + 1) * 10)
+
+
+def test_what_a_hook_on_all_modules_makes_of_it_is_read() -> None:
+    """As a profiler's or a quantiser's that is registered for every module at once."""
+    module = Gives("tensor")
+    handle = nn.modules.module.register_module_forward_hook(lambda _module, _args, output: output * 10)
+    try:
+        done = run_hooked(lambda: module(rows()), {"out": Site(module, "output")}, shape=SHAPE, reads=["out"])
+    finally:
+        handle.remove()
+    assert torch.equal(done.rows["out"], done.output)
+
+
+def test_passes_that_end_in_the_order_they_began_in_leave_nothing_behind() -> None:
+    """Two threads share a model, which they must not. That is an error of the pass, and does not change the model for good."""
+    module, first_ran, second_began = Gives("tensor"), threading.Event(), threading.Event()
+    site = {"out": Site(module, "output")}
+
+    def late() -> Tensor:
+        second_began.set()
+        assert first_ran.wait(10)
+        output: Tensor = module(rows())
+        return output
+
+    def early() -> Tensor:
+        later = pool.submit(run_hooked, late, site, shape=SHAPE, edits=[Edit("out", lambda rows, _: rows + 10)])
+        waiting.append(later)
+        assert second_began.wait(10)
+        output: Tensor = module(rows())
+        return output
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting: list[Future[Any]] = []
+        run_hooked(early, site, shape=SHAPE, edits=[Edit("out", lambda rows, _: rows + 1)])
+        first_ran.set()
+        with pytest.raises(HookpointError, match="fired for 12 rows of 6"):
+            waiting[0].result(10)
+    assert n_hooks(module) == 0
+
+
+def test_all_taps_go_though_somebody_took_one_away() -> None:
+    one, other = Gives("tensor"), Gives("tensor")
+
+    def forward() -> Tensor:
+        output = other(one(rows()))
+        del one.__dict__["forward"]
+        return output
+
+    sites = {"one": Site(one, "output"), "other": Site(other, "output")}
+    run_hooked(forward, sites, shape=SHAPE, reads=["one", "other"])
+    assert n_hooks(one) == n_hooks(other) == 0
 
 
 def test_a_forward_that_somebody_put_there_is_called_and_put_back() -> None:

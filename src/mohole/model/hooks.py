@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 from torch.utils.hooks import RemovableHandle
 
 from mohole.errors import HookpointError, ModelError, NumericsError
@@ -146,7 +147,7 @@ class _Tapped:
         self.inputs = [tap for tap in taps if tap.site.side == "input"]
         self.outputs = [tap for tap in taps if tap.site.side == "output"]
         self.handles: list[RemovableHandle] = []
-        if module._forward_hooks or module._forward_pre_hooks:
+        if module._forward_hooks or module._forward_pre_hooks or _has_any_global_hook():  # type: ignore[no-untyped-call]
             self.handles.append(module.register_forward_pre_hook(self.before, with_kwargs=True))
             self.handles.append(module.register_forward_hook(self.after))
         else:
@@ -154,12 +155,18 @@ class _Tapped:
             module.__dict__["forward"] = self
 
     def remove(self) -> None:
-        """Leave the module as it was before."""
+        """Leave the module as it was before, whoever else has changed it meanwhile."""
+        for handle in self.handles:
+            handle.remove()
         if self.handles:
-            for handle in self.handles:
-                handle.remove()
+            return
+        above = self.module.__dict__.get("forward")
+        while isinstance(above, _Tapped) and above is not self and above.replaced is not self:
+            above = above.replaced
+        if isinstance(above, _Tapped) and above is not self:  # another thread's pass, which began later and still runs
+            above.replaced, above.forward = self.replaced, self.forward
         elif self.replaced is None:
-            del self.module.__dict__["forward"]
+            self.module.__dict__.pop("forward", None)
         else:
             self.module.__dict__["forward"] = self.replaced
 

@@ -1,5 +1,7 @@
 """Every intervention by loops and by torch's operators: one law, two ways. And what a bank shares."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.act.test_clamp import CATALOGUE
@@ -27,8 +29,11 @@ from mohole.act.bank import banks_of
 from mohole.config import BatchTopK, Gated, JumpReLU, Nonlinearity, ReLU, TopK
 from mohole.dictionary import LayerNorm, NormalisedAutoencoder, SparseAutoencoder
 from mohole.dictionary import readout as readout_module
+from mohole.dictionary.codes import SparseCodes
 from mohole.dictionary.files import AnyDictionary
 from mohole.dictionary.latents import needed
+from mohole.dictionary.readout import Steerable
+from mohole.errors import StageError
 from mohole.kernels import HAS_NUMBA
 
 CPU = torch.device("cpu")
@@ -45,7 +50,7 @@ def sae(nonlinearity: Nonlinearity) -> SparseAutoencoder:
     return SparseAutoencoder(HOOKPOINT, nonlinearity, plain.W_enc, plain.b_enc, plain.W_dec, plain.b_dec, **optional)
 
 
-def plan_of(dictionary: AnyDictionary, *listed: Intervention) -> Plan:
+def plan_of(dictionary: Steerable, *listed: Intervention) -> Plan:
     sources = Sources.of([dictionary], [CATALOGUE], [Direction(HOOKPOINT, torch.tensor(A.values), "v")])
     return make_plan(tiny_model(), listed, sources)
 
@@ -116,12 +121,75 @@ def test_gradients_go_through_a_bank() -> None:
     assert not torch.equal(rows.grad, torch.ones_like(rows))  # or the latent's own part would be missing
 
 
+def test_gradients_go_to_a_dictionary_that_wants_them() -> None:
+    """Whichever of its tensors it is: none is cut off without a word."""
+    rows = torch.randn(2, 3, D_MODEL, generator=torch.Generator().manual_seed(0))
+    for nonlinearity in (ReLU(), TopK(k=6)):
+        for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
+            wanting = getattr(sae(nonlinearity), name).clone().requires_grad_()
+            with torch.enable_grad():
+                dictionary = replace(sae(nonlinearity), **{name: wanting})
+                (bank,) = banks_of([plan_of(dictionary, Scale(3, 2.0))], CPU)[HOOKPOINT]
+                bank.act(rows, {}, None)[0].sum().backward()
+            assert wanting.grad is not None, (nonlinearity, name)
+            assert wanting.grad.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_somebody_elses_dictionary_may_give_its_codes_in_another_type(dtype: torch.dtype) -> None:
+    class Theirs:
+        hookpoint, n_latents, d_model = HOOKPOINT, N_LATENTS, D_MODEL
+
+        def encode(self, rows: torch.Tensor) -> SparseCodes:
+            codes = random_sae().encode(rows)
+            return replace(codes, values=codes.values.to(dtype))
+
+        def reconstruct(self, rows: torch.Tensor) -> torch.Tensor:
+            return random_sae().reconstruct(rows)
+
+        def scale_of(self, rows: torch.Tensor) -> torch.Tensor:
+            return torch.ones(len(rows), 1)
+
+        def directions(self, latents: torch.Tensor) -> torch.Tensor:
+            return random_sae().directions(latents)
+
+    rows = torch.randn(2, 6, D_MODEL, generator=torch.Generator().manual_seed(0)) * 3
+    (bank,) = banks_of([plan_of(Theirs(), Scale(3, 2.0))], CPU)[HOOKPOINT]
+    (own,) = banks_of([plan_of(random_sae(), Scale(3, 2.0))], CPU)[HOOKPOINT]
+    moved, has_moved = bank.act(rows, {}, None)
+    assert has_moved.any()
+    torch.testing.assert_close(moved, own.act(rows, {}, None)[0], rtol=2e-2, atol=2e-2)
+
+
+def test_rows_of_another_model_are_refused() -> None:
+    (bank,) = banks_of([plan_of(sae(ReLU()), Scale(3, 2.0))], CPU)[HOOKPOINT]
+    for width in (D_MODEL - 1, 2 * D_MODEL):
+        with pytest.raises(StageError, match=f"{HOOKPOINT}: rows of {width} numbers.* of {D_MODEL}"):
+            bank.act(torch.zeros(2, 3, width), {}, None)
+
+
 def test_requests_of_one_key_are_one_plan() -> None:
     """Sixty-four who ask for the same variant cost one clamp, not sixty-four of each other's."""
-    apart = [plan_of(random_sae(), Clamp(3, value=20.0)) for _ in range(64)]
+    dictionary = random_sae()
+    apart = [plan_of(dictionary, Clamp(3, value=20.0)) for _ in range(64)]
     (bank,) = banks_of(apart, CPU)[HOOKPOINT]
     assert len(bank.along_TD) == 1
     assert bank.own_BT is None
-    mixed = [*apart, plan_of(random_sae(), Clamp(4, value=20.0))]
+    mixed = [*apart, plan_of(dictionary, Clamp(4, value=20.0))]
     (bank,) = banks_of(mixed, CPU)[HOOKPOINT]
     assert len(bank.along_TD) == 2
+
+
+def test_a_latent_that_two_dictionaries_share_is_read_by_each() -> None:
+    """All numbers of the latent are the same; what stands around it, and so what it is, is not."""
+    one = sae(TopK(k=6))
+    rows = torch.randn(1, 40, D_MODEL, generator=torch.Generator().manual_seed(0)) * 3
+    rest = torch.arange(N_LATENTS)[:, None] != 3
+    for other in (
+        replace(one, b_dec=one.b_dec - 2),
+        replace(one, W_enc=torch.where(rest, one.W_enc * 50, one.W_enc)),
+    ):
+        plans = [plan_of(each, Scale(3, 2.0)) for each in (one, other)]
+        alone = [acted([plan], rows, None)[0] for plan in plans]
+        assert not torch.equal(*alone)
+        assert torch.equal(acted(plans, torch.cat([rows, rows]), None)[0], torch.cat(alone))

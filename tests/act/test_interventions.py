@@ -211,6 +211,14 @@ def test_a_transcoder_is_read_in_one_place_and_written_in_another() -> None:
     assert torch.equal(generated.tokens, steered.generate(tokens(), max_new_tokens=4, use_cache=False).tokens)
 
 
+def test_a_transcoder_of_another_model_is_refused() -> None:
+    """Where it writes it is as wide as this model; where it reads it is not."""
+    for width in (D_MODEL // 2, 2 * D_MODEL):
+        dictionary = Transcoder("mlp_in.1", "mlp_out.1", latents(20, width, D_MODEL), torch.zeros(D_MODEL))
+        with pytest.raises(ConfigError, match=f"mlp_in.1: .* reads {width} numbers, where tiny has rows of {D_MODEL}"):
+            steer(tiny_model(), dictionary, [Clamp(4, value=3.0)])
+
+
 def test_a_crosscoder_reads_all_its_places_and_acts_at_the_last() -> None:
     places = ("resid_post.2", "resid_post.0")  # the first of them runs last
     own = latents(20, 2 * D_MODEL, 2 * D_MODEL)

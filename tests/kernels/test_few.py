@@ -235,3 +235,42 @@ def test_few_are_few_of_each_row() -> None:
     assert is_few(100, wanted)
     wanted[0, 16] = True
     assert not is_few(100, wanted)
+
+
+@pytest.mark.parametrize("width", [15, 17])
+def test_rows_that_are_not_as_wide_as_what_they_meet_are_refused(width: int, no_shape_checks: None) -> None:
+    """A loop does not look where an array ends: it would read what lies behind."""
+    random = np.random.default_rng(6)
+    few = FewLatents(numbers(random, 3, 16), numbers(random, 16), numbers(random, 4, 3), np.float32(0))
+    many, own = top(random, 50, 16, 9, [4, 0, 49]), movements(random, 3, 3, 16)
+    rows = torch.zeros(2, 1, width)
+    for call in (
+        lambda: few(rows[:, 0]),
+        lambda: many(rows[:, 0]),
+        lambda: own(rows, torch.zeros(2, 3), None, None),
+        lambda: own.read_and_move(few, rows, None, None, None),
+        lambda: own.read_and_move(many, rows, None, None, None),
+        lambda: movements(random, 3, 3, width).read_and_move(few, rows, None, None, None),
+    ):
+        with pytest.raises(ValueError, match=f"{width} columns, where 16"):
+            call()
+
+
+def test_what_goes_with_rows_is_of_as_many(no_shape_checks: None) -> None:
+    random = np.random.default_rng(7)
+    few = FewLatents(numbers(random, 3, 16), numbers(random, 16), numbers(random, 4, 3), np.float32(0))
+    many, own, rows = top(random, 50, 16, 9, [4, 0, 49]), movements(random, 3, 3, 16), torch.zeros(4, 1, 16)
+    found, less, odd = torch.zeros(4, 3), torch.ones(3, 3), np.ones((4, 2), np.bool_)
+    for call in (
+        lambda: few(rows[:, 0], less.bool().numpy()),
+        lambda: many(rows[:, 0], odd),
+        lambda: own(rows, less, None, None),
+        lambda: own(rows, found, less, None),
+        lambda: own(rows, found, None, less[:, None].bool()),
+        lambda: own.read_and_move(few, rows, odd, None, None),
+        lambda: own.read_and_move(many, rows, None, less, None),
+    ):
+        with pytest.raises(ValueError, match="where"):
+            call()
+    with pytest.raises(ValueError, match="latents"):
+        TopLatents(many.W_enc, many.b_enc, many.origin, 9, np.array([50]))

@@ -20,6 +20,7 @@ from mohole.act.terms import LatentReading, Plan, Reading, Term
 from mohole.act.where import Where
 from mohole.dictionary import NormalisedAutoencoder
 from mohole.dictionary.readout import Readout, readout
+from mohole.errors import StageError
 from mohole.kernels.few import FewLatents, LatentLoop, Movements, is_few, is_in_one_thread, is_looped
 
 _MOST_TERMS = 64
@@ -39,7 +40,7 @@ class _Readings:
         """[N, K of these], of rows of each hookpoint [N, D] in float32; `wanted_NK` is of all that the bank reads."""
         rows = seen[self.reads[0]] if len(self.reads) == 1 else torch.cat([seen[name] for name in self.reads], dim=-1)
         wanted = None if wanted_NK is None else np.ascontiguousarray(wanted_NK[:, self.columns])
-        return self.own(rows, wanted).to(rows.device)
+        return self.own(rows, wanted).to(rows.device, torch.float32)
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,11 @@ class Bank:
         self.readings, columns = _gathered(terms, device)
         read_at = [columns.get(id(term.read)) for term in terms]
         when_at = [columns.get(id(term.when[0])) if term.when else None for term in terms]
-        self.wanted_BK = None if self.own_BT is None else _wanted(own_BT, read_at, when_at, len(columns))
+        n_columns = len(set(columns.values()))
+        self.wanted_BK = None if self.own_BT is None else _wanted(own_BT, read_at, when_at, n_columns)
         self.read_T, self.when_T = _columns(read_at, device), _columns(when_at, device)
         # Term t reads column t, so nothing is gathered.
-        self.is_in_order = read_at == list(range(len(set(columns.values()))))
+        self.is_in_order = read_at == list(range(n_columns))
         numbers = [
             (term.constant, term.slope, term.low, term.high, term.when[1] if term.when else -math.inf) for term in terms
         ]
@@ -110,16 +112,24 @@ class Bank:
             rows: [B, P, D] in float32.
             seen: rows of hookpoints that have run before, [N, D] by name.
             masks: [B, P], for each `Where` of the group; None, of one or of all: everywhere.
+
+        Raises:
+            StageError: rows of another width than the terms.
         """
+        width = self.along_TD.shape[1]
+        if rows.shape[-1] != width:
+            raise StageError(
+                f"{self.hookpoint}: rows of {rows.shape[-1]} numbers, and the plan is for rows of {width}; make it for this model"
+            )
         factor, held = self._factor(rows), self.own_BT if masks is None else self._held(masks)
-        if self.movements is not None and is_looped(rows):
-            n_rows = rows.shape[0] * rows.shape[1]
-            if self.only_loop is not None and is_in_one_thread(n_rows):
-                done = self.movements.read_and_move(self.only_loop, rows, self._wanted_of(n_rows), factor, held)
-                if done is not None:
-                    return done
-            return self.movements(rows, self._found(rows, seen), factor, held)
+        movements, n_rows = self.movements if is_looped(rows) else None, rows.shape[0] * rows.shape[1]
+        if movements is not None and self.only_loop is not None and is_in_one_thread(n_rows):
+            done = movements.read_and_move(self.only_loop, rows, self._wanted_of(n_rows), factor, held)
+            if done is not None:
+                return done
         flat, found = rows.reshape(-1, rows.shape[-1]), self._found(rows, seen)
+        if movements is not None and (found is None or is_looped(found)):
+            return movements(rows, found, factor, held)
         movement_NT = self._movement(len(flat), found, factor)
         if held is not None:
             movement_BPT = movement_NT.view(*rows.shape[:2], -1)
@@ -190,8 +200,9 @@ def banks_of(plans: Sequence[Plan], device: torch.device) -> dict[str, tuple[Ban
     Args:
         plans: of each row of a batch; a single one is that of all rows.
     """
-    by_key = {plan.key: plan for plan in plans}  # equal keys do the same: many requests of one variant are one plan
-    plans = list(by_key.values()) if len(by_key) == 1 else [by_key[plan.key] for plan in plans]
+    keys = [_key(plan) for plan in plans]
+    by_key = dict(zip(keys, plans, strict=True))  # they do the same: many requests of one variant are one plan
+    plans = list(by_key.values()) if len(by_key) == 1 else [by_key[key] for key in keys]
     found: dict[str, tuple[Bank, ...]] = {}
     for hookpoint in dict.fromkeys(name for plan in plans for name in plan.stages):
         most = max(len(plan.stages.get(hookpoint, ())) for plan in plans)
@@ -199,6 +210,12 @@ def banks_of(plans: Sequence[Plan], device: torch.device) -> dict[str, tuple[Ban
             Bank(hookpoint, [_group(plan, hookpoint, number) for plan in plans], device) for number in range(most)
         )
     return found
+
+
+def _key(plan: Plan) -> tuple[object, ...]:
+    """A plan's own, and the dictionaries it reads: its key knows of those the latent's numbers, not what else decides on it."""
+    readings = [reading for term in plan.terms for reading in term.readings if isinstance(reading, LatentReading)]
+    return plan.key, *dict.fromkeys(id(reading.dictionary) for reading in readings)
 
 
 def _group(plan: Plan, hookpoint: str, number: int) -> tuple[Term, ...]:

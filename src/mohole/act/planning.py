@@ -30,7 +30,7 @@ from mohole.act.places import Place, place_of
 from mohole.act.sources import Sources
 from mohole.act.terms import NOTHING, LatentReading, Plan, Projection, Reading, Term
 from mohole.artifact import digest_of
-from mohole.dictionary.readout import encoder_of
+from mohole.dictionary.readout import encoder_of, width_read
 from mohole.errors import ConfigError, HookpointError
 from mohole.model import LanguageModel, parse_hookpoint
 
@@ -245,6 +245,8 @@ class _Resolver:
                     f"{hookpoint}: a direction of {len(vector)} numbers, where {self.model.name} has rows of "
                     f"{self.model.width(hookpoint)}; it is of another model or another place"
                 )
+        for reading in term.readings:
+            self._check_width(reading)
         if beyond := [number for number in (term.constant, term.slope) if not abs(number) <= _LARGEST]:
             raise ConfigError(f"{term.hookpoint}: a strength of {beyond[0]:.3g} is beyond float32; use a smaller one")
         mine = parse_hookpoint(term.hookpoint).execution
@@ -254,6 +256,19 @@ class _Resolver:
                     raise HookpointError(
                         f"{name}: is read to act at {term.hookpoint}, which has run by then; act at {name} or later"
                     )
+
+    def _check_width(self, reading: Reading) -> None:
+        if not isinstance(reading, LatentReading):
+            return
+        needed, there = (
+            width_read(reading.dictionary, reading.place.layer),
+            sum(map(self.model.width, reading.hookpoints)),
+        )
+        if needed not in (None, there):
+            raise ConfigError(
+                f"{'+'.join(reading.hookpoints)}: the encoder of {reading.name} reads {needed} numbers, where {self.model.name} "
+                f"has rows of {there}; it is of another model or another place"
+            )
 
 
 def _read_vectors(term: Term) -> Iterator[tuple[str, Tensor]]:

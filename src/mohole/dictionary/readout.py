@@ -102,6 +102,9 @@ class Readout:
         own = _latents(self.dictionary, self.layer) if self.few is None else self.few
         if own is None or not is_looped(own.W_enc) or not own.W_enc.is_contiguous():
             return None
+        others = own.b_enc, own.threshold, own.b_mag, own.r_mag, self._origin
+        if any(tensor is not None and tensor.requires_grad for tensor in others):  # a loop would cut it off
+            return None
         return _looped(own, self.latents, self._origin)
 
     def _centred(self, rows: Tensor) -> Tensor:
@@ -144,6 +147,12 @@ def encoder_of(dictionary: Steerable, layer: int, latent: int) -> tuple[Tensor, 
     own = _latents(dictionary, layer)
     parts = () if own is None else (own.W_enc, own.b_enc, own.threshold, own.b_mag, own.r_mag)
     return tuple(part[latent] for part in parts if part is not None)
+
+
+def width_read(dictionary: Steerable, layer: int) -> int | None:
+    """Columns of the rows that a layer's encoder reads; None: of a kind that does not show its encoder."""
+    own = _latents(dictionary, layer)
+    return None if own is None else own.W_enc.shape[1]
 
 
 def _latents(dictionary: Steerable, layer: int) -> Latents | None:

@@ -4,6 +4,8 @@ A pass of 16 tokens through a small model takes 3 ms. Behind it, out of the cach
 whatever it does, and steering was some twenty of them. A loop (`few_loops`) reads float32 in this machine's memory; of anything
 else the callers do the same with torch's operators.
 
+A loop does not look where an array ends, and would read or write what lies behind: so what goes together is compared here.
+
 Axes: N row, K latent that is read, T term, L latent, D column; B text of a batch and P position, where N is both.
 """
 
@@ -59,10 +61,21 @@ class FewLatents:
     floor: np.float32
 
     def __call__(self, rows: Float[Tensor, "N D"], wanted: Wanted = None) -> Float[Tensor, "N K"]:
-        """f of those that are wanted; 0 for the others."""
+        """f of those that are wanted; 0 for the others.
+
+        Raises:
+            ValueError: rows of another width, or `wanted` of other rows or latents.
+        """
+        self.check(rows, wanted)
         found = np.empty((len(rows), len(self.directions)), np.float32)
         _over(len(rows), _loops().read_few, _array(rows), *self.arguments(wanted), found)
         return torch.from_numpy(found)
+
+    def check(self, rows: Tensor, wanted: Wanted) -> None:
+        """Raises: ValueError: as the call."""
+        _check_width(rows, len(self.origin))
+        if wanted is not None:
+            _check_shape("wanted", wanted, (rows.shape[:-1].numel(), len(self.directions)))
 
     def arguments(self, wanted: Wanted) -> tuple[_Argument, ...]:
         """What a loop takes of it."""
@@ -84,14 +97,30 @@ class TopLatents:
     latents: Int[np.ndarray, " K"]
     """The ones that are read."""
 
+    def __post_init__(self) -> None:
+        """Raises: ValueError: a latent that there is not."""
+        if len(self.latents) and not 0 <= self.latents.min() <= self.latents.max() < len(self.W_enc):
+            raise ValueError(f"latents: {self.latents.tolist()}, where there are {len(self.W_enc)}")
+
     def __call__(
         self, rows: Float[Tensor, "N D"], wanted: Wanted = None
     ) -> tuple[Float[Tensor, "N K"], Bool[Tensor, " N"]]:
         """(activations of those that are wanted, 0 for the others; which rows are open). Of an open row too few latents were
-        looked at to say what it keeps: its numbers mean nothing."""
+        looked at to say what it keeps: its numbers mean nothing.
+
+        Raises:
+            ValueError: rows of another width, or `wanted` of other rows or latents.
+        """
+        self.check(rows, wanted)
         found, is_open = np.empty((len(rows), len(self.latents)), np.float32), np.empty(len(rows), np.bool_)
         _over(len(rows), _loops().read_top, _array(rows), *self.arguments(wanted), found, is_open)
         return torch.from_numpy(found), torch.from_numpy(is_open)
+
+    def check(self, rows: Tensor, wanted: Wanted) -> None:
+        """Raises: ValueError: as the call."""
+        _check_width(rows, len(self.origin))
+        if wanted is not None:
+            _check_shape("wanted", wanted, (rows.shape[:-1].numel(), len(self.latents)))
 
     @cached_property
     def _room(self) -> int:
@@ -133,7 +162,13 @@ class Movements:
             found: what is read of each row; None: nothing is.
             factor: how long one unit of each term is at each row; None: 1.
             held: which terms act at which rows; None: all terms at every row.
+
+        Raises:
+            ValueError: rows of another width, or the others of other rows, readings or terms.
         """
+        self._check(rows, factor, held, 0 if found is None else found.shape[1])
+        if found is not None and len(found) != rows.shape[:-1].numel():
+            raise ValueError(f"found: of {len(found)} rows, where {rows.shape[:-1].numel()} are moved")
         moved, has_moved = _memory(rows)
         read = _NO_NUMBERS if found is None else _array(found)
         _over(has_moved.size, _loops().move, _array(rows), read, *self._arguments(factor, held), moved, has_moved)
@@ -147,7 +182,13 @@ class Movements:
         factor: Float[Tensor, "N T"] | None,
         held: Bool[Tensor, "B P_or_1 T_or_1"] | None,
     ) -> tuple[Float[Tensor, "B P D"], Bool[Tensor, "B P"]] | None:
-        """Both calls in one loop and one thread, for the few rows of most passes. None: a row is open."""
+        """Both calls in one loop and one thread, for the few rows of most passes. None: a row is open.
+
+        Raises:
+            ValueError: as both calls.
+        """
+        reader.check(rows, wanted)
+        self._check(rows, factor, held, len(reader.directions if isinstance(reader, FewLatents) else reader.latents))
         moved, has_moved = _memory(rows)
         arguments = _array(rows), *reader.arguments(wanted), *self._arguments(factor, held), moved, has_moved
         if isinstance(reader, FewLatents):
@@ -155,6 +196,21 @@ class Movements:
         elif not _loops().read_top_and_move(*arguments):
             return None
         return torch.from_numpy(moved), torch.from_numpy(has_moved)
+
+    @cached_property
+    def _n_needed(self) -> int:
+        """Columns that what is read must have."""
+        return int(self.columns.max(initial=-1)) + 1
+
+    def _check(self, rows: Tensor, factor: Tensor | None, held: Tensor | None, n_read: int) -> None:
+        _check_width(rows, self.along.shape[1])
+        n_texts, n_positions = rows.shape[:2]
+        if factor is not None:
+            _check_shape("factor", factor, (n_texts * n_positions, len(self.along)))
+        if n_read < self._n_needed:
+            raise ValueError(f"found: {n_read} readings, where terms ask for {self._n_needed}")
+        if held is not None and (len(held) != n_texts or held.shape[1] not in (1, n_positions)):
+            raise ValueError(f"held: shape {list(held.shape)}, where rows are {[n_texts, n_positions]}")
 
     def _arguments(self, factor: Tensor | None, held: Tensor | None) -> tuple[_Argument, ...]:
         where = _ALL_HELD if held is None else _array(held.expand(-1, -1, len(self.along)))
@@ -164,6 +220,18 @@ class Movements:
 def is_in_one_thread(n_rows: int) -> bool:
     """Does a loop over so many rows run in the thread that calls it?"""
     return n_rows <= _ROWS_OF_THREAD or torch.get_num_threads() == 1
+
+
+def _check_width(rows: Tensor, width: int) -> None:
+    if rows.shape[-1] != width:
+        raise ValueError(
+            f"rows: {rows.shape[-1]} columns, where {width} are needed; they are of another model or place"
+        )
+
+
+def _check_shape(what: str, given: np.ndarray | Tensor, shape: tuple[int, int]) -> None:
+    if tuple(given.shape) != shape:
+        raise ValueError(f"{what}: shape {list(given.shape)}, where {list(shape)} is needed")
 
 
 def _memory(rows: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -96,6 +96,16 @@ def test_loops_and_operators_are_one_law(
     assert {type(one) for one in EVERYWHERE} == {type(one) for one in ALL}
 
 
+def test_a_term_that_holds_everywhere_is_still_its_own_rows_alone() -> None:
+    """Behind everybody's first token, where another hookpoint has a window and this one has none."""
+    plans = [plan_of(random_sae(), Add(A, value=1.0)), plan_of(random_sae(), Add(B, value=1.0))]
+    (bank,) = banks_of(plans, CPU)[HOOKPOINT]
+    rows = torch.zeros(2, 3, D_MODEL)
+    for masks in (None, dict.fromkeys(bank.wheres)):
+        moved, _ = bank.act(rows, {}, masks)
+        torch.testing.assert_close(moved, torch.tensor([A.values, B.values])[:, None].expand(2, 3, -1))
+
+
 @pytest.mark.skipif(not HAS_NUMBA, reason="needs numba")
 def test_a_reading_that_stays_open_is_read_by_all_latents(monkeypatch: pytest.MonkeyPatch) -> None:
     from mohole.kernels import few

@@ -211,6 +211,20 @@ def test_a_transcoder_is_read_in_one_place_and_written_in_another() -> None:
     assert torch.equal(generated.tokens, steered.generate(tokens(), max_new_tokens=4, use_cache=False).tokens)
 
 
+def test_what_is_read_later_is_what_it_was_when_it_ran() -> None:
+    """Whatever the model has written into that memory since, as Falcon does."""
+    dictionary = Transcoder("mlp_in.1", "mlp_out.1", latents(20, D_MODEL, D_MODEL), torch.zeros(D_MODEL))
+    rows, moved = torch.randn(4, 12, D_MODEL, generator=torch.Generator().manual_seed(0)), []
+    for writes in (False, True):
+        read, act = steer(tiny_model(), dictionary, [Scale(4, 3.0)]).of_pass(tiny_model().given(tokens()))
+        given = read.change(rows.clone(), 0)
+        if writes:
+            given.zero_()
+        moved.append(act.change(rows.clone(), 0))
+    assert not torch.equal(moved[0], rows)
+    assert torch.equal(*moved)
+
+
 def test_a_transcoder_of_another_model_is_refused() -> None:
     """Where it writes it is as wide as this model; where it reads it is not."""
     for width in (D_MODEL // 2, 2 * D_MODEL):

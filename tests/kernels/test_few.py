@@ -158,6 +158,14 @@ def test_a_clip_that_holds_moves_nothing_however_large_the_reading() -> None:
     assert not has_moved.any()
 
 
+def test_a_constant_is_not_lost_beside_a_large_reading() -> None:
+    """Taken in another order it would be: 1 + 1.7e8 - 1.7e8 is 0 in float32."""
+    law = np.array([[1.0], [0.0], [-np.inf], [np.inf], [-np.inf]], np.float32)
+    own = Movements(np.array([[0], [-1]]), law, np.ones((1, 4), np.float32))
+    moved, _ = own(torch.zeros(1, 2, 4), torch.tensor([[1.7e8], [-1.7e8]]), None, None)
+    assert torch.equal(moved, torch.ones(1, 2, 4))
+
+
 def test_what_is_not_held_is_not_felt_even_where_it_is_no_number() -> None:
     of_terms = np.array([[np.inf, 1.0], [0, 0], [-np.inf, -np.inf], [np.inf, np.inf], [0, 0]], np.float32)
     own = Movements(np.full((2, 2), -1), of_terms, np.ones((2, 3), np.float32))

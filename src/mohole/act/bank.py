@@ -94,6 +94,7 @@ class Bank:
         self.has_norm = bool(self.by_norm_T.any())
         self.scales = _scales(terms, device)
         self.along_TD = torch.stack([term.along.to(device, torch.float32) for term in terms])
+        self.width = self.along_TD.shape[1]
         self.wheres = list(dict.fromkeys(term.where for term in terms))
         self.where_T = torch.tensor([self.wheres.index(term.where) for term in terms], device=device)
         self.movements: Movements | None = None
@@ -116,10 +117,10 @@ class Bank:
         Raises:
             StageError: rows of another width than the terms.
         """
-        width = self.along_TD.shape[1]
-        if rows.shape[-1] != width:
+        if rows.shape[-1] != self.width:
             raise StageError(
-                f"{self.hookpoint}: rows of {rows.shape[-1]} numbers, and the plan is for rows of {width}; make it for this model"
+                f"{self.hookpoint}: rows of {rows.shape[-1]} numbers, and the plan is for rows of {self.width}; make it for "
+                "this model"
             )
         factor, held = self._factor(rows), self.own_BT if masks is None else self._held(masks)
         movements, n_rows = self.movements if is_looped(rows) else None, rows.shape[0] * rows.shape[1]

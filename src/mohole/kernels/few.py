@@ -73,7 +73,8 @@ class FewLatents:
 
     def check(self, rows: Tensor, wanted: Wanted) -> None:
         """Raises: ValueError: as the call."""
-        _check_width(rows, len(self.origin))
+        if rows.shape[-1] != len(self.origin):
+            raise ValueError(_of_another_width(rows.shape[-1], len(self.origin)))
         if wanted is not None:
             _check_shape("wanted", wanted, (rows.shape[:-1].numel(), len(self.directions)))
 
@@ -118,7 +119,8 @@ class TopLatents:
 
     def check(self, rows: Tensor, wanted: Wanted) -> None:
         """Raises: ValueError: as the call."""
-        _check_width(rows, len(self.origin))
+        if rows.shape[-1] != len(self.origin):
+            raise ValueError(_of_another_width(rows.shape[-1], len(self.origin)))
         if wanted is not None:
             _check_shape("wanted", wanted, (rows.shape[:-1].numel(), len(self.latents)))
 
@@ -203,8 +205,9 @@ class Movements:
         return int(self.columns.max(initial=-1)) + 1
 
     def _check(self, rows: Tensor, factor: Tensor | None, held: Tensor | None, n_read: int) -> None:
-        _check_width(rows, self.along.shape[1])
-        n_texts, n_positions = rows.shape[:2]
+        n_texts, n_positions, width = rows.shape
+        if width != self.along.shape[1]:
+            raise ValueError(_of_another_width(width, self.along.shape[1]))
         if factor is not None:
             _check_shape("factor", factor, (n_texts * n_positions, len(self.along)))
         if n_read < self._n_needed:
@@ -222,11 +225,8 @@ def is_in_one_thread(n_rows: int) -> bool:
     return n_rows <= _ROWS_OF_THREAD or torch.get_num_threads() == 1
 
 
-def _check_width(rows: Tensor, width: int) -> None:
-    if rows.shape[-1] != width:
-        raise ValueError(
-            f"rows: {rows.shape[-1]} columns, where {width} are needed; they are of another model or place"
-        )
+def _of_another_width(found: int, needed: int) -> str:
+    return f"rows: {found} columns, where {needed} are needed; they are of another model or place"
 
 
 def _check_shape(what: str, given: np.ndarray | Tensor, shape: tuple[int, int]) -> None:

@@ -60,7 +60,7 @@ def test_of_equal_latents_the_lower_numbers_are_kept_to_the_last_one() -> None:
         assert (found[:, 23:] == 0).all()
 
 
-def test_a_row_that_is_not_settled_is_said_to_be_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_are_not_settled_are_open_unless_they_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three latents are looked at: two before the one that is read are enough to silence it, one is not."""
     monkeypatch.setattr(module, "_LEAST", 3)
     own = TopLatents(np.eye(9, dtype=np.float32), np.zeros(9, np.float32), np.zeros(9, np.float32), 2, np.array([5]))
@@ -71,8 +71,11 @@ def test_a_row_that_is_not_settled_is_said_to_be_open(monkeypatch: pytest.Monkey
     rows[2, 0] = 2.0  # kept
     rows[3, 5] = -1.0  # silent by itself
     found, is_open = own(rows)
-    assert is_open.tolist() == [False, True, True, False]
-    assert found[[0, 3]].tolist() == [[0.0], [0.0]]
+    assert found[:, 0].tolist() == [0.0, 0.0, 1.0, 0.0]
+    assert not is_open.any()
+    found, is_open = own(rows.repeat(9, 1))
+    assert is_open.tolist() == [False, True, True, False] * 9
+    assert (found[~is_open] == 0).all()
 
 
 @given(n=st.integers(0, 6), k=st.integers(1, 20), d=st.sampled_from([1, 5, 16, 130]), seed=st.integers(0, 10**6))

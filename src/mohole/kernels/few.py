@@ -27,8 +27,8 @@ _Argument = np.ndarray | np.float32 | int
 _MOST_LATENTS = 16
 """Latents of a row that a loop reads; more are read by torch's product, which takes less for each."""
 _SHARE, _LEAST = 8, 1024
-"""Among how many latents a loop looks for k that stand before one: this part of them, or so many where that is more. A product
-of all takes a third for each, but most latents of most rows are found to be silent within the first hundred."""
+"""Among how many latents a loop looks for k that stand before one: this part of them, or so many where that is more. Only of few
+rows it looks at all: for many, a product takes a third for each."""
 _ROWS_OF_THREAD = 256
 """Rows up to which waking another thread takes longer than the loop."""
 # What loops take for what is not given: arrays of no rows.
@@ -126,7 +126,7 @@ class TopLatents:
 
     @cached_property
     def _room(self) -> int:
-        """Latents that are looked at in a row, at most."""
+        """Latents that are looked at in each row."""
         return min(max(len(self.W_enc) // _SHARE, _LEAST), len(self.W_enc))
 
     def arguments(self, wanted: Wanted) -> tuple[_Argument, ...]:

@@ -16,6 +16,9 @@ from mohole.kernels import compiling_loops  # noqa: F401  # it is told of
 # in another order, a row that nothing is to move would move.
 _SUMS = {"contract", "reassoc", "nsz"}
 _IN_ORDER = {"contract", "nsz"}
+_TILE_NUMBERS = 1 << 13
+_FEW_LEFT = 16
+"""Rows that a loop goes on with to the last latent: for more, a product reads the encoder once for all of them."""
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS)
@@ -25,13 +28,6 @@ def _dot(a, b):
     for i in range(len(a)):
         total += a[i] * b[i]
     return total
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-@no_type_check
-def _is_before(value, latent, other, other_latent):
-    """Larger, or as large with a lower number."""
-    return value > other or (value == other and latent < other_latent)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_IN_ORDER)
@@ -59,46 +55,61 @@ def _few_of_row(centred, row, directions, coefficients, floor, wanted, found):
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_IN_ORDER)
 @no_type_check
-def _top_of_row(  # noqa: C901 - one loop over the hottest data there is
-    centred, row, W_enc, b_enc, n_kept, latents, wanted, pre, found
-):
-    """found [K]: latents of which a row keeps n_kept, or fewer. True: the row is open, for `pre` has room for too few latents.
-
-    One whose pre-activation is not positive is silent, and so is one that n_kept latents stand before. Where the foremost
-    of those that are read is silent, all are: in most rows the first hundred latents are enough to say so.
-    """
-    n_read, room, foremost, n_before = len(latents), len(pre), -1, 0
-    # One loop for both: a sum that is compiled twice may be taken in two orders.
-    for step in range(n_read + room):
-        is_own = step < n_read
-        latent = latents[step] if is_own else step - n_read
-        if is_own:
-            found[step] = 0
-            if len(wanted) and not wanted[row, step]:
-                continue
-        elif foremost < 0:
-            return False
-        value = _dot(centred, W_enc[latent]) + b_enc[latent]
-        if is_own:
-            if value > 0:
-                found[step] = value
-                if foremost < 0 or _is_before(value, latent, found[foremost], latents[foremost]):
-                    foremost = step
+def _foremost(centred, row, W_enc, b_enc, latents, wanted, found):
+    """found [K]: pre-activations that are positive, else 0. Which of them stands before the others; -1: none is positive."""
+    foremost = -1
+    for k in range(len(latents)):
+        found[k] = 0
+        if len(wanted) and not wanted[row, k]:
             continue
-        pre[latent] = value
-        n_before += _is_before(value, latent, found[foremost], latents[foremost])
+        value = _dot(centred, W_enc[latents[k]]) + b_enc[latents[k]]
+        if value > 0:
+            found[k] = value
+            is_first = foremost < 0 or value > found[foremost]
+            foremost = k if is_first or (value == found[foremost] and latents[k] < latents[foremost]) else foremost
+    return foremost
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_IN_ORDER)
+@no_type_check
+def _count(centred, W_enc, b_enc, own, own_value, n_before, n_kept, low, high):
+    """n_before, and how many of the latents [low, high) stand before one of that pre-activation; no further than to n_kept."""
+    for latent in range(low, high):
+        if latent == own:  # of itself, the sum might be taken in another order here
+            continue
+        value = _dot(centred, W_enc[latent]) + b_enc[latent]
+        n_before += value > own_value or (value == own_value and latent < own)
         if n_before == n_kept:
-            found[:] = 0
-            return False
-    if room < len(W_enc):
-        return True
-    for k in range(n_read):
-        if found[k] > 0 and k != foremost:
-            n_before = 0
-            for latent in range(room):
-                n_before += _is_before(pre[latent], latent, found[k], latents[k])
-            found[k] = found[k] if n_before < n_kept else 0
-    return False
+            break
+    return n_before
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def _count_by_tiles(centred, found, foremost, n_before, left, n_left, W_enc, b_enc, n_kept, latents, low, high):
+    """Latents [low, high) are counted for the foremost of each row that is left; how many rows are left behind them.
+
+    found of a row whose foremost is silent becomes 0: so are the others. A tile stays in the nearest cache for all rows: encoder
+    rows that come from memory, of several KB each, cost what their memory does.
+    """
+    width = max(_TILE_NUMBERS // centred.shape[1], 1)
+    for first in range(low, high, width):
+        place = 0
+        while place < n_left:
+            i = left[place]
+            k = foremost[i]
+            n_before[i] = _count(
+                centred[i], W_enc, b_enc, latents[k], found[i, k], n_before[i], n_kept, first, min(first + width, high)
+            )
+            if n_before[i] == n_kept:
+                found[i] = 0
+                n_left -= 1
+                left[place] = left[n_left]
+            else:
+                place += 1
+        if n_left == 0:
+            break
+    return n_left
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_IN_ORDER)
@@ -154,11 +165,35 @@ def read_few(rows, directions, origin, coefficients, floor, wanted, found, low, 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def read_top(rows, W_enc, b_enc, origin, n_kept, latents, room, wanted, found, is_open, low, high):
-    """found [N, K]; numbers of a row that is_open [N] mean nothing."""
-    centred, pre = np.empty(rows.shape[1], np.float32), np.empty(room, np.float32)
-    for row in range(low, high):
-        _centre(rows[row], origin, centred)
-        is_open[row] = _top_of_row(centred, row, W_enc, b_enc, n_kept, latents, wanted, pre, found[row])
+    """found [N, K]: latents of which a row keeps n_kept, or fewer; numbers of a row that is_open [N] mean nothing.
+
+    A latent whose pre-activation is not positive is silent, and so is one that n_kept latents stand before. Where the foremost of
+    those that are read is silent, all are. Where `room` latents do not say so of more than a few rows, these are left open.
+    """
+    n = high - low
+    centred, foremost = np.empty((n, rows.shape[1]), np.float32), np.empty(n, np.int64)
+    left, n_before, n_left = np.empty(n, np.int64), np.zeros(n, np.int64), 0
+    own = found[low:high]
+    for i in range(n):
+        is_open[low + i] = False
+        _centre(rows[low + i], origin, centred[i])
+        foremost[i] = _foremost(centred[i], low + i, W_enc, b_enc, latents, wanted, own[i])
+        if foremost[i] >= 0:
+            left[n_left] = i
+            n_left += 1
+    given = W_enc, b_enc, n_kept, latents
+    n_left = _count_by_tiles(centred, own, foremost, n_before, left, n_left, *given, 0, room)
+    if n_left > _FEW_LEFT and room < len(W_enc):
+        for place in range(n_left):
+            is_open[low + left[place]] = True
+        return
+    n_left = _count_by_tiles(centred, own, foremost, n_before, left, n_left, *given, room, len(W_enc))
+    for place in range(n_left):
+        i = left[place]
+        for k in range(len(latents)):
+            if own[i, k] > 0 and k != foremost[i]:
+                n_own = _count(centred[i], W_enc, b_enc, latents[k], own[i, k], 0, n_kept, 0, len(W_enc))
+                own[i, k] = own[i, k] if n_own < n_kept else 0
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -197,16 +232,15 @@ def read_few_and_move(
 def read_top_and_move(
     rows, W_enc, b_enc, origin, n_kept, latents, room, wanted, factor, columns, numbers, along, held, moved, has_moved
 ):
-    """`read_top`, then `move`. False: a row is open, and nothing that was written means anything."""
-    centred, pre = np.empty(rows.shape[2], np.float32), np.empty(room, np.float32)
-    read = np.empty(len(latents), np.float32)
-    for row in range(rows.shape[0] * rows.shape[1]):
-        text, position = row // rows.shape[1], row % rows.shape[1]
-        given, here = rows[text, position], _held_at(held, text, position)
-        _centre(given, origin, centred)
-        if _top_of_row(centred, row, W_enc, b_enc, n_kept, latents, wanted, pre, read):
-            return False
-        has_moved[text, position] = _move_row(
-            given, row, read, factor, columns, numbers, along, here, moved[text, position]
-        )
+    """`read_top`, then `move`. False: a row is open, and nothing is written."""
+    n = rows.shape[0] * rows.shape[1]
+    flat, found, is_open = (
+        rows.reshape(n, rows.shape[2]),
+        np.empty((n, len(latents)), np.float32),
+        np.empty(n, np.bool_),
+    )
+    read_top(flat, W_enc, b_enc, origin, n_kept, latents, room, wanted, found, is_open, 0, n)
+    if is_open.any():
+        return False
+    move(rows, found, factor, columns, numbers, along, held, moved, has_moved, 0, n)
     return True

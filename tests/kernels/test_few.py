@@ -195,10 +195,10 @@ def test_reading_and_moving_in_one_loop_is_both_loops(n_positions: int) -> None:
                 assert torch.equal(one, other)
 
 
-def test_one_open_row_is_nothing_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_rows_are_nothing_moved(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(3)
     own, reader = movements(random, 2, 2, 16), top(random, 50, 16, 40, [4, 0])
-    rows = torch.from_numpy(numbers(random, 40, 1, 16))
+    rows = torch.from_numpy(numbers(random, 200, 1, 16))
     assert own.read_and_move(reader, rows, None, None, None) is not None
     monkeypatch.setattr(module, "_LEAST", 3)
     again = TopLatents(reader.W_enc, reader.b_enc, reader.origin, reader.k, reader.latents)

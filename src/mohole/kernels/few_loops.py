@@ -1,8 +1,8 @@
 """The compiled loops of `few`. Arrays only; shapes and laws stand with their callers. Axes as there.
 
 Those that take `low` and `high` work on rows [low, high) and write nothing outside of them; the others work on all rows. A row's
-numbers do not depend on which others there are. An array of no rows stands for what is not given: numba compiles a loop anew for
-each set of types, and None has a type of its own.
+numbers do not depend on which others there are; whether it is left open does. An array of no rows stands for what is not given:
+numba compiles a loop anew for each set of types, and None has a type of its own.
 """
 
 from typing import no_type_check

@@ -136,8 +136,8 @@ class _Tapped:
     """A module with taps at what it takes and gives, until they are removed.
 
     They stand in its `forward`, not in hooks: torch calls a module that has any hook by a longer way, and makes and removes the
-    hook's handle each pass, which together cost 10 to 25 microseconds of a pass of 3 ms. Where somebody else's hooks are, the model goes on with
-    what those return, so there the taps are hooks that run after them.
+    hook's handle each pass, which together cost 10 to 25 microseconds of a pass of 3 ms. Where somebody else's hooks are, the
+    model goes on with what those return, so there the taps are hooks that run after them.
 
     A class, not a closure: jaxtyping would recompile a closure's checks each pass.
     """

@@ -173,9 +173,8 @@ class Steered:
 
     def _masks(self, given: PassTokens) -> Masks | None:
         """None: all tokens, whichever the `Where`, as in most passes."""
-        is_past_first = given.first > max(
-            given.padding
-        )  # of every row the first token, which alone may be left out, has run
+        # Of every row the first token, which alone may be left out, has run.
+        is_past_first = given.first > max(given.padding)
         if is_past_first and self._is_everywhere:
             return None
         return {

@@ -29,7 +29,8 @@ TWO = Cores(processes=2, threads=1)
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="session")
+# Ended behind these tests: what Ray tells of a full disk, every ten seconds, would stand in what others have printed.
+@pytest.fixture(scope="module")
 def executor() -> Iterator[Executor]:
     before, on_terminate = dict(os.environ), signal.getsignal(signal.SIGTERM)
     on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a script's background; its workers inherit that

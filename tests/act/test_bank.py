@@ -33,7 +33,7 @@ from mohole.dictionary.codes import SparseCodes
 from mohole.dictionary.files import AnyDictionary
 from mohole.dictionary.latents import needed
 from mohole.dictionary.readout import Steerable
-from mohole.errors import StageError
+from mohole.errors import NumericsError, StageError
 from mohole.kernels import HAS_NUMBA
 
 CPU = torch.device("cpu")
@@ -106,6 +106,37 @@ def test_a_term_that_holds_everywhere_is_still_its_own_rows_alone() -> None:
         torch.testing.assert_close(moved, torch.tensor([A.values, B.values])[:, None].expand(2, 3, -1))
 
 
+@pytest.mark.parametrize(
+    "intervention", [Clamp(3, value=20.0), Scale(5, 3.0), Add(A, times_norm=0.3), Clamp(3, value=2.0)]
+)
+def test_a_bank_does_to_each_pass_what_one_of_its_own_does(intervention: Intervention) -> None:
+    """What it made ready for the pass before is of that pass's shape, and of no windows and no norms."""
+    plans = [plan_of(random_sae(), intervention), plan_of(random_sae(), Clamp(9, value=3.0))]
+    draw = torch.Generator().manual_seed(0)
+    for given in (plans, plans[:1]):
+        (bank,) = banks_of(given, CPU)[HOOKPOINT]
+        for n_positions, has_window in ((1, False), (1, False), (1, True), (3, False), (1, False), (3, True)):
+            rows = torch.randn(2, n_positions, D_MODEL, generator=draw) * 3
+            held = torch.rand(2, n_positions, generator=draw) < 0.5
+            masks = dict.fromkeys(bank.wheres, held) if has_window else None
+            (alone,) = banks_of(given, CPU)[HOOKPOINT]
+            for one, other in zip(bank.act(rows, {}, masks), alone.act(rows, {}, masks), strict=True):
+                assert torch.equal(one, other)
+
+
+def test_rows_that_become_no_numbers_are_refused_by_each_way() -> None:
+    draw = torch.Generator().manual_seed(0)
+    large = 3e38 * torch.tensor(A.values).sign().expand(2, 3, -1)
+    for intervention, rows in (
+        (Add(A, value=3e38), large),
+        (Scale(5, 3e38), torch.randn(2, 3, D_MODEL, generator=draw) * 1e3),
+    ):
+        (bank,) = banks_of([plan_of(random_sae(), intervention)], CPU)[HOOKPOINT]
+        for given in (rows, rows.clone().requires_grad_(), rows.repeat(1, 200, 1)):  # one loop; products; two loops
+            with pytest.raises(NumericsError, match=f"{HOOKPOINT}: the edit returned a NaN or an infinity"):
+                bank.act(given, {}, None)
+
+
 @pytest.mark.skipif(not HAS_NUMBA, reason="needs numba")
 def test_a_reading_that_stays_open_is_read_by_all_latents(monkeypatch: pytest.MonkeyPatch) -> None:
     from mohole.kernels import few
@@ -118,7 +149,7 @@ def test_a_reading_that_stays_open_is_read_by_all_latents(monkeypatch: pytest.Mo
     (bank,) = banks_of(plans, CPU)[HOOKPOINT]
     assert bank.movements is not None
     assert bank.only_loop is not None
-    assert bank.movements.read_and_move(bank.only_loop, rows, None, None, None) is None
+    assert bank.movements.after_reading(bank.only_loop, rows.shape, None, None, None)(rows) is None
     for a, b in zip(settled, acted(plans, rows, None), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 

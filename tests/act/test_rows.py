@@ -1,6 +1,7 @@
 """Rows of one batch under other interventions: each is what it would be alone. Where, what caches know, what stamps say."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from mohole.act import (
     Plan,
     Scale,
     Sources,
+    Vector,
     When,
     Where,
     make_plan,
@@ -27,7 +29,7 @@ from mohole.act import (
 from mohole.act.steering import Steered
 from mohole.config import ReLU
 from mohole.dictionary import SparseAutoencoder
-from mohole.errors import ConfigError, HookpointError, ModelError, StageError
+from mohole.errors import ConfigError, HookpointError, ModelError, NumericsError, StageError
 from mohole.model import Edit, LanguageModel, PassTokens, load_model
 from mohole.planted.prompts import bridge_prompts
 
@@ -93,12 +95,23 @@ def test_what_is_infinite_at_anothers_row_or_outside_of_its_window_is_not_felt_t
     steered = steer_rows(tiny_model(), [plan(Scale(5, by=3e38)), None])
     rows = torch.randn(2, 6, tiny_model().d_model, generator=torch.Generator().manual_seed(0)) * 1e3
     (bank,) = steered.banks[HOOKPOINT]
-    everywhere, nowhere = ({where: torch.full((2, 6), held) for where in bank.wheres} for held in (True, False))
-    moved, has_moved = bank.act(rows, {}, everywhere)
-    assert not moved[0].isfinite().all()
-    assert torch.equal(moved[1], rows[1])
-    assert not has_moved[1].any()
-    assert torch.equal(bank.act(rows, {}, nowhere)[0], rows)
+    for n_held in ([0, 6], [0, 0]):  # at tokens of the row that has no such term, and at none
+        held = torch.arange(6) < torch.tensor(n_held)[:, None]
+        moved, has_moved = bank.act(rows, {}, dict.fromkeys(bank.wheres, held))
+        assert torch.equal(moved, rows)
+        assert not has_moved.any()
+    with pytest.raises(NumericsError, match=f"{HOOKPOINT}: the edit returned a NaN or an infinity"):
+        bank.act(rows, {}, None)
+
+
+def test_what_is_too_large_for_the_models_own_type_is_refused() -> None:
+    """65,520 is a number in float32, in which rows are moved, and infinity in float16."""
+    model = load_model("planted", dtype="float16")
+    first = Vector((1.0, *[0.0] * (model.d_model - 1)), HOOKPOINT)
+    for strength, is_refused in ((6e4, False), (7e4, True)):
+        steered = steer(model, [Add(first, value=strength)])
+        with pytest.raises(NumericsError, match=HOOKPOINT) if is_refused else nullcontext():
+            steered.logits(torch.tensor([[1, 2, 3]]))
 
 
 def test_stamps_count_for_each_row_what_was_run_and_what_was_moved() -> None:

@@ -133,6 +133,24 @@ def test_a_clamp_that_misses_steps_is_not_called_steered(monkeypatch):
         steer(model, random_sae(), [STRONG]).generate(prompt(), max_new_tokens=5)
 
 
+def test_a_step_that_is_missed_is_found_out_where_later_ones_run_its_tokens_again(monkeypatch):
+    """Without a cache the last pass runs all tokens: each was seen, and the first one to be written was not steered."""
+    model = tiny_model()
+    real, n_passes = type(model)._run, 0
+
+    def all_but_the_first(self, given, *, edits=(), tally=None, **rest):
+        nonlocal n_passes
+        n_passes += 1
+        result = real(self, given, edits=() if n_passes == 1 else edits, **rest)
+        if tally is not None:
+            tally.add(given.tokens.numel(), [given.tokens.numel()] * len(edits))
+        return result
+
+    monkeypatch.setattr(type(model), "_run", all_but_the_first)
+    with pytest.raises(StageError, match=r"fired at 8 of 8 positions \(8 of 15 rows\)"):
+        steer(model, random_sae(), [STRONG]).generate(prompt(), max_new_tokens=2, use_cache=False)
+
+
 def test_the_hookpoint_must_be_the_models():
     with pytest.raises(HookpointError, match=r"resid_post\.9"):
         steer(tiny_model(), random_sae("resid_post.9"), [STRONG])

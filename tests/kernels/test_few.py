@@ -187,11 +187,13 @@ def test_reading_and_moving_in_one_loop_is_both_loops(n_positions: int) -> None:
     held = torch.from_numpy(random.random((40, 1, 5)) < 0.7)
     for reader in (few, top(random, 50, 16, 9, [4, 0, 49])):
         for which in (None, wanted):
-            together = own.read_and_move(reader, rows, which, None, held)
+            together = own.after_reading(reader, rows.shape, which, None, held)(rows)
             found = reader(flat, which)
             found = found if isinstance(found, Tensor) else found[0]
             assert together is not None
-            for one, other in zip(together, own(rows, found, None, held), strict=True):
+            *at_once, are_finite = together
+            assert are_finite
+            for one, other in zip(at_once, own(rows, found, None, held), strict=True):
                 assert torch.equal(one, other)
 
 
@@ -199,10 +201,10 @@ def test_open_rows_are_nothing_moved(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(3)
     own, reader = movements(random, 2, 2, 16), top(random, 50, 16, 40, [4, 0])
     rows = torch.from_numpy(numbers(random, 200, 1, 16))
-    assert own.read_and_move(reader, rows, None, None, None) is not None
+    assert own.after_reading(reader, rows.shape, None, None, None)(rows) is not None
     monkeypatch.setattr(module, "_LEAST", 3)
     again = TopLatents(reader.W_enc, reader.b_enc, reader.origin, reader.k, reader.latents)
-    assert own.read_and_move(again, rows, None, None, None) is None
+    assert own.after_reading(again, rows.shape, None, None, None)(rows) is None
 
 
 def test_a_row_is_what_it_is_alone_and_in_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,6 +234,37 @@ def test_rows_that_are_no_numbers_do_not_stop_a_loop() -> None:
     assert not moved[:2].isfinite().all(dim=-1).any()
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_rows_that_move_to_no_number_are_told_of_and_others_are_not(wrong: float) -> None:
+    """One of 3e38 is a number, though the sum of two is not; a row that nothing moves is not looked at."""
+    random = np.random.default_rng(8)
+    few = FewLatents(numbers(random, 1, 16), numbers(random, 16), numbers(random, 4, 1), np.float32(0))
+    many = top(random, 50, 16, 9, [4])
+    by = np.array([[1.0], [0], [-np.inf], [np.inf], [0]], np.float32)
+    own = Movements(np.full((2, 1), -1), by, np.ones((1, 16), np.float32))
+    for reader in (few, many):
+        for row, held in ((0, True), (5, True), (5, False)):
+            rows = torch.full((3, 2, 16), 3e38)
+            is_held = torch.ones(3, 2, 1, dtype=torch.bool)
+            call = own.after_reading(reader, rows.shape, None, None, is_held)
+            done = call(rows)
+            assert done is not None
+            assert done[2]
+            rows.view(6, 16)[row, 15], is_held.view(6)[row] = wrong, held
+            done = own.after_reading(reader, rows.shape, None, None, is_held)(rows)
+            assert done is not None
+            assert done[2] is not held
+
+
+def test_what_is_ready_for_one_shape_refuses_another(no_shape_checks: None) -> None:
+    random = np.random.default_rng(9)
+    few = FewLatents(numbers(random, 3, 16), numbers(random, 16), numbers(random, 4, 3), np.float32(0))
+    ready = movements(random, 3, 3, 16).after_reading(few, torch.Size((4, 1, 16)), None, None, None)
+    for shape in ((4, 1, 17), (5, 1, 16), (2, 2, 16)):
+        with pytest.raises(ValueError, match=r"rows: shape .* where \[4, 1, 16\] is needed"):
+            ready(torch.zeros(shape))
+
+
 def test_loops_are_for_float32_here_and_without_gradients() -> None:
     plain = torch.zeros(2, 3)
     assert is_looped(plain)
@@ -259,9 +292,9 @@ def test_rows_that_are_not_as_wide_as_what_they_meet_are_refused(width: int, no_
         lambda: few(rows[:, 0]),
         lambda: many(rows[:, 0]),
         lambda: own(rows, torch.zeros(2, 3), None, None),
-        lambda: own.read_and_move(few, rows, None, None, None),
-        lambda: own.read_and_move(many, rows, None, None, None),
-        lambda: movements(random, 3, 3, width).read_and_move(few, rows, None, None, None),
+        lambda: own.after_reading(few, rows.shape, None, None, None)(rows),
+        lambda: own.after_reading(many, rows.shape, None, None, None)(rows),
+        lambda: movements(random, 3, 3, width).after_reading(few, rows.shape, None, None, None),
     ):
         with pytest.raises(ValueError, match=f"{width} columns, where 16"):
             call()
@@ -278,8 +311,8 @@ def test_what_goes_with_rows_is_of_as_many(no_shape_checks: None) -> None:
         lambda: own(rows, less, None, None),
         lambda: own(rows, found, less, None),
         lambda: own(rows, found, None, less[:, None].bool()),
-        lambda: own.read_and_move(few, rows, odd, None, None),
-        lambda: own.read_and_move(many, rows, None, less, None),
+        lambda: own.after_reading(few, rows.shape, odd, None, None)(rows),
+        lambda: own.after_reading(many, rows.shape, None, less, None)(rows),
     ):
         with pytest.raises(ValueError, match="where"):
             call()

@@ -212,6 +212,13 @@ def test_an_edit_that_keeps_nothing_is_spared_the_copies() -> None:
         run_hooked(lambda: module(rows()), {"out": Site(module, "output")}, shape=SHAPE, edits=[bad])
 
 
+def test_an_edit_that_looks_for_itself_is_not_looked_at_again() -> None:
+    module = Gives("tensor")
+    bad = Edit("out", lambda given, _: given / 0, is_checked=True)
+    done = run_hooked(lambda: module(rows()), {"out": Site(module, "output")}, shape=SHAPE, edits=[bad])
+    assert not done.output.isfinite().all()
+
+
 def test_numbers_whose_sum_overflows_are_no_infinity() -> None:
     module, large = Gives("tensor"), torch.full((2, 3, 4), 3e38)
     site = {"out": Site(module, "output")}

@@ -24,11 +24,12 @@ from mohole.act.interventions import (
     latents_in,
     sources_in,
 )
+from mohole.act.ledger import Stamp
 from mohole.act.parsing import as_json, parse_interventions
 from mohole.act.planning import make_plan, read_latent
 from mohole.act.reader import Reader
 from mohole.act.sources import Sources
-from mohole.act.steering import Continuation, Stamp, Steered, Stepped, steer, steer_rows
+from mohole.act.steering import Continuation, Steered, Stepped, steer, steer_rows
 from mohole.act.strength import at_strength
 from mohole.act.terms import NOTHING, LatentReading, Plan
 from mohole.act.usable import DOSES, Bounds, StrengthWarning, UsableRange, read_swept

@@ -21,7 +21,8 @@ from mohole.act.where import Where
 from mohole.dictionary import NormalisedAutoencoder
 from mohole.dictionary.readout import Readout, readout
 from mohole.errors import StageError
-from mohole.kernels.few import FewLatents, LatentLoop, Movements, is_few, is_in_one_thread, is_looped
+from mohole.kernels.few import FewLatents, LatentLoop, Movements, ReadAndMove, is_few, is_in_one_thread, is_looped
+from mohole.model.hooks import demand_finite
 
 _MOST_TERMS = 64
 """Terms of a row, in the mean, up to which a loop is faster than a product."""
@@ -99,6 +100,7 @@ class Bank:
         self.where_T = torch.tensor([self.wheres.index(term.where) for term in terms], device=device)
         self.movements: Movements | None = None
         self.only_loop: LatentLoop | None = None
+        self._last_at_once: ReadAndMove | None = None  # most passes are as the one before
         if is_looped(self.along_TD) and own_BT.sum() <= _MOST_TERMS * len(own_BT):
             at = np.array([[-1 if column is None else column for column in each] for each in (read_at, when_at)])
             self.movements = Movements(at, parts.contiguous().numpy(), self.along_TD.detach().numpy())
@@ -116,18 +118,26 @@ class Bank:
 
         Raises:
             StageError: rows of another width than the terms.
+            NumericsError: a row becomes NaN or infinite.
         """
         if rows.shape[-1] != self.width:
             raise StageError(
                 f"{self.hookpoint}: rows of {rows.shape[-1]} numbers, and the plan is for rows of {self.width}; make it for "
                 "this model"
             )
+        at_once = self._at_once(rows, masks)
+        done = None if at_once is None else at_once(rows)
+        moved, has_moved, are_finite = (*self._in_parts(rows, seen, masks), False) if done is None else done
+        if not are_finite:  # or nobody has looked
+            demand_finite(self.hookpoint, moved)
+        return moved, has_moved
+
+    def _in_parts(
+        self, rows: Tensor, seen: Mapping[str, Tensor], masks: Mapping[Where, Tensor | None] | None
+    ) -> tuple[Tensor, Tensor]:
+        """What is read, then what is moved, by a loop or by products."""
         factor, held = self._factor(rows), self.own_BT if masks is None else self._held(masks)
-        movements, n_rows = self.movements if is_looped(rows) else None, rows.shape[0] * rows.shape[1]
-        if movements is not None and self.only_loop is not None and is_in_one_thread(n_rows):
-            done = movements.read_and_move(self.only_loop, rows, self._wanted_of(n_rows), factor, held)
-            if done is not None:
-                return done
+        movements = self.movements if is_looped(rows) else None
         flat, found = rows.reshape(-1, rows.shape[-1]), self._found(rows, seen)
         if movements is not None and (found is None or is_looped(found)):
             return movements(rows, found, factor, held)
@@ -138,6 +148,22 @@ class Bank:
         moved = torch.addmm(flat, movement_NT, self.along_TD)
         has_moved = (movement_NT != 0).any(dim=-1, keepdim=True)
         return torch.where(has_moved, moved, flat).view(rows.shape), has_moved.view(rows.shape[:2])
+
+    def _at_once(self, rows: Tensor, masks: Mapping[Where, Tensor | None] | None) -> ReadAndMove | None:
+        """The one loop that does all of it; None: there is none for such rows."""
+        if self.movements is None or self.only_loop is None or not is_looped(rows):
+            return None
+        last = self._last_at_once
+        if last is not None and masks is None and last.shape == rows.shape:
+            return last
+        n_rows = rows.shape[0] * rows.shape[1]
+        if not is_in_one_thread(n_rows):
+            return None
+        factor, held = self._factor(rows), self.own_BT if masks is None else self._held(masks)
+        found = self.movements.after_reading(self.only_loop, rows.shape, self._wanted_of(n_rows), factor, held)
+        if factor is None and masks is None:
+            self._last_at_once = found
+        return found
 
     def _wanted_of(self, n_rows: int) -> np.ndarray | None:
         """[N, K]: what is read of each row of a pass; None: all of every row."""

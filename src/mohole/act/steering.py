@@ -1,5 +1,4 @@
-"""A model under interventions: the same for all rows of a batch or other ones for each, and the proof that every token was run
-under them.
+"""A model under interventions: the same for all rows of a batch, or other ones for each.
 
 A begin-of-text token is left as it is, unless an intervention says `bos`: no dictionary was trained on its row, so its code there
 means nothing, and on many models its row is an anchor for attention. (Measured on the built-in model: clamping it too costs the
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from mohole.act.bank import Bank, banks_of
 from mohole.act.interventions import Intervention
+from mohole.act.ledger import Ledger, Sight, Stamp
 from mohole.act.planning import make_plan
 from mohole.act.sources import Maxima, Sources
 from mohole.act.terms import NOTHING, Plan
@@ -28,24 +28,11 @@ from mohole.act.where import EVERYWHERE, TokenClasses, Where, mask
 from mohole.dictionary.readout import Steerable
 from mohole.errors import ConfigError, StageError
 from mohole.model import Edit, EditTally, LanguageModel, PassEdits, PassTokens, TextCache, parse_hookpoint
+from mohole.model.hooks import demand_finite
 
 Tokens = Int[Tensor, "batch position"]
 Masks = Mapping[Where, Bool[Tensor, "batch position"] | None]
 """Which tokens each `Where` holds for; None: all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """What is known of one row of a steered batch. The last token written is never run, so it is not counted."""
-
-    n_tokens: int
-    """Tokens of text that the model ran for it, begin-of-text not counted."""
-    n_fired: int
-    """Those that the hooks saw at every hookpoint that is acted at. Equal to `n_tokens`, or there is an error and no stamp."""
-    n_moved: int
-    """Those whose row an intervention moved, at some hookpoint: where it was to act, and had anything to change."""
-    key: str
-    """Of the interventions; empty where there were none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +78,7 @@ class Steered:
             raise ConfigError("steer: no row to steer; give a plan, or one for each row of the batch")
         self.model, self.plans = model, tuple(plans)
         self._inside = ExitStack()
-        self._ledger: _Ledger | None = None
+        self._ledger: Ledger | None = None
 
     @cached_property
     def banks(self) -> dict[str, tuple[Bank, ...]]:
@@ -163,11 +150,11 @@ class Steered:
             raise StageError(f"steer: plans for {len(self.plans)} rows, and the batch has {n}; give one for each row")
         return self.plans * n if len(self.plans) == 1 else self.plans
 
-    def _of_pass(self, given: PassTokens, ledger: "_Ledger | None") -> tuple[Edit, ...]:
+    def _of_pass(self, given: PassTokens, ledger: "Ledger | None") -> tuple[Edit, ...]:
         self._for(given)
         state = _Pass(given, self._masks(given), self._read_later, ledger)
         return tuple(
-            Edit(name, _At(name, self.banks.get(name, ()), state).change, keeps_nothing=True)
+            Edit(name, _At(name, self.banks.get(name, ()), state).change, keeps_nothing=True, is_checked=True)
             for name in self.hookpoints
         )
 
@@ -206,7 +193,7 @@ class Steered:
             written = self.model.generate(tokens, edits=(*edits, *more), tally=tally, **options)
         n_columns = written.shape[1] - 1 if written.shape[1] > tokens.shape[1] else 0
         ledger.demand_all(self.hookpoints, range(n_columns), tally.n_rows)
-        return Continuation(written, ledger.stamps(self, self._n_text(tokens, n_columns, options.get("padding"))))
+        return Continuation(written, ledger.stamps(self.plans, self._n_text(tokens, n_columns, options.get("padding"))))
 
     def logits(self, tokens: Tokens, *, n_prompt: Sequence[int] | None = None) -> Float[Tensor, "batch position vocab"]:
         """Next-token logits with the interventions at every token they are for.
@@ -239,14 +226,14 @@ class Steered:
         Raises:
             StageError: the hooks did not see every token of the pass.
         """
-        ledger, tally = _Ledger(), EditTally()
+        ledger, tally = Ledger(), EditTally()
         first = 0 if cache is None else cache.tokens.shape[1]
         logits, after = self.model.step(
             tokens, cache, edits=(_Counted(self, ledger), *reads), tally=tally, n_prompt=n_prompt, padding=padding
         )
         ledger.demand_all(self.hookpoints, range(first, first + tokens.shape[1]), tally.n_rows)
         ran = PassTokens(tokens, first, after.padding, after.n_prompt, after.begins).n_text
-        return Stepped(logits, after, ledger.stamps(self, ran))
+        return Stepped(logits, after, ledger.stamps(self.plans, ran))
 
     def _n_text(self, tokens: Tensor, n_columns: int, padding: Sequence[int] | None) -> list[int]:
         """Of each row the tokens of text among the first columns: neither padding nor begin-of-text."""
@@ -255,9 +242,9 @@ class Steered:
         return [max(0, n_columns - n - begin) for n, begin in zip(before, begins, strict=True)]
 
     @contextmanager
-    def _counted(self) -> Iterator[tuple[tuple["_Counted", ...], "_Ledger"]]:
+    def _counted(self) -> Iterator[tuple[tuple["_Counted", ...], "Ledger"]]:
         """Edits with a ledger of their own; none to add where the model stands under these already: twice would be too much."""
-        ledger = _Ledger()
+        ledger = Ledger()
         if not self.model.is_under(self):
             yield (_Counted(self, ledger),), ledger
             return
@@ -322,7 +309,7 @@ class _Pass:
     given: PassTokens
     masks: Masks | None
     read_later: frozenset[str]
-    ledger: "_Ledger | None"
+    ledger: "Ledger | None"
     seen: dict[str, Tensor] = field(default_factory=dict)
     """Rows [batch and position, d] by hookpoint as they left it, in float32, of those that are read later."""
 
@@ -345,73 +332,18 @@ class _At:
         if self.name in state.read_later:
             state.seen[self.name] = exact.reshape(-1, exact.shape[-1]).clone()
         if state.ledger is not None:
-            state.ledger.add(self.name, state.given, rows.shape[0] * rows.shape[1], moved)
-        return exact if rows.dtype is torch.float32 else exact.to(rows.dtype)
-
-
-@dataclass
-class _Ledger:
-    """What the edits of one text saw, by hookpoint: kept apart from what the model says that it ran."""
-
-    columns: dict[str, set[int]] = field(default_factory=dict)
-    """Positions seen, counted from the first column of the batch."""
-    n_rows: dict[str, int] = field(default_factory=dict)
-    """Rows seen; a column that ran twice counts twice."""
-    n_text: dict[str, list[int]] = field(default_factory=dict)
-    """Tokens of text seen, for each row of the batch; each counts once."""
-    moved: list[tuple[int, Bool[Tensor, "batch position"]]] = field(default_factory=list)
-    """Of all hookpoints, in each pass: its first column, and which of its rows moved."""
-
-    def add(self, name: str, given: PassTokens, n_rows: int, moved: Tensor | None) -> None:
-        columns = range(given.first, given.first + given.tokens.shape[1])
-        self.n_rows[name] = self.n_rows.get(name, 0) + n_rows
-        seen = self.columns.get(name)
-        if seen is None:
-            self.columns[name], self.n_text[name] = set(columns), list(given.n_text)
-        else:  # without a cache, columns run again
-            counts, new = self.n_text[name], [column for column in columns if column not in seen]
-            for row, (padding, begin) in enumerate(zip(given.padding, given.begins, strict=True)):
-                counts[row] += sum(column >= padding + begin for column in new)
-            seen.update(new)
-        if moved is not None:
-            self.moved.append((given.first, moved))
-
-    def demand_all(self, hookpoints: Sequence[str], columns: range, n_rows: int) -> None:
-        """Every one of these columns once at least, and every row that the model ran (without a cache, rows run again)."""
-        for name in hookpoints:
-            seen, rows = self.columns.get(name, set()), self.n_rows.get(name, 0)
-            if seen != set(columns) or rows != n_rows:
-                raise StageError(
-                    f"{name}: the intervention fired at {len(seen)} of {len(columns)} positions ({rows} of {n_rows} rows), so "
-                    "the result is not steered; load the model with its self-test on to check its hookpoints"
-                )
-
-    def stamps(self, steered: Steered, n_tokens: Sequence[int]) -> tuple[Stamp, ...]:
-        """Args: n_tokens: of text, that the model ran for each row."""
-        n = len(n_tokens)
-        seen = list(self.n_text.values())
-        fired = list(map(min, zip(*seen, strict=True))) if len(seen) > 1 else seen[0] if seen else list(n_tokens)
-        moved = self._n_moved(n)
-        plans = steered.plans * n if len(steered.plans) == 1 else steered.plans
-        return tuple(Stamp(n_tokens[row], fired[row], moved[row], plans[row].key) for row in range(n))
-
-    def _n_moved(self, n_rows: int) -> list[int]:
-        """For each row, how many of its tokens moved at any hookpoint."""
-        if not self.moved:
-            return [0] * n_rows
-        whole = self.moved[0][1]
-        if len(self.moved) > 1:
-            first = min(start for start, _ in self.moved)
-            whole = whole.new_zeros(n_rows, max(start + each.shape[1] for start, each in self.moved) - first)
-            for start, each in self.moved:
-                whole[:, start - first : start - first + each.shape[1]] |= each
-        return list(map(sum, whole.tolist()))
+            state.ledger.seen.append(Sight(self.name, state.given, rows.shape[0] * rows.shape[1], moved))
+        if rows.dtype is torch.float32:
+            return exact
+        changed = exact.to(rows.dtype)
+        demand_finite(self.name, changed)  # what a float32 holds may be too large for it
+        return changed
 
 
 class _Counted:
     """Steering with a ledger of its own, for one text."""
 
-    def __init__(self, steered: Steered, ledger: _Ledger) -> None:
+    def __init__(self, steered: Steered, ledger: Ledger) -> None:
         self.steered, self.ledger = steered, ledger
 
     def of_pass(self, given: PassTokens) -> tuple[Edit, ...]:

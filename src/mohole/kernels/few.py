@@ -9,7 +9,8 @@ A loop does not look where an array ends, and would read or write what lies behi
 Axes: N row, K latent that is read, T term, L latent, D column; B text of a batch and P position, where N is both.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from types import ModuleType
@@ -66,17 +67,17 @@ class FewLatents:
         Raises:
             ValueError: rows of another width, or `wanted` of other rows or latents.
         """
-        self.check(rows, wanted)
+        self.check(rows.shape, wanted)
         found = np.empty((len(rows), len(self.directions)), np.float32)
         _over(len(rows), _loops().read_few, _array(rows), *self.arguments(wanted), found)
         return torch.from_numpy(found)
 
-    def check(self, rows: Tensor, wanted: Wanted) -> None:
-        """Raises: ValueError: as the call."""
-        if rows.shape[-1] != len(self.origin):
-            raise ValueError(_of_another_width(rows.shape[-1], len(self.origin)))
+    def check(self, shape: Sequence[int], wanted: Wanted) -> None:
+        """Args: shape: of the rows. Raises: ValueError: as the call."""
+        if shape[-1] != len(self.origin):
+            raise ValueError(_of_another_width(shape[-1], len(self.origin)))
         if wanted is not None:
-            _check_shape("wanted", wanted, (rows.shape[:-1].numel(), len(self.directions)))
+            _check_shape("wanted", wanted, (math.prod(shape[:-1]), len(self.directions)))
 
     def arguments(self, wanted: Wanted) -> tuple[_Argument, ...]:
         """What a loop takes of it."""
@@ -112,17 +113,17 @@ class TopLatents:
         Raises:
             ValueError: rows of another width, or `wanted` of other rows or latents.
         """
-        self.check(rows, wanted)
+        self.check(rows.shape, wanted)
         found, is_open = np.empty((len(rows), len(self.latents)), np.float32), np.empty(len(rows), np.bool_)
         _over(len(rows), _loops().read_top, _array(rows), *self.arguments(wanted), found, is_open)
         return torch.from_numpy(found), torch.from_numpy(is_open)
 
-    def check(self, rows: Tensor, wanted: Wanted) -> None:
-        """Raises: ValueError: as the call."""
-        if rows.shape[-1] != len(self.origin):
-            raise ValueError(_of_another_width(rows.shape[-1], len(self.origin)))
+    def check(self, shape: Sequence[int], wanted: Wanted) -> None:
+        """Args: shape: of the rows. Raises: ValueError: as the call."""
+        if shape[-1] != len(self.origin):
+            raise ValueError(_of_another_width(shape[-1], len(self.origin)))
         if wanted is not None:
-            _check_shape("wanted", wanted, (rows.shape[:-1].numel(), len(self.latents)))
+            _check_shape("wanted", wanted, (math.prod(shape[:-1]), len(self.latents)))
 
     @cached_property
     def _room(self) -> int:
@@ -168,7 +169,7 @@ class Movements:
         Raises:
             ValueError: rows of another width, or the others of other rows, readings or terms.
         """
-        self._check(rows, factor, held, 0 if found is None else found.shape[1])
+        self._check(rows.shape, factor, held, 0 if found is None else found.shape[1])
         if found is not None and len(found) != rows.shape[:-1].numel():
             raise ValueError(f"found: of {len(found)} rows, where {rows.shape[:-1].numel()} are moved")
         moved, has_moved = _memory(rows)
@@ -176,36 +177,32 @@ class Movements:
         _over(has_moved.size, _loops().move, _array(rows), read, *self._arguments(factor, held), moved, has_moved)
         return torch.from_numpy(moved), torch.from_numpy(has_moved)
 
-    def read_and_move(
+    def after_reading(
         self,
         reader: LatentLoop,
-        rows: Float[Tensor, "B P D"],
+        shape: torch.Size,
         wanted: Wanted,
         factor: Float[Tensor, "N T"] | None,
         held: Bool[Tensor, "B P_or_1 T_or_1"] | None,
-    ) -> tuple[Float[Tensor, "B P D"], Bool[Tensor, "B P"]] | None:
-        """Both calls in one loop and one thread, for the few rows of most passes. None: a row is open.
+    ) -> "ReadAndMove":
+        """What is read and moved of rows of this shape [B, P, D], ready to be called with them.
 
         Raises:
             ValueError: as both calls.
         """
-        reader.check(rows, wanted)
-        self._check(rows, factor, held, len(reader.directions if isinstance(reader, FewLatents) else reader.latents))
-        moved, has_moved = _memory(rows)
-        arguments = _array(rows), *reader.arguments(wanted), *self._arguments(factor, held), moved, has_moved
-        if isinstance(reader, FewLatents):
-            _loops().read_few_and_move(*arguments)
-        elif not _loops().read_top_and_move(*arguments):
-            return None
-        return torch.from_numpy(moved), torch.from_numpy(has_moved)
+        reader.check(shape, wanted)
+        self._check(shape, factor, held, len(reader.directions if isinstance(reader, FewLatents) else reader.latents))
+        loops = _loops()
+        loop = loops.read_few_and_move if isinstance(reader, FewLatents) else loops.read_top_and_move
+        return ReadAndMove(shape, loop, (*reader.arguments(wanted), *self._arguments(factor, held)))
 
     @cached_property
     def _n_needed(self) -> int:
         """Columns that what is read must have."""
         return int(self.columns.max(initial=-1)) + 1
 
-    def _check(self, rows: Tensor, factor: Tensor | None, held: Tensor | None, n_read: int) -> None:
-        n_texts, n_positions, width = rows.shape
+    def _check(self, shape: Sequence[int], factor: Tensor | None, held: Tensor | None, n_read: int) -> None:
+        n_texts, n_positions, width = shape
         if width != self.along.shape[1]:
             raise ValueError(_of_another_width(width, self.along.shape[1]))
         if factor is not None:
@@ -218,6 +215,28 @@ class Movements:
     def _arguments(self, factor: Tensor | None, held: Tensor | None) -> tuple[_Argument, ...]:
         where = _ALL_HELD if held is None else _array(held.expand(-1, -1, len(self.along)))
         return _NO_NUMBERS if factor is None else _array(factor), self.columns, self.numbers, self.along, where
+
+
+@dataclass(frozen=True, eq=False)
+class ReadAndMove:
+    """Rows of one shape read and moved in one loop and one thread, for the few rows of most passes. What else it takes stays
+    from pass to pass, and was compared and gathered once: each pass, that took as long as the loop.
+    """
+
+    shape: torch.Size
+    loop: Callable[..., tuple[bool, np.ndarray, np.ndarray, bool]]
+    given: tuple[_Argument, ...]
+
+    def __call__(self, rows: Float[Tensor, "B P D"]) -> tuple[Float[Tensor, "B P D"], Bool[Tensor, "B P"], bool] | None:
+        """As `Movements`, and whether all numbers of the rows that moved are finite. None: a row is open.
+
+        Raises:
+            ValueError: rows of another shape.
+        """
+        if rows.shape != self.shape:
+            raise ValueError(f"rows: shape {list(rows.shape)}, where {list(self.shape)} is needed")
+        is_settled, moved, has_moved, are_finite = self.loop(_array(rows), *self.given)
+        return (torch.from_numpy(moved), torch.from_numpy(has_moved), are_finite) if is_settled else None
 
 
 def is_in_one_thread(n_rows: int) -> bool:

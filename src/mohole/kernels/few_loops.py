@@ -30,6 +30,15 @@ def _dot(a, b):
     return total
 
 
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS)
+@no_type_check
+def _is_finite(row):
+    total = np.float32(0)
+    for i in range(len(row)):
+        total += row[i] * np.float32(0)  # 0, or NaN: no large numbers overflow it
+    return total == 0
+
+
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_IN_ORDER)
 @no_type_check
 def _centre(row, origin, centred):
@@ -212,10 +221,20 @@ def move(rows, found, factor, columns, numbers, along, held, moved, has_moved, l
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def read_few_and_move(
-    rows, directions, origin, coefficients, floor, wanted, factor, columns, numbers, along, held, moved, has_moved
-):
-    """`read_few`, then `move`."""
+def _are_finite(moved, has_moved):
+    """Is every number of the rows that moved?"""
+    for text in range(moved.shape[0]):
+        for position in range(moved.shape[1]):
+            if has_moved[text, position] and not _is_finite(moved[text, position]):
+                return False
+    return True
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def read_few_and_move(rows, directions, origin, coefficients, floor, wanted, factor, columns, numbers, along, held):
+    """`read_few`, then `move`: (is no row open, moved, has_moved, are all that moved finite)."""
+    moved, has_moved = np.empty(rows.shape, np.float32), np.empty(rows.shape[:2], np.bool_)
     centred, read = np.empty(rows.shape[2], np.float32), np.empty(len(directions), np.float32)
     for row in range(rows.shape[0] * rows.shape[1]):
         text, position = row // rows.shape[1], row % rows.shape[1]
@@ -225,22 +244,19 @@ def read_few_and_move(
         has_moved[text, position] = _move_row(
             given, row, read, factor, columns, numbers, along, here, moved[text, position]
         )
+    return True, moved, has_moved, _are_finite(moved, has_moved)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def read_top_and_move(
-    rows, W_enc, b_enc, origin, n_kept, latents, room, wanted, factor, columns, numbers, along, held, moved, has_moved
-):
-    """`read_top`, then `move`. False: a row is open, and nothing is written."""
+def read_top_and_move(rows, W_enc, b_enc, origin, n_kept, latents, room, wanted, factor, columns, numbers, along, held):
+    """`read_top`, then `move`: as `read_few_and_move`. Where a row is open, the others mean nothing."""
+    moved, has_moved = np.empty(rows.shape, np.float32), np.empty(rows.shape[:2], np.bool_)
     n = rows.shape[0] * rows.shape[1]
-    flat, found, is_open = (
-        rows.reshape(n, rows.shape[2]),
-        np.empty((n, len(latents)), np.float32),
-        np.empty(n, np.bool_),
-    )
+    flat, found = rows.reshape(n, rows.shape[2]), np.empty((n, len(latents)), np.float32)
+    is_open = np.empty(n, np.bool_)
     read_top(flat, W_enc, b_enc, origin, n_kept, latents, room, wanted, found, is_open, 0, n)
     if is_open.any():
-        return False
+        return False, moved, has_moved, True
     move(rows, found, factor, columns, numbers, along, held, moved, has_moved, 0, n)
-    return True
+    return True, moved, has_moved, _are_finite(moved, has_moved)

@@ -39,6 +39,8 @@ class Edit:
     change: Callable[[Rows, int], Rows]
     keeps_nothing: bool = False
     """`change` writes nothing into the rows it gets and holds on to none of those it returns, so neither are copied."""
+    is_checked: bool = False
+    """`change` itself raises where a row that it changes becomes NaN or infinite, so nobody looks again."""
 
 
 @dataclass(slots=True)
@@ -257,10 +259,16 @@ def _apply(edit: Edit, rows: Tensor, first_position: int) -> Tensor:
         )
     if not (edit.keeps_nothing and changed.dtype is rows.dtype and changed.device == rows.device):
         changed = changed.to(dtype=rows.dtype, device=rows.device, copy=not edit.keeps_nothing)
-    # A sum loses neither a NaN nor an infinity, and is one operator; `isfinite` is six. Where the sum overflows, they look again.
-    if not math.isfinite(changed.sum().item()) and not bool(torch.isfinite(changed).all()):
-        raise NumericsError(f"{edit.hookpoint}: the edit returned a NaN or an infinity; use a smaller strength")
+    if not edit.is_checked:
+        demand_finite(edit.hookpoint, changed)
     return changed
+
+
+def demand_finite(hookpoint: str, edited: Tensor) -> None:
+    """Of what an edit returned. Raises: NumericsError: a NaN or an infinity."""
+    # A sum loses neither of them, and is one operator; `isfinite` is six. Where the sum overflows, they look again.
+    if not math.isfinite(edited.sum().item()) and not bool(torch.isfinite(edited).all()):
+        raise NumericsError(f"{hookpoint}: the edit returned a NaN or an infinity; use a smaller strength")
 
 
 def _as_raw(raw: Tensor, rows: Tensor, edited: Tensor, scale: float) -> Tensor:

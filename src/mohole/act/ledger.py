@@ -1,0 +1,101 @@
+"""The proof that every token was run under the interventions: what their edits saw, and what is said of it for each row."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from mohole.act.terms import Plan
+from mohole.errors import StageError
+from mohole.model import PassTokens
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What is known of one row of a steered batch. The last token written is never run, so it is not counted."""
+
+    n_tokens: int
+    """Tokens of text that the model ran for it, begin-of-text not counted."""
+    n_fired: int
+    """Those that the hooks saw at every hookpoint that is acted at. Equal to `n_tokens`, or there is an error and no stamp."""
+    n_moved: int
+    """Those whose row an intervention moved, at some hookpoint: where it was to act, and had anything to change."""
+    key: str
+    """Of the interventions; empty where there were none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the edit at one hookpoint saw of one pass."""
+
+    name: str
+    given: PassTokens
+    n_rows: int
+    """Batch x position; a column that runs again counts again."""
+    moved: Bool[Tensor, "batch position"] | None
+    """Which rows moved; None: it only reads there."""
+
+    @property
+    def columns(self) -> range:
+        """Positions, counted from the first column of the batch."""
+        return range(self.given.first, self.given.first + self.given.tokens.shape[1])
+
+
+@dataclass
+class Ledger:
+    """What the edits of one text saw: kept apart from what the model says that it ran, and added up when the text is done."""
+
+    seen: list[Sight] = field(default_factory=list)
+
+    def demand_all(self, hookpoints: Sequence[str], columns: range, n_rows: int) -> None:
+        """Every one of these columns once at least, and every row that the model ran (without a cache, rows run again)."""
+        for name in hookpoints:
+            own = [sight for sight in self.seen if sight.name == name]
+            seen, rows = _columns(own), sum(sight.n_rows for sight in own)
+            if seen != set(columns) or rows != n_rows:
+                raise StageError(
+                    f"{name}: the intervention fired at {len(seen)} of {len(columns)} positions ({rows} of {n_rows} rows), so "
+                    "the result is not steered; load the model with its self-test on to check its hookpoints"
+                )
+
+    def stamps(self, plans: Sequence[Plan], n_tokens: Sequence[int]) -> tuple[Stamp, ...]:
+        """Of each row.
+
+        Args:
+            plans: of each row; a single one is that of all.
+            n_tokens: of text, that the model ran for each row.
+        """
+        n, names = len(n_tokens), dict.fromkeys(sight.name for sight in self.seen)
+        seen = [_n_text([sight for sight in self.seen if sight.name == name]) for name in names]
+        fired = list(map(min, zip(*seen, strict=True))) if len(seen) > 1 else seen[0] if seen else list(n_tokens)
+        moved = self._n_moved(n)
+        keys = [plan.key for plan in plans] * (n if len(plans) == 1 else 1)
+        return tuple(Stamp(*each) for each in zip(n_tokens, fired, moved, keys, strict=True))
+
+    def _n_moved(self, n_rows: int) -> list[int]:
+        """For each row, how many of its tokens moved at any hookpoint."""
+        passes = [(sight.given.first, sight.moved) for sight in self.seen if sight.moved is not None]
+        if not passes:
+            return [0] * n_rows
+        whole = passes[0][1]
+        if len(passes) > 1:
+            first = min(start for start, _ in passes)
+            whole = whole.new_zeros(n_rows, max(start + moved.shape[1] for start, moved in passes) - first)
+            for start, moved in passes:
+                whole[:, start - first : start - first + moved.shape[1]] |= moved
+        return list(map(sum, whole.tolist()))
+
+
+def _columns(own: Sequence[Sight]) -> set[int]:
+    """Of one hookpoint; one that ran twice is there once."""
+    return {column for sight in own for column in sight.columns}
+
+
+def _n_text(own: Sequence[Sight]) -> list[int]:
+    """Tokens of text that were seen at one hookpoint, for each row of the batch: neither padding nor begin-of-text."""
+    columns, given = _columns(own), own[0].given
+    begins = [padding + begin for padding, begin in zip(given.padding, given.begins, strict=True)]
+    if min(columns) >= max(begins):  # as in most passes
+        return [len(columns)] * len(begins)
+    return [sum(column >= begin for column in columns) for begin in begins]

@@ -94,8 +94,8 @@ def _columns(own: Sequence[Sight]) -> set[int]:
 
 def _n_text(own: Sequence[Sight]) -> list[int]:
     """Tokens of text that were seen at one hookpoint, for each row of the batch: neither padding nor begin-of-text."""
-    columns, given = _columns(own), own[0].given
-    begins = [padding + begin for padding, begin in zip(given.padding, given.begins, strict=True)]
-    if min(columns) >= max(begins):  # as in most passes
-        return [len(columns)] * len(begins)
+    given = own[0].given
+    if len(own) == 1:
+        return list(given.n_text)
+    columns, begins = _columns(own), map(sum, zip(given.padding, given.begins, strict=True))
     return [sum(column >= begin for column in columns) for begin in begins]

@@ -29,7 +29,6 @@ class Stamp:
 class Sight:
     """What the edit at one hookpoint saw of one pass."""
 
-    name: str
     given: PassTokens
     n_rows: int
     """Batch x position; a column that runs again counts again."""
@@ -46,13 +45,20 @@ class Sight:
 class Ledger:
     """What the edits of one text saw: kept apart from what the model says that it ran, and added up when the text is done."""
 
-    seen: list[Sight] = field(default_factory=list)
+    seen: dict[str, list[Sight]] = field(default_factory=dict)
+    """By hookpoint."""
+
+    def add(self, name: str, sight: Sight) -> None:
+        self.seen.setdefault(name, []).append(sight)
 
     def demand_all(self, hookpoints: Sequence[str], columns: range, n_rows: int) -> None:
         """Every one of these columns once at least, and every row that the model ran (without a cache, rows run again)."""
         for name in hookpoints:
-            own = [sight for sight in self.seen if sight.name == name]
-            seen, rows = _columns(own), sum(sight.n_rows for sight in own)
+            seen: set[int] = set()
+            rows = 0
+            for sight in self.seen.get(name, ()):
+                seen.update(sight.columns)
+                rows += sight.n_rows
             if seen != set(columns) or rows != n_rows:
                 raise StageError(
                     f"{name}: the intervention fired at {len(seen)} of {len(columns)} positions ({rows} of {n_rows} rows), so "
@@ -66,36 +72,33 @@ class Ledger:
             plans: of each row; a single one is that of all.
             n_tokens: of text, that the model ran for each row.
         """
-        n, names = len(n_tokens), dict.fromkeys(sight.name for sight in self.seen)
-        seen = [_n_text([sight for sight in self.seen if sight.name == name]) for name in names]
-        fired = list(map(min, zip(*seen, strict=True))) if len(seen) > 1 else seen[0] if seen else list(n_tokens)
-        moved = self._n_moved(n)
-        keys = [plan.key for plan in plans] * (n if len(plans) == 1 else 1)
+        fired = n_tokens
+        for own in self.seen.values():
+            seen = _n_text(own)
+            fired = seen if fired is n_tokens else list(map(min, fired, seen))
+        moved = self._n_moved(len(n_tokens))
+        keys = [plan.key for plan in plans] * (len(n_tokens) if len(plans) == 1 else 1)
         return tuple(Stamp(*each) for each in zip(n_tokens, fired, moved, keys, strict=True))
 
     def _n_moved(self, n_rows: int) -> list[int]:
         """For each row, how many of its tokens moved at any hookpoint."""
-        passes = [(sight.given.first, sight.moved) for sight in self.seen if sight.moved is not None]
+        passes = [(sight, sight.moved) for own in self.seen.values() for sight in own if sight.moved is not None]
         if not passes:
             return [0] * n_rows
         whole = passes[0][1]
         if len(passes) > 1:
-            first = min(start for start, _ in passes)
-            whole = whole.new_zeros(n_rows, max(start + moved.shape[1] for start, moved in passes) - first)
-            for start, moved in passes:
-                whole[:, start - first : start - first + moved.shape[1]] |= moved
+            first = min(sight.columns.start for sight, _ in passes)
+            whole = whole.new_zeros(n_rows, max(sight.columns.stop for sight, _ in passes) - first)
+            for sight, moved in passes:
+                whole[:, sight.columns.start - first : sight.columns.stop - first] |= moved
         return list(map(sum, whole.tolist()))
 
 
-def _columns(own: Sequence[Sight]) -> set[int]:
-    """Of one hookpoint; one that ran twice is there once."""
-    return {column for sight in own for column in sight.columns}
-
-
-def _n_text(own: Sequence[Sight]) -> list[int]:
-    """Tokens of text that were seen at one hookpoint, for each row of the batch: neither padding nor begin-of-text."""
+def _n_text(own: Sequence[Sight]) -> Sequence[int]:
+    """Tokens of text that were seen at one hookpoint, for each row of the batch; one that ran twice counts once."""
     given = own[0].given
     if len(own) == 1:
-        return list(given.n_text)
-    columns, begins = _columns(own), map(sum, zip(given.padding, given.begins, strict=True))
+        return given.n_text
+    columns = {column for sight in own for column in sight.columns}
+    begins = map(sum, zip(given.padding, given.begins, strict=True))
     return [sum(column >= begin for column in columns) for begin in begins]

@@ -332,7 +332,7 @@ class _At:
         if self.name in state.read_later:
             state.seen[self.name] = exact.reshape(-1, exact.shape[-1]).clone()
         if state.ledger is not None:
-            state.ledger.seen.append(Sight(self.name, state.given, rows.shape[0] * rows.shape[1], moved))
+            state.ledger.add(self.name, Sight(state.given, rows.shape[0] * rows.shape[1], moved))
         if rows.dtype is torch.float32:
             return exact
         changed = exact.to(rows.dtype)

@@ -260,9 +260,27 @@ def test_what_is_ready_for_one_shape_refuses_another(no_shape_checks: None) -> N
     random = np.random.default_rng(9)
     few = FewLatents(numbers(random, 3, 16), numbers(random, 16), numbers(random, 4, 3), np.float32(0))
     ready = movements(random, 3, 3, 16).after_reading(few, torch.Size((4, 1, 16)), None, None, None)
-    for shape in ((4, 1, 17), (5, 1, 16), (2, 2, 16)):
-        with pytest.raises(ValueError, match=r"rows: shape .* where \[4, 1, 16\] is needed"):
-            ready(torch.zeros(shape))
+    rows = [torch.zeros(shape) for shape in ((4, 1, 17), (5, 1, 16), (2, 2, 16))]
+    plain = torch.zeros(4, 1, 16)
+    for wrong in (*rows, plain.double(), plain.half(), plain.to("meta"), plain.clone().requires_grad_()):
+        with pytest.raises(ValueError, match=r"rows: torch\.\w+ of shape .* where float32 of \[4, 1, 16\] is needed"):
+            ready(wrong)
+
+
+def test_rows_that_do_not_stand_side_by_side_are_moved_as_those_that_do() -> None:
+    random = np.random.default_rng(10)
+    few = FewLatents(numbers(random, 3, 16), numbers(random, 16), numbers(random, 4, 3), np.float32(0))
+    spread = torch.from_numpy(numbers(random, 5, 2, 16, 3))[..., 1]
+    assert not spread.is_contiguous()
+    before = spread.clone()
+    for reader in (few, top(random, 50, 16, 9, [4, 0, 49])):
+        ready = movements(random, 5, 3, 16).after_reading(reader, spread.shape, None, None, None)
+        apart, together = ready(spread), ready(spread.contiguous())
+        assert apart is not None
+        assert together is not None
+        assert torch.equal(apart[0], together[0])
+        assert torch.equal(apart[1], together[1])
+        assert torch.equal(spread, before)
 
 
 def test_loops_are_for_float32_here_and_without_gradients() -> None:

@@ -151,13 +151,11 @@ class Bank:
 
     def _at_once(self, rows: Tensor, masks: Mapping[Where, Tensor | None] | None) -> ReadAndMove | None:
         """The one loop that does all of it; None: there is none for such rows."""
-        if self.movements is None or self.only_loop is None or not is_looped(rows):
-            return None
         last = self._last_at_once
-        if last is not None and masks is None and last.shape == rows.shape:
+        if last is not None and masks is None and last.takes(rows):
             return last
         n_rows = rows.shape[0] * rows.shape[1]
-        if not is_in_one_thread(n_rows):
+        if self.movements is None or self.only_loop is None or not (is_looped(rows) and is_in_one_thread(n_rows)):
             return None
         factor, held = self._factor(rows), self.own_BT if masks is None else self._held(masks)
         found = self.movements.after_reading(self.only_loop, rows.shape, self._wanted_of(n_rows), factor, held)

@@ -194,7 +194,7 @@ class Movements:
         self._check(shape, factor, held, len(reader.directions if isinstance(reader, FewLatents) else reader.latents))
         loops = _loops()
         loop = loops.read_few_and_move if isinstance(reader, FewLatents) else loops.read_top_and_move
-        return ReadAndMove(shape, loop, (*reader.arguments(wanted), *self._arguments(factor, held)))
+        return ReadAndMove(shape, loop, (*shape, *reader.arguments(wanted), *self._arguments(factor, held)))
 
     @cached_property
     def _n_needed(self) -> int:
@@ -224,19 +224,26 @@ class ReadAndMove:
     """
 
     shape: torch.Size
-    loop: Callable[..., tuple[bool, np.ndarray, np.ndarray, bool]]
+    loop: Callable[..., tuple[bool, bool]]
     given: tuple[_Argument, ...]
+
+    def takes(self, rows: Tensor) -> bool:
+        return rows.shape == self.shape and is_looped(rows)
 
     def __call__(self, rows: Float[Tensor, "B P D"]) -> tuple[Float[Tensor, "B P D"], Bool[Tensor, "B P"], bool] | None:
         """As `Movements`, and whether all numbers of the rows that moved are finite. None: a row is open.
 
         Raises:
-            ValueError: rows of another shape.
+            ValueError: rows of another shape, or that no loop reads.
         """
-        if rows.shape != self.shape:
-            raise ValueError(f"rows: shape {list(rows.shape)}, where {list(self.shape)} is needed")
-        is_settled, moved, has_moved, are_finite = self.loop(_array(rows), *self.given)
-        return (torch.from_numpy(moved), torch.from_numpy(has_moved), are_finite) if is_settled else None
+        if not self.takes(rows):  # the loop would read, and write, what is not theirs
+            raise ValueError(
+                f"rows: {rows.dtype} of shape {list(rows.shape)}, where float32 of {list(self.shape)} is needed"
+            )
+        rows = rows.contiguous()
+        moved, has_moved = torch.empty_like(rows), torch.empty(self.shape[:2], dtype=torch.bool)
+        is_settled, are_finite = self.loop(rows.data_ptr(), moved.data_ptr(), has_moved.data_ptr(), *self.given)
+        return (moved, has_moved, are_finite) if is_settled else None
 
 
 def is_in_one_thread(n_rows: int) -> bool:

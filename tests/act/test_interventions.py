@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -330,11 +331,13 @@ def test_equal_keys_are_equal_deeds() -> None:
     def key(*interventions: Intervention, sources: Sources = SOURCES) -> str:
         return make_plan(tiny_model(), interventions, sources).key
 
+    plain = random_sae()
     other = Sources.of([random_sae(seed=9)], [CATALOGUE])
+    elsewhere = Sources.of([replace(plain, b_dec=plain.b_dec + 1)], [CATALOGUE])  # what its rows are counted from
     keys = [
         key(Clamp(5, value=1.0)), key(Clamp(5, value=1.5)), key(Clamp(6, value=1.0)), key(Clamp(5, times_max=1.0)),
         key(Clamp(5, value=1.0, where=Where("response"))), key(Clamp(5, value=1.0), sources=other), key(Add(A, value=1.0)),
-        key(Clamp(5, value=1.0), Clamp(6, value=1.0)),
+        key(Clamp(5, value=1.0), Clamp(6, value=1.0)), key(Clamp(5, value=1.0), sources=elsewhere),
     ]  # fmt: skip
     assert len(set(keys)) == len(keys)
     assert key(Clamp(5, value=1.0)) == keys[0]

@@ -102,29 +102,19 @@ class Readout:
         own = _latents(self.dictionary, self.layer) if self.few is None else self.few
         if own is None or not is_looped(own.W_enc) or not own.W_enc.is_contiguous():
             return None
-        others = own.b_enc, own.threshold, own.b_mag, own.r_mag, self._origin
+        origin = origin_of(self.dictionary)
+        others = own.b_enc, own.threshold, own.b_mag, own.r_mag, origin
         if any(tensor is not None and tensor.requires_grad for tensor in others):  # a loop would cut it off
             return None
-        return _looped(own, self.latents, self._origin)
+        return _looped(own, self.latents, origin)
 
     def _centred(self, rows: Tensor) -> Tensor:
         """Rows normalised and less the origin: what the encoder rows multiply."""
-        origin, rows = self._origin, self._normalised(rows)
+        origin, rows = origin_of(self.dictionary), self._normalised(rows)
         return rows if origin is None else rows - origin.to(rows.device)
 
     def _normalised(self, rows: Tensor) -> Tensor:
         return own_rows(self.dictionary, rows) if isinstance(self.dictionary, NormalisedAutoencoder) else rows
-
-    @property
-    def _origin(self) -> Tensor | None:
-        """What is taken off rows before they are encoded; None: nothing."""
-        match self.dictionary:
-            case SparseAutoencoder(b_dec=b_dec) | Crosscoder(b_dec=b_dec):
-                return b_dec
-            case NormalisedAutoencoder(own=own):
-                return own.b_dec
-            case _:
-                return None
 
     def _encoded(self, rows: Tensor) -> SparseCodes:
         if isinstance(self.dictionary, CrossLayerTranscoder):
@@ -142,11 +132,23 @@ def readout(dictionary: Steerable, layer: int, latents: Sequence[int], device: t
     return Readout(dictionary, layer, tuple(latents), _selected(own, which, device))
 
 
+def origin_of(dictionary: Steerable) -> Float[Tensor, " d"] | None:
+    """What is taken off rows before they are encoded; None: nothing, or a kind that does not show it."""
+    match dictionary:
+        case SparseAutoencoder(b_dec=b_dec) | Crosscoder(b_dec=b_dec):
+            return b_dec
+        case NormalisedAutoencoder(own=own):
+            return own.b_dec
+        case _:
+            return None
+
+
 def encoder_of(dictionary: Steerable, layer: int, latent: int) -> tuple[Tensor, ...]:
-    """The numbers that are a latent's own in its encoder; none of a kind that does not show them."""
+    """The numbers by which an encoder reads one latent, but for TopK's other latents; none of a kind that does not show them."""
     own = _latents(dictionary, layer)
     parts = () if own is None else (own.W_enc, own.b_enc, own.threshold, own.b_mag, own.r_mag)
-    return tuple(part[latent] for part in parts if part is not None)
+    found = (origin_of(dictionary), *(None if part is None else part[latent] for part in parts))
+    return tuple(part for part in found if part is not None)
 
 
 def width_read(dictionary: Steerable, layer: int) -> int | None:

@@ -287,6 +287,31 @@ def test_loops_are_for_float32_here_and_without_gradients() -> None:
     plain = torch.zeros(2, 3)
     assert is_looped(plain)
     assert not any(map(is_looped, (plain.half(), plain.double(), plain.to("meta"), plain.clone().requires_grad_())))
+    assert is_looped(torch.nn.Parameter(plain, requires_grad=False))
+
+
+class WithoutMemory(Tensor):
+    """Says all that a tensor here says, and its numbers are elsewhere, as those of a `DTensor`: its address is 0."""
+
+    @staticmethod
+    def __new__(cls, like: Tensor) -> "WithoutMemory":
+        return Tensor._make_wrapper_subclass(cls, like.shape, dtype=like.dtype)
+
+    @classmethod
+    def __torch_dispatch__(cls, func: object, *rest: object) -> object:
+        raise NotImplementedError(f"{func} of what has no memory")
+
+
+def test_what_lies_otherwise_in_memory_than_it_reads_is_for_no_loop() -> None:
+    """Taken by address, the one would end the process, and the other be read with the wrong sign."""
+    random = np.random.default_rng(11)
+    few = FewLatents(numbers(random, 3, 16), numbers(random, 16), numbers(random, 4, 3), np.float32(0))
+    ready = movements(random, 4, 3, 16).after_reading(few, torch.Size((4, 1, 16)), None, None, None)
+    rows = torch.from_numpy(numbers(random, 4, 1, 16))
+    for wrong in (WithoutMemory(rows), torch._neg_view(rows)):
+        assert not is_looped(wrong)
+        with pytest.raises(ValueError, match=r"where float32 of \[4, 1, 16\] is needed"):
+            ready(wrong)
 
 
 def test_few_are_few_of_each_row() -> None:

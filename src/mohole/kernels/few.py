@@ -32,6 +32,8 @@ _SHARE, _LEAST = 8, 1024
 rows it looks at all: for many, a product takes a third for each."""
 _ROWS_OF_THREAD = 256
 """Rows up to which waking another thread takes longer than the loop."""
+_IN_MEMORY = (Tensor, torch.nn.Parameter)
+"""Kinds of tensors whose address is where their numbers are. That of another kind, as a `DTensor`, may be 0."""
 # What loops take for what is not given: arrays of no rows.
 _ALL_WANTED = np.zeros((0, 0), np.bool_)
 _ALL_HELD = np.zeros((0, 0, 0), np.bool_)
@@ -40,7 +42,9 @@ _NO_NUMBERS = np.zeros((0, 0), np.float32)
 
 def is_looped(numbers: Tensor) -> bool:
     """Can a loop read it: float32 on the CPU, of which nobody wants a gradient, where numba is installed?"""
-    return HAS_NUMBA and numbers.is_cpu and numbers.dtype is torch.float32 and not numbers.requires_grad
+    if not HAS_NUMBA or type(numbers) not in _IN_MEMORY or numbers.is_neg():  # is_neg: its memory holds the negatives
+        return False
+    return numbers.is_cpu and numbers.dtype is torch.float32 and not numbers.requires_grad
 
 
 def is_few(n_latents: int, wanted: Wanted) -> bool:

@@ -137,6 +137,22 @@ def test_rows_that_become_no_numbers_are_refused_by_each_way() -> None:
                 bank.act(given, {}, None)
 
 
+def test_a_row_that_is_no_number_and_that_nothing_moves_is_handed_on_by_each_way() -> None:
+    """It is the model's own, as of a padding: no strength is too large for it. Where it does move, it is refused."""
+    draw = torch.Generator().manual_seed(0)
+    for intervention in (Clamp(3, value=20.0), Add(A, value=1.0)):
+        (bank,) = banks_of([plan_of(sae(ReLU()), intervention)], CPU)[HOOKPOINT]
+        rows = torch.randn(2, 3, D_MODEL, generator=draw)
+        rows[0, 0] = torch.nan
+        for given in (rows, rows.clone().requires_grad_(), rows.repeat(1, 200, 1)):  # one loop; products; two loops
+            masks = dict.fromkeys(bank.wheres, ~given.isnan().any(dim=-1))
+            moved, has_moved = bank.act(given, {}, masks)
+            assert torch.equal(has_moved, masks[bank.wheres[0]])
+            assert moved[has_moved].isfinite().all()
+            with pytest.raises(NumericsError, match=HOOKPOINT):
+                bank.act(given, {}, None)
+
+
 @pytest.mark.skipif(not HAS_NUMBA, reason="needs numba")
 def test_a_reading_that_stays_open_is_read_by_all_latents(monkeypatch: pytest.MonkeyPatch) -> None:
     from mohole.kernels import few

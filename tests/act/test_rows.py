@@ -114,6 +114,21 @@ def test_what_is_too_large_for_the_models_own_type_is_refused() -> None:
             steered.logits(torch.tensor([[1, 2, 3]]))
 
 
+def test_a_row_that_is_no_number_beside_steered_ones_is_handed_on_whatever_the_models_type() -> None:
+    """Somebody else's edit made it, or the model: the interventions move another one."""
+
+    def spoiled(rows: Tensor, _: int) -> Tensor:
+        return torch.where(torch.arange(3)[:, None] == 1, torch.inf, rows)
+
+    for dtype in ("float32", "float16"):
+        model = load_model("planted", dtype=dtype)
+        first = Vector((1.0, *[0.0] * (model.d_model - 1)), HOOKPOINT)
+        steered = steer(model, [Add(first, value=1.0, where=Where(tokens=(3,)))])
+        edits = (Edit(HOOKPOINT, spoiled, is_checked=True), *steered.edits)
+        rows = model.read(torch.tensor([[4, 5, 3]]), [HOOKPOINT], edits)[HOOKPOINT]
+        assert rows.isfinite().all(dim=-1).tolist() == [[True, False, True]]
+
+
 def test_stamps_count_for_each_row_what_was_run_and_what_was_moved() -> None:
     batch, padding = side_by_side([torch.tensor([BOS, 5, 6, 7]), torch.tensor([5, 6]), torch.tensor([BOS, 5, 6])])
     plans = [plan(Clamp(5, value=30.0)), plan(Clamp(5, value=30.0, where=Where("response"))), None]

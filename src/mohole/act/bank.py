@@ -118,7 +118,7 @@ class Bank:
 
         Raises:
             StageError: rows of another width than the terms.
-            NumericsError: a row becomes NaN or infinite.
+            NumericsError: a row that moves becomes NaN or infinite.
         """
         if rows.shape[-1] != self.width:
             raise StageError(
@@ -129,7 +129,7 @@ class Bank:
         done = None if at_once is None else at_once(rows)
         moved, has_moved, are_finite = (*self._in_parts(rows, seen, masks), False) if done is None else done
         if not are_finite:  # or nobody has looked
-            demand_finite(self.hookpoint, moved)
+            demand_finite(self.hookpoint, moved, has_moved)
         return moved, has_moved
 
     def _in_parts(

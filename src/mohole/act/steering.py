@@ -336,7 +336,8 @@ class _At:
         if rows.dtype is torch.float32:
             return exact
         changed = exact.to(rows.dtype)
-        demand_finite(self.name, changed)  # what a float32 holds may be too large for it
+        if moved is not None:
+            demand_finite(self.name, changed, moved)  # what a float32 holds may be too large for it
         return changed
 
 

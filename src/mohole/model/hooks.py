@@ -264,10 +264,10 @@ def _apply(edit: Edit, rows: Tensor, first_position: int) -> Tensor:
     return changed
 
 
-def demand_finite(hookpoint: str, edited: Tensor) -> None:
-    """Of what an edit returned. Raises: NumericsError: a NaN or an infinity."""
+def demand_finite(hookpoint: str, edited: Tensor, at: Tensor | None = None) -> None:
+    """Of what an edit returned, at these rows [batch, position]; None: at all. Raises: NumericsError: a NaN or an infinity."""
     # A sum loses neither of them, and is one operator; `isfinite` is six. Where the sum overflows, they look again.
-    if not math.isfinite(edited.sum().item()) and not bool(torch.isfinite(edited).all()):
+    if not math.isfinite(edited.sum().item()) and not bool(torch.isfinite(edited if at is None else edited[at]).all()):
         raise NumericsError(f"{hookpoint}: the edit returned a NaN or an infinity; use a smaller strength")
 
 

@@ -115,7 +115,15 @@ def test_a_bank_does_to_each_pass_what_one_of_its_own_does(intervention: Interve
     draw = torch.Generator().manual_seed(0)
     for given in (plans, plans[:1]):
         (bank,) = banks_of(given, CPU)[HOOKPOINT]
-        for n_positions, has_window in ((1, False), (1, False), (1, True), (3, False), (1, False), (3, True)):
+        for n_positions, has_window in (
+            (1, False),
+            (1, False),
+            (1, True),
+            (1, False),
+            (3, False),
+            (3, True),
+            (3, False),
+        ):
             rows = torch.randn(2, n_positions, D_MODEL, generator=draw) * 3
             held = torch.rand(2, n_positions, generator=draw) < 0.5
             masks = dict.fromkeys(bank.wheres, held) if has_window else None

@@ -81,6 +81,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--only", choices=["engine", "clients", "replicas", "soak", "peers"])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batches", type=int, nargs="+", default=[16, 64], help="of engine, with the run's own model")
     parser.add_argument("--skip-large", action="store_true", help="of engine: the run's own model alone")
     parser.add_argument("--n-clients", type=int, default=64)
     parser.add_argument("--minutes", type=float, default=0.0, help="of the soak; 0: none")
@@ -91,6 +92,7 @@ def _arguments() -> argparse.Namespace:
 
 def _said(arguments: argparse.Namespace) -> str:
     said = f" --only {arguments.only}" if arguments.only else ""
+    said += f" --batches {' '.join(map(str, arguments.batches))}" if arguments.only == "engine" else ""
     said += " --skip-large" if arguments.skip_large else ""
     said += f" --rounds {arguments.rounds} --n-clients {arguments.n_clients}"
     said += f" --minutes {arguments.minutes:g}" if arguments.minutes else ""
@@ -104,11 +106,11 @@ def engine(arguments: argparse.Namespace) -> object:
     small, sources = SearchedRun.open(arguments.run).load_model(), Sources.of_run(arguments.run, [HOOKPOINT])
     n_latents, large = sources.dictionaries[HOOKPOINT].n_latents, _large(small)
     cases = [
-        (small, _drawn(small, n_latents, JumpReLU()), (16, 64), 100), (small, sources, (16, 64), 100),
+        (small, _drawn(small, n_latents, JumpReLU()), arguments.batches, 100), (small, sources, arguments.batches, 100),
     ]  # fmt: skip
     cases += [] if arguments.skip_large else [
-        (large, _drawn(large, 16 * large.d_model, JumpReLU()), (16,), 16),
-        (large, _drawn(large, 16 * large.d_model, TopK(k=64)), (16,), 16),
+        (large, _drawn(large, 16 * large.d_model, JumpReLU()), [16], 16),
+        (large, _drawn(large, 16 * large.d_model, TopK(k=64)), [16], 16),
     ]  # fmt: skip
     found = []
     for model, of, batches, n_new in cases:

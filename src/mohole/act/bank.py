@@ -238,7 +238,7 @@ def banks_of(plans: Sequence[Plan], device: torch.device) -> dict[str, tuple[Ban
 
 
 def _key(plan: Plan) -> tuple[object, ...]:
-    """A plan's own, and the dictionaries it reads: its key knows of those the latent's numbers, not what else decides on it."""
+    """A plan's own, and the dictionaries it reads: its key knows of those the latent's numbers, not TopK's other latents."""
     readings = [reading for term in plan.terms for reading in term.readings if isinstance(reading, LatentReading)]
     return plan.key, *dict.fromkeys(id(reading.dictionary) for reading in readings)
 

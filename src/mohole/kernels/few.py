@@ -78,10 +78,7 @@ class FewLatents:
 
     def check(self, shape: Sequence[int], wanted: Wanted) -> None:
         """Args: shape: of the rows. Raises: ValueError: as the call."""
-        if shape[-1] != len(self.origin):
-            raise ValueError(_of_another_width(shape[-1], len(self.origin)))
-        if wanted is not None:
-            _check_shape("wanted", wanted, (math.prod(shape[:-1]), len(self.directions)))
+        _check_rows(shape, wanted, len(self.origin), len(self.directions))
 
     def arguments(self, wanted: Wanted) -> tuple[_Argument, ...]:
         """What a loop takes of it."""
@@ -124,10 +121,7 @@ class TopLatents:
 
     def check(self, shape: Sequence[int], wanted: Wanted) -> None:
         """Args: shape: of the rows. Raises: ValueError: as the call."""
-        if shape[-1] != len(self.origin):
-            raise ValueError(_of_another_width(shape[-1], len(self.origin)))
-        if wanted is not None:
-            _check_shape("wanted", wanted, (math.prod(shape[:-1]), len(self.latents)))
+        _check_rows(shape, wanted, len(self.origin), len(self.latents))
 
     @cached_property
     def _room(self) -> int:
@@ -176,7 +170,7 @@ class Movements:
         self._check(rows.shape, factor, held, 0 if found is None else found.shape[1])
         if found is not None and len(found) != rows.shape[:-1].numel():
             raise ValueError(f"found: of {len(found)} rows, where {rows.shape[:-1].numel()} are moved")
-        moved, has_moved = _memory(rows)
+        moved, has_moved = np.empty(rows.shape, np.float32), np.empty(rows.shape[:2], np.bool_)
         read = _NO_NUMBERS if found is None else _array(found)
         _over(has_moved.size, _loops().move, _array(rows), read, *self._arguments(factor, held), moved, has_moved)
         return torch.from_numpy(moved), torch.from_numpy(has_moved)
@@ -255,6 +249,13 @@ def is_in_one_thread(n_rows: int) -> bool:
     return n_rows <= _ROWS_OF_THREAD or torch.get_num_threads() == 1
 
 
+def _check_rows(shape: Sequence[int], wanted: Wanted, width: int, n_read: int) -> None:
+    if shape[-1] != width:
+        raise ValueError(_of_another_width(shape[-1], width))
+    if wanted is not None:
+        _check_shape("wanted", wanted, (math.prod(shape[:-1]), n_read))
+
+
 def _of_another_width(found: int, needed: int) -> str:
     return f"rows: {found} columns, where {needed} are needed; they are of another model or place"
 
@@ -262,11 +263,6 @@ def _of_another_width(found: int, needed: int) -> str:
 def _check_shape(what: str, given: np.ndarray | Tensor, shape: tuple[int, int]) -> None:
     if tuple(given.shape) != shape:
         raise ValueError(f"{what}: shape {list(given.shape)}, where {list(shape)} is needed")
-
-
-def _memory(rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    # torch's `empty` takes four times as long
-    return np.empty(rows.shape, np.float32), np.empty(rows.shape[:2], np.bool_)
 
 
 @cache

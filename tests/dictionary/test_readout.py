@@ -8,6 +8,9 @@ from mohole.dictionary import Latents, LayerNorm, NormalisedAutoencoder, SparseA
 from mohole.dictionary import readout as module
 from mohole.dictionary.latents import needed
 from mohole.dictionary.readout import readout
+from mohole.kernels import HAS_NUMBA, eight_bits, few
+from mohole.kernels.eight_bits import NOT_ROUNDED
+from mohole.kernels.few import TopLatents
 
 D, N = 12, 30
 DRAW = torch.Generator().manual_seed(0)
@@ -47,6 +50,21 @@ def test_of_equal_latents_top_k_keeps_the_first(monkeypatch: pytest.MonkeyPatch)
     assert torch.equal(read(ROWS), expected)
     monkeypatch.setattr(module, "_COUNTED", 0)
     assert torch.equal(read(ROWS), expected)
+
+
+@pytest.mark.skipif(not HAS_NUMBA, reason="needs numba")
+def test_a_large_top_k_is_read_by_eight_bits_as_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(few, "_LEAST", 4)
+    dictionary = sae(TopK(k=12))
+    loop = readout(dictionary, 0, LATENTS, torch.device("cpu")).loop()
+    assert isinstance(loop, TopLatents)
+    assert loop.rounded is NOT_ROUNDED
+    monkeypatch.setattr(eight_bits, "_LEAST_NUMBERS", N * D)
+    read = readout(dictionary, 0, LATENTS, torch.device("cpu"))
+    loop = read.loop()
+    assert isinstance(loop, TopLatents)
+    assert loop.rounded is eight_bits.eight_bits_of(dictionary.W_enc)
+    torch.testing.assert_close(read(ROWS[:16]), dictionary.encode(ROWS[:16]).dense()[:, LATENTS], rtol=1e-5, atol=1e-5)
 
 
 def test_only_their_encoder_rows_are_needed_where_that_is_enough() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mohole.kernels import HAS_NUMBA
 from mohole.kernels import few as module
-from mohole.kernels.few import FewLatents, Movements, TopLatents, is_few, is_looped
+from mohole.kernels.few import MOST_LOOKED_ON, FewLatents, Movements, TopLatents, is_few, is_looped, kept_of
 
 pytestmark = pytest.mark.skipif(not HAS_NUMBA, reason="needs numba")
 
@@ -190,21 +190,49 @@ def test_reading_and_moving_in_one_loop_is_both_loops(n_positions: int) -> None:
             together = own.after_reading(reader, rows.shape, which, None, held)(rows)
             found = reader(flat, which)
             found = found if isinstance(found, Tensor) else found[0]
-            assert together is not None
             *at_once, are_finite = together
             assert are_finite
             for one, other in zip(at_once, own(rows, found, None, held), strict=True):
                 assert torch.equal(one, other)
 
 
-def test_open_rows_are_nothing_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_may_stay_open_are_not_read_and_moved_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(3)
     own, reader = movements(random, 2, 2, 16), top(random, 50, 16, 40, [4, 0])
-    rows = torch.from_numpy(numbers(random, 200, 1, 16))
-    assert own.after_reading(reader, rows.shape, None, None, None)(rows) is not None
+    assert reader.settles(200)
+    own.after_reading(reader, torch.Size((200, 1, 16)), None, None, None)
     monkeypatch.setattr(module, "_LEAST", 3)
     again = TopLatents(reader.W_enc, reader.b_enc, reader.origin, reader.k, reader.latents)
-    assert own.after_reading(again, rows.shape, None, None, None)(rows) is None
+    assert again.settles(MOST_LOOKED_ON)
+    assert not again(torch.from_numpy(numbers(random, MOST_LOOKED_ON, 16)))[1].any()
+    own.after_reading(again, torch.Size((MOST_LOOKED_ON, 1, 16)), None, None, None)
+    with pytest.raises(ValueError, match=f"rows: {MOST_LOOKED_ON + 1}, of which some may be left open"):
+        own.after_reading(again, torch.Size((MOST_LOOKED_ON + 1, 1, 16)), None, None, None)
+
+
+@given(
+    n_latents=st.integers(1, 60),
+    k=st.integers(1, 60),
+    n=st.integers(0, 5),
+    seed=st.integers(0, 10**6),
+)
+def test_what_is_kept_of_pre_activations_is_what_sorting_keeps(n_latents: int, k: int, n: int, seed: int) -> None:
+    """Whole numbers, so that many are equal: of these the lower latents are kept. NaN stands before nothing and is not kept."""
+    random = np.random.default_rng(seed)
+    pre = torch.from_numpy(random.integers(-3, 4, (n, n_latents)).astype(np.float32))
+    latents = random.permutation(n_latents)[:7].tolist()
+    expected = np.zeros((n, n_latents), np.float32)
+    for row, own in enumerate(pre.numpy()):
+        best = np.argsort(-own, kind="stable")[:k]
+        expected[row, best] = np.maximum(own[best], 0)
+    np.testing.assert_array_equal(kept_of(pre, k, latents), expected[:, latents])
+    pre[:, random.random(n_latents) < 0.3] = torch.nan
+    found = kept_of(pre, k, latents)
+    assert (found[pre[:, latents].isnan()] == 0).all()
+    without = pre.nan_to_num(nan=-1.0)
+    np.testing.assert_array_equal(found, kept_of(without, k, latents))
+    with pytest.raises(ValueError, match=r"latents: .* where there are"):
+        kept_of(pre, k, [n_latents])
 
 
 def test_a_row_is_what_it_is_alone_and_in_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,11 +276,9 @@ def test_rows_that_move_to_no_number_are_told_of_and_others_are_not(wrong: float
             is_held = torch.ones(3, 2, 1, dtype=torch.bool)
             call = own.after_reading(reader, rows.shape, None, None, is_held)
             done = call(rows)
-            assert done is not None
             assert done[2]
             rows.view(6, 16)[row, 15], is_held.view(6)[row] = wrong, held
             done = own.after_reading(reader, rows.shape, None, None, is_held)(rows)
-            assert done is not None
             assert done[2] is not held
 
 
@@ -276,8 +302,6 @@ def test_rows_that_do_not_stand_side_by_side_are_moved_as_those_that_do() -> Non
     for reader in (few, top(random, 50, 16, 9, [4, 0, 49])):
         ready = movements(random, 5, 3, 16).after_reading(reader, spread.shape, None, None, None)
         apart, together = ready(spread), ready(spread.contiguous())
-        assert apart is not None
-        assert together is not None
         assert torch.equal(apart[0], together[0])
         assert torch.equal(apart[1], together[1])
         assert torch.equal(spread, before)

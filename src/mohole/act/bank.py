@@ -126,8 +126,7 @@ class Bank:
                 "this model"
             )
         at_once = self._at_once(rows, masks)
-        done = None if at_once is None else at_once(rows)
-        moved, has_moved, are_finite = (*self._in_parts(rows, seen, masks), False) if done is None else done
+        moved, has_moved, are_finite = (*self._in_parts(rows, seen, masks), False) if at_once is None else at_once(rows)
         if not are_finite:  # or nobody has looked
             demand_finite(self.hookpoint, moved, has_moved)
         return moved, has_moved
@@ -156,6 +155,8 @@ class Bank:
             return last
         n_rows = rows.shape[0] * rows.shape[1]
         if self.movements is None or self.only_loop is None or not (is_looped(rows) and is_in_one_thread(n_rows)):
+            return None
+        if not self.only_loop.settles(n_rows):
             return None
         factor, held = self._factor(rows), self.own_BT if masks is None else self._held(masks)
         found = self.movements.after_reading(self.only_loop, rows.shape, self._wanted_of(n_rows), factor, held)

@@ -26,7 +26,8 @@ from mohole.dictionary.latents import Latents
 from mohole.dictionary.normalised import NormalisedAutoencoder, own_rows
 from mohole.dictionary.sae import SparseAutoencoder
 from mohole.dictionary.transcoder import CrossLayerTranscoder, Transcoder
-from mohole.kernels.few import FewLatents, LatentLoop, TopLatents, is_few, is_looped
+from mohole.kernels.eight_bits import eight_bits_of
+from mohole.kernels.few import FewLatents, LatentLoop, TopLatents, is_few, is_looped, kept_of
 
 _COUNTED = 8
 """Latents of a TopK dictionary that are read by counting; more are read by encoding. 64 rows of 1,024 latents: a latent's count
@@ -124,7 +125,10 @@ class Readout:
 
 
 def readout(dictionary: Steerable, layer: int, latents: Sequence[int], device: torch.device) -> Readout:
-    """Latents of one layer, each once, made ready to be read of rows on `device`."""
+    """Latents of one layer, each once, made ready to be read of rows on `device`.
+
+    Of the dictionary as it is: where its tensors are written to, make another.
+    """
     own = _latents(dictionary, layer)
     if own is None or isinstance(own.nonlinearity, TopK):
         return Readout(dictionary, layer, tuple(latents), None)
@@ -204,6 +208,9 @@ def _kept(own: Latents, k: int, centred: Tensor, latents: tuple[int, ...]) -> Te
     found = []
     for part in torch.split(centred, max(1, _TILE_NUMBERS // own.n_latents)):
         pre = torch.addmm(own.b_enc, part, own.W_enc.T)
+        if is_looped(pre):
+            found.append(kept_of(pre, k, latents))
+            continue
         mine = pre[:, which]
         counts = [_n_ahead(pre, mine[:, i : i + 1], latent) for i, latent in enumerate(latents)]
         n_ahead = counts[0] if len(counts) == 1 else torch.cat(counts, dim=1)
@@ -237,7 +244,7 @@ def _looped(own: Latents, latents: tuple[int, ...], origin: Tensor | None) -> La
     zeros, ones = np.zeros_like(b_enc), np.ones_like(b_enc)
     match own.nonlinearity:
         case TopK(k=k):
-            return TopLatents(W_enc, b_enc, centre, k, np.array(latents, np.int64))
+            return TopLatents(W_enc, b_enc, centre, k, np.array(latents, np.int64), eight_bits_of(own.W_enc))
         case ReLU():
             coefficients, floor = (b_enc, zeros, ones, b_enc), 0.0
         case JumpReLU() | BatchTopK():

@@ -21,15 +21,18 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mohole.kernels import HAS_NUMBA
+from mohole.kernels.eight_bits import NOT_ROUNDED, EightBits
 
 Wanted = Bool[np.ndarray, "N K"] | None
 """Which latents are read of which row; None: all of every row."""
-_Argument = np.ndarray | np.float32 | int
+_Argument = np.ndarray | np.float32 | int | tuple[np.ndarray, ...]
 _MOST_LATENTS = 16
 """Latents of a row that a loop reads; more are read by torch's product, which takes less for each."""
 _SHARE, _LEAST = 8, 1024
 """Among how many latents a loop looks for k that stand before one: this part of them, or so many where that is more. Only of few
 rows it looks at all: for many, a product takes a third for each."""
+MOST_LOOKED_ON = 16
+"""Rows with which a loop goes on to the last latent: for more, a product reads the encoder once for all of them."""
 _ROWS_OF_THREAD = 256
 """Rows up to which waking another thread takes longer than the loop."""
 _IN_MEMORY = (Tensor, torch.nn.Parameter)
@@ -80,6 +83,10 @@ class FewLatents:
         """Args: shape: of the rows. Raises: ValueError: as the call."""
         _check_rows(shape, wanted, len(self.origin), len(self.directions))
 
+    def settles(self, n_rows: int) -> bool:
+        """Is none of so many rows left open? See `TopLatents`."""
+        return True
+
     def arguments(self, wanted: Wanted) -> tuple[_Argument, ...]:
         """What a loop takes of it."""
         return self.directions, self.origin, self.coefficients, self.floor, _ALL_WANTED if wanted is None else wanted
@@ -99,11 +106,20 @@ class TopLatents:
     k: int
     latents: Int[np.ndarray, " K"]
     """The ones that are read."""
+    rounded: EightBits = NOT_ROUNDED
+    """Of W_enc: where a row is looked at to the last latent, most comparisons are decided by it."""
 
     def __post_init__(self) -> None:
-        """Raises: ValueError: a latent that there is not."""
-        if len(self.latents) and not 0 <= self.latents.min() <= self.latents.max() < len(self.W_enc):
-            raise ValueError(f"latents: {self.latents.tolist()}, where there are {len(self.W_enc)}")
+        """Raises: ValueError: a latent that there is not, encoder rows that lie apart, or rounded ones of another shape."""
+        if not self.W_enc.flags.c_contiguous:  # products go by addresses
+            raise ValueError(
+                f"W_enc: numbers of stride {list(self.W_enc.strides)}, where rows lie one behind the other; copy it"
+            )
+        if self.rounded is not NOT_ROUNDED and self.rounded.codes.shape != self.W_enc.shape:
+            raise ValueError(
+                f"rounded: shape {list(self.rounded.codes.shape)}, where {list(self.W_enc.shape)} is needed"
+            )
+        _check_latents(self.latents, len(self.W_enc))
 
     def __call__(
         self, rows: Float[Tensor, "N D"], wanted: Wanted = None
@@ -116,12 +132,16 @@ class TopLatents:
         """
         self.check(rows.shape, wanted)
         found, is_open = np.empty((len(rows), len(self.latents)), np.float32), np.empty(len(rows), np.bool_)
-        _over(len(rows), _loops().read_top, _array(rows), *self.arguments(wanted), found, is_open)
+        _over(len(rows), _top_loops().read_top, _array(rows), *self.arguments(wanted), found, is_open)
         return torch.from_numpy(found), torch.from_numpy(is_open)
 
     def check(self, shape: Sequence[int], wanted: Wanted) -> None:
         """Args: shape: of the rows. Raises: ValueError: as the call."""
         _check_rows(shape, wanted, len(self.origin), len(self.latents))
+
+    def settles(self, n_rows: int) -> bool:
+        """Is none of so many rows left open, whatever they are?"""
+        return n_rows <= MOST_LOOKED_ON or self._room == len(self.W_enc)
 
     @cached_property
     def _room(self) -> int:
@@ -131,10 +151,24 @@ class TopLatents:
     def arguments(self, wanted: Wanted) -> tuple[_Argument, ...]:
         """What a loop takes of it."""
         which = _ALL_WANTED if wanted is None else wanted
-        return self.W_enc, self.b_enc, self.origin, self.k, self.latents, self._room, which
+        near = self.rounded.codes, self.rounded.units, self.rounded.errors
+        return self.W_enc, self.b_enc, near, self.origin, self.k, self.latents, self._room, which
 
 
 LatentLoop = FewLatents | TopLatents
+
+
+def kept_of(pre: Float[Tensor, "N L"], k: int, latents: Sequence[int]) -> Float[Tensor, "N K"]:
+    """Activations of some latents of TopK, of pre-activations of all, which a loop can read: see `TopLatents`.
+
+    Raises:
+        ValueError: a latent that there is not.
+    """
+    which = np.array(latents, np.int64)
+    _check_latents(which, pre.shape[1])
+    found = np.empty((len(pre), len(which)), np.float32)
+    _over(len(pre), _top_loops().keep_top, _array(pre), k, which, found)
+    return torch.from_numpy(found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,8 +220,10 @@ class Movements:
         """What is read and moved of rows of this shape [B, P, D], ready to be called with them.
 
         Raises:
-            ValueError: as both calls.
+            ValueError: as both calls; or so many rows that the reader may leave one open.
         """
+        if not reader.settles(shape[:-1].numel()):
+            raise ValueError(f"rows: {shape[:-1].numel()}, of which some may be left open; read them first")
         reader.check(shape, wanted)
         self._check(shape, factor, held, len(reader.directions if isinstance(reader, FewLatents) else reader.latents))
         loops = _loops()
@@ -222,14 +258,14 @@ class ReadAndMove:
     """
 
     shape: torch.Size
-    loop: Callable[..., tuple[bool, bool]]
+    loop: Callable[..., bool]
     given: tuple[_Argument, ...]
 
     def takes(self, rows: Tensor) -> bool:
         return rows.shape == self.shape and is_looped(rows)
 
-    def __call__(self, rows: Float[Tensor, "B P D"]) -> tuple[Float[Tensor, "B P D"], Bool[Tensor, "B P"], bool] | None:
-        """As `Movements`, and whether all numbers of the rows that moved are finite. None: a row is open.
+    def __call__(self, rows: Float[Tensor, "B P D"]) -> tuple[Float[Tensor, "B P D"], Bool[Tensor, "B P"], bool]:
+        """As `Movements`, and whether all numbers of the rows that moved are finite.
 
         Raises:
             ValueError: rows of another shape, or that no loop reads.
@@ -240,13 +276,17 @@ class ReadAndMove:
             )
         rows = rows.contiguous()
         moved, has_moved = torch.empty_like(rows), torch.empty(self.shape[:2], dtype=torch.bool)
-        is_settled, are_finite = self.loop(rows.data_ptr(), moved.data_ptr(), has_moved.data_ptr(), *self.given)
-        return (moved, has_moved, are_finite) if is_settled else None
+        return moved, has_moved, self.loop(rows.data_ptr(), moved.data_ptr(), has_moved.data_ptr(), *self.given)
 
 
 def is_in_one_thread(n_rows: int) -> bool:
     """Does a loop over so many rows run in the thread that calls it?"""
     return n_rows <= _ROWS_OF_THREAD or torch.get_num_threads() == 1
+
+
+def _check_latents(latents: Int[np.ndarray, " K"], n_latents: int) -> None:
+    if len(latents) and not 0 <= latents.min() <= latents.max() < n_latents:
+        raise ValueError(f"latents: {latents.tolist()}, where there are {n_latents}")
 
 
 def _check_rows(shape: Sequence[int], wanted: Wanted, width: int, n_read: int) -> None:
@@ -270,6 +310,13 @@ def _loops() -> ModuleType:
     from mohole.kernels import few_loops  # numba takes 0.3 s to import: only where rows are read
 
     return few_loops
+
+
+@cache
+def _top_loops() -> ModuleType:
+    from mohole.kernels import top_loops
+
+    return top_loops
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -17,14 +17,12 @@ from numba.core.cgutils import voidptr_t
 from numba.extending import intrinsic
 
 from mohole.kernels import compiling_loops  # noqa: F401  # it is told of
+from mohole.kernels.top_loops import centre, read_top
 
 # As in `loops`. Only the sum of a dot product may be taken in another order. Elsewhere c + (a - b) is taken as it is written:
 # in another order, a row that nothing is to move would move.
 _SUMS = {"contract", "reassoc", "nsz"}
 _IN_ORDER = {"contract", "nsz"}
-_TILE_NUMBERS = 1 << 13
-_FEW_LEFT = 16
-"""Rows that a loop goes on with to the last latent: for more, a product reads the encoder once for all of them."""
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS)
@@ -47,14 +45,6 @@ def _is_finite(row):
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_IN_ORDER)
 @no_type_check
-def _centre(row, origin, centred):
-    """centred [D]: the row less the origin, which is what encoder rows multiply."""
-    for i in range(len(centred)):
-        centred[i] = row[i] - origin[i]
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_IN_ORDER)
-@no_type_check
 def _few_of_row(centred, row, directions, coefficients, floor, wanted, found):
     """found [K]: latents that their own encoder rows decide on; 0 for what is not wanted."""
     bias, threshold, gain, offset = coefficients[0], coefficients[1], coefficients[2], coefficients[3]
@@ -66,65 +56,6 @@ def _few_of_row(centred, row, directions, coefficients, floor, wanted, found):
         if product + bias[k] > threshold[k]:
             value = product * gain[k] + offset[k]
             found[k] = floor if value < floor else value
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_IN_ORDER)
-@no_type_check
-def _foremost(centred, row, W_enc, b_enc, latents, wanted, found):
-    """found [K]: pre-activations that are positive, else 0. Which of them stands before the others; -1: none is positive."""
-    foremost = -1
-    for k in range(len(latents)):
-        found[k] = 0
-        if len(wanted) and not wanted[row, k]:
-            continue
-        value = _dot(centred, W_enc[latents[k]]) + b_enc[latents[k]]
-        if value > 0:
-            found[k] = value
-            is_first = foremost < 0 or value > found[foremost]
-            foremost = k if is_first or (value == found[foremost] and latents[k] < latents[foremost]) else foremost
-    return foremost
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_IN_ORDER)
-@no_type_check
-def _count(centred, W_enc, b_enc, own, own_value, n_before, n_kept, low, high):
-    """n_before, and how many of the latents [low, high) stand before one of that pre-activation; no further than to n_kept."""
-    for latent in range(low, high):
-        if latent == own:  # of itself, the sum might be taken in another order here
-            continue
-        value = _dot(centred, W_enc[latent]) + b_enc[latent]
-        n_before += value > own_value or (value == own_value and latent < own)
-        if n_before == n_kept:
-            break
-    return n_before
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-@no_type_check
-def _count_by_tiles(centred, found, foremost, n_before, left, n_left, W_enc, b_enc, n_kept, latents, low, high):
-    """Latents [low, high) are counted for the foremost of each row that is left; how many rows are left behind them.
-
-    found of a row whose foremost is silent becomes 0: so are the others. A tile stays in the nearest cache for all rows: encoder
-    rows that come from memory, of several KB each, cost what their memory does.
-    """
-    width = max(_TILE_NUMBERS // centred.shape[1], 1)
-    for first in range(low, high, width):
-        place = 0
-        while place < n_left:
-            i = left[place]
-            k = foremost[i]
-            n_before[i] = _count(
-                centred[i], W_enc, b_enc, latents[k], found[i, k], n_before[i], n_kept, first, min(first + width, high)
-            )
-            if n_before[i] == n_kept:
-                found[i] = 0
-                n_left -= 1
-                left[place] = left[n_left]
-            else:
-                place += 1
-        if n_left == 0:
-            break
-    return n_left
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_IN_ORDER)
@@ -173,42 +104,8 @@ def read_few(rows, directions, origin, coefficients, floor, wanted, found, low, 
     """found [N, K]."""
     centred = np.empty(rows.shape[1], np.float32)
     for row in range(low, high):
-        _centre(rows[row], origin, centred)
+        centre(rows[row], origin, centred)
         _few_of_row(centred, row, directions, coefficients, floor, wanted, found[row])
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-@no_type_check
-def read_top(rows, W_enc, b_enc, origin, n_kept, latents, room, wanted, found, is_open, low, high):
-    """found [N, K]: latents of which a row keeps n_kept, or fewer; numbers of a row that is_open [N] mean nothing.
-
-    A latent whose pre-activation is not positive is silent, and so is one that n_kept latents stand before. Where the foremost of
-    those that are read is silent, all are. Where `room` latents do not say so of more than a few rows, these are left open.
-    """
-    n = high - low
-    centred, foremost = np.empty((n, rows.shape[1]), np.float32), np.empty(n, np.int64)
-    left, n_before, n_left = np.empty(n, np.int64), np.zeros(n, np.int64), 0
-    own = found[low:high]
-    for i in range(n):
-        is_open[low + i] = False
-        _centre(rows[low + i], origin, centred[i])
-        foremost[i] = _foremost(centred[i], low + i, W_enc, b_enc, latents, wanted, own[i])
-        if foremost[i] >= 0:
-            left[n_left] = i
-            n_left += 1
-    given = W_enc, b_enc, n_kept, latents
-    n_left = _count_by_tiles(centred, own, foremost, n_before, left, n_left, *given, 0, room)
-    if n_left > _FEW_LEFT and room < len(W_enc):
-        for place in range(n_left):
-            is_open[low + left[place]] = True
-        return
-    n_left = _count_by_tiles(centred, own, foremost, n_before, left, n_left, *given, room, len(W_enc))
-    for place in range(n_left):
-        i = left[place]
-        for k in range(len(latents)):
-            if own[i, k] > 0 and k != foremost[i]:
-                n_own = _count(centred[i], W_enc, b_enc, latents[k], own[i, k], 0, n_kept, 0, len(W_enc))
-                own[i, k] = own[i, k] if n_own < n_kept else 0
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -259,35 +156,32 @@ def read_few_and_move(
     rows_at, moved_at, has_moved_at, n_texts, n_positions, width,
     directions, origin, coefficients, floor, wanted, factor, columns, numbers, along, held,
 ):  # fmt: skip
-    """`read_few`, then `move`, of float32 and bool at these addresses: (is no row open, are all rows that moved finite)."""
+    """`read_few`, then `move`, of float32 and bool at these addresses: are all rows that moved finite?"""
     rows, moved = _at(rows_at, (n_texts, n_positions, width)), _at(moved_at, (n_texts, n_positions, width))
     has_moved = numba.carray(_pointer(has_moved_at), (n_texts, n_positions), np.bool_)
     centred, read = np.empty(width, np.float32), np.empty(len(directions), np.float32)
     for row in range(n_texts * n_positions):
         text, position = row // n_positions, row % n_positions
         given, here = rows[text, position], _held_at(held, text, position)
-        _centre(given, origin, centred)
+        centre(given, origin, centred)
         _few_of_row(centred, row, directions, coefficients, floor, wanted, read)
         has_moved[text, position] = _move_row(
             given, row, read, factor, columns, numbers, along, here, moved[text, position]
         )
-    return True, _are_finite(moved, has_moved)
+    return _are_finite(moved, has_moved)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def read_top_and_move(
     rows_at, moved_at, has_moved_at, n_texts, n_positions, width,
-    W_enc, b_enc, origin, n_kept, latents, room, wanted, factor, columns, numbers, along, held,
+    W_enc, b_enc, rounded, origin, n_kept, latents, room, wanted, factor, columns, numbers, along, held,
 ):  # fmt: skip
-    """`read_top`, then `move`: as `read_few_and_move`. Where a row is open, nothing is written."""
+    """`read_top`, then `move`: as `read_few_and_move`, of as many rows as leave none open."""
     rows, moved = _at(rows_at, (n_texts, n_positions, width)), _at(moved_at, (n_texts, n_positions, width))
     has_moved = numba.carray(_pointer(has_moved_at), (n_texts, n_positions), np.bool_)
     n = n_texts * n_positions
     flat, found = rows.reshape(n, width), np.empty((n, len(latents)), np.float32)
-    is_open = np.empty(n, np.bool_)
-    read_top(flat, W_enc, b_enc, origin, n_kept, latents, room, wanted, found, is_open, 0, n)
-    if is_open.any():
-        return False, False
+    read_top(flat, W_enc, b_enc, rounded, origin, n_kept, latents, room, wanted, found, np.empty(n, np.bool_), 0, n)
     move(rows, found, factor, columns, numbers, along, held, moved, has_moved, 0, n)
-    return True, _are_finite(moved, has_moved)
+    return _are_finite(moved, has_moved)

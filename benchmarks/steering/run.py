@@ -2,12 +2,13 @@
 
     python benchmarks/steering/run.py --run runs/demo --peers-python PYTHON     # with torch, transformers and repeng
     python benchmarks/steering/run.py --run runs/demo --only soak --minutes 10
+    python benchmarks/steering/run.py --run runs/demo --only engine --real runs/stories MODEL    # recipes/stories260k.toml
 
 `engine`: one batch of continuations, all as they are or all steered, in turn; `ratio` is tokens in a CPU-second, steered of
 unsteered, the median of rounds that stand side by side; by clamps of one latent, of eight, and of another one in each row. The
-dictionary is the run's own, or one that is drawn; the model the run's own, or one of GPT-2's size with drawn weights, whose
-passes take longer than milliseconds. Each row has a prompt of its own, as long as the others: equal ones would be run once, but
-under other clamps.
+dictionary is the run's own, or one that is drawn; the model the run's own, one of GPT-2's size with drawn weights, whose passes
+take longer than milliseconds, or that of `--real`, another run, with its dictionary. Each row has a prompt of its own, as long as
+the others: equal ones would be run once, but under other clamps.
 `clients`: `mohole serve` as a process of its own, clients that stream in another; each request one after the other, then all at
 once; every text is compared. `replicas`: the same clients at once, of one process, two workers, two replicas of Ray Serve.
 `soak`: clients that come, ask for other things and go away half-way, and the server's memory meanwhile. `peers`: one batch
@@ -82,6 +83,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", choices=["engine", "clients", "replicas", "soak", "peers"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batches", type=int, nargs="+", default=[16, 64], help="of engine, with the run's own model")
+    parser.add_argument(
+        "--real", nargs=2, metavar=("RUN", "MODEL"), help="of engine: a run of another model, and its folder"
+    )
     parser.add_argument("--skip-large", action="store_true", help="of engine: the run's own model alone")
     parser.add_argument("--n-clients", type=int, default=64)
     parser.add_argument("--minutes", type=float, default=0.0, help="of the soak; 0: none")
@@ -93,6 +97,7 @@ def _arguments() -> argparse.Namespace:
 def _said(arguments: argparse.Namespace) -> str:
     said = f" --only {arguments.only}" if arguments.only else ""
     said += f" --batches {' '.join(map(str, arguments.batches))}" if arguments.only == "engine" else ""
+    said += " --real REAL MODEL" if arguments.real else ""
     said += " --skip-large" if arguments.skip_large else ""
     said += f" --rounds {arguments.rounds} --n-clients {arguments.n_clients}"
     said += f" --minutes {arguments.minutes:g}" if arguments.minutes else ""
@@ -112,13 +117,17 @@ def engine(arguments: argparse.Namespace) -> object:
         (large, _drawn(large, 16 * large.d_model, JumpReLU()), [16], 16),
         (large, _drawn(large, 16 * large.d_model, TopK(k=64)), [16], 16),
     ]  # fmt: skip
+    if arguments.real:
+        run, folder = Path(arguments.real[0]), arguments.real[1]
+        real = SearchedRun.open(run)
+        cases += [(real.load_model(folder), Sources.of_run(run, [real.places[0].reads[0]]), arguments.batches, 100)]
     found = []
     for model, of, batches, n_new in cases:
-        (dictionary,) = of.dictionaries.values()
+        ((hookpoint, dictionary),) = of.dictionaries.items()
         size = sum(weight.numel() for weight in model.hf.parameters())
         for batch in batches:
             for name, latents in _latents(batch).items():
-                clamps = [[Clamp(latent, value=2.0, hookpoint=HOOKPOINT) for latent in each] for each in latents]
+                clamps = [[Clamp(latent, value=2.0, hookpoint=hookpoint) for latent in each] for each in latents]
                 plans = [make_plan(model, each, of) for each in clamps]
                 found.append({
                     "model": f"{Path(model.name).name}, {size} weights",

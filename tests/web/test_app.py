@@ -191,7 +191,8 @@ def test_a_map_of_a_million_points_moves(tab):
     tab.on("request", lambda request: asked.append(request.url) if "/map/" in request.url else None)
     tab.evaluate("location.hash = location.hash.split('?')[0] + '?at=16,0,6'")  # nothing of it has been in view
     expect(tab.locator(".census")).to_have_text("1M features", timeout=20_000)  # closer in there are all
-    assert any(url.endswith("/map/tiles/6/47/20") for url in asked), asked
+    # The last of what lies here; the empty ones below it are asked for only while nobody knows yet that they are.
+    assert any(url.endswith("/map/tiles/4/11/5") for url in asked), asked
     assert len(asked) == len(set(asked))
     assert all("/map/tiles/" in url for url in asked)
     tab.get_by_label("Search", exact=True).fill("bridges")

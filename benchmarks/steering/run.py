@@ -5,10 +5,10 @@
     python benchmarks/steering/run.py --run runs/demo --only engine --real runs/stories MODEL    # recipes/stories260k.toml
 
 `engine`: one batch of continuations, all as they are or all steered, in turn; `ratio` is tokens in a CPU-second, steered of
-unsteered, the median of rounds that stand side by side; by clamps of one latent, of eight, and of another one in each row. The
-dictionary is the run's own, or one that is drawn; the model the run's own, one of GPT-2's size with drawn weights, whose passes
-take longer than milliseconds, or that of `--real`, another run, with its dictionary. Each row has a prompt of its own, as long as
-the others: equal ones would be run once, but under other clamps.
+unsteered, the median of rounds that stand side by side, and `within` its 95 % interval; by clamps of one latent, of eight, and of
+another one in each row. The dictionary is the run's own, or one that is drawn; the model the run's own, one of GPT-2's size with
+drawn weights, whose passes take longer than milliseconds, or that of `--real`, another run, with its dictionary. Each row has a
+prompt of its own, as long as the others: equal ones would be run once, but under other clamps.
 `clients`: `mohole serve` as a process of its own, clients that stream in another; each request one after the other, then all at
 once; every text is compared. `replicas`: the same clients at once, of one process, two workers, two replicas of Ray Serve.
 `soak`: clients that come, ask for other things and go away half-way, and the server's memory meanwhile. `peers`: one batch
@@ -20,6 +20,7 @@ import argparse
 import asyncio
 import datetime
 import json
+import math
 import os
 import random
 import re
@@ -182,12 +183,19 @@ async def _side_by_side(model: LanguageModel, plans: Sequence[Plan], batch: int,
             pairs.append((first, second) if turn % 2 == 0 else (second, first))
     finally:
         running.close()
+    ratios = [round(steered / plain, 3) for plain, steered in pairs]
     return {
         "tokens_per_cpu_second": round(statistics.median(plain for plain, _ in pairs)),
         "tokens_per_cpu_second_steered": round(statistics.median(steered for _, steered in pairs)),
-        "ratio": round(statistics.median(steered / plain for plain, steered in pairs), 3),
-        "ratios": [round(steered / plain, 3) for plain, steered in pairs],
-    }
+        "ratio": round(statistics.median(ratios), 3), "within": _of_median(ratios), "ratios": ratios,
+    }  # fmt: skip
+
+
+def _of_median(values: Sequence[float]) -> tuple[float, float]:
+    """Its 95 % interval: the values of ranks n/2 -+ 0.98 sqrt(n), between which it is, whatever they are distributed like."""
+    ordered, n = sorted(values), len(values)
+    around = 0.98 * math.sqrt(n)
+    return ordered[max(0, math.floor(n / 2 - around) - 1)], ordered[min(n - 1, math.ceil(n / 2 + around))]
 
 
 async def _read(running: BatchingEngine, ask: Ask) -> int:

@@ -293,6 +293,30 @@ def test_what_is_ready_for_one_shape_refuses_another(no_shape_checks: None) -> N
             ready(wrong)
 
 
+def test_which_rows_moved_stays_said_however_many_passes_follow() -> None:
+    """Its memory is made for many passes at once, and is no other pass's as long as anybody holds it."""
+    random = np.random.default_rng(12)
+    reader = FewLatents(numbers(random, 1, 16), numbers(random, 16), numbers(random, 4, 1), np.float32(0))
+    held = torch.ones(5, 1, 1, dtype=torch.bool)
+    own = Movements(
+        np.full((2, 1), -1), np.array([[1.0], [0], [-np.inf], [np.inf], [0]], np.float32), np.ones((1, 16), np.float32)
+    )
+    held[2] = False
+    some, rows = own.after_reading(reader, torch.Size((5, 1, 16)), None, None, held), torch.zeros(5, 1, 16)
+    said = [some(rows)[1] for _ in range(200)]
+    assert len({each.data_ptr() for each in said}) == 200
+    said[100].fill_(True)
+    assert all(torch.equal(each, held[..., 0]) for i, each in enumerate(said) if i != 100)
+
+
+def test_what_a_loop_would_read_as_another_type_is_refused() -> None:
+    random = np.random.default_rng(13)
+    shape, wide = torch.Size((4, 1, 16)), numbers(random, 3, 16).astype(np.float64)
+    few = FewLatents(wide, numbers(random, 16), numbers(random, 4, 3), np.float32(0))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="an array of float64, where a loop reads float32"):
+        movements(random, 3, 3, 16).after_reading(few, shape, None, None, None)
+
+
 def test_rows_that_do_not_stand_side_by_side_are_moved_as_those_that_do() -> None:
     random = np.random.default_rng(10)
     few = FewLatents(numbers(random, 3, 16), numbers(random, 16), numbers(random, 4, 3), np.float32(0))

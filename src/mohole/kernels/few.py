@@ -26,6 +26,8 @@ from mohole.kernels.eight_bits import NOT_ROUNDED, EightBits
 Wanted = Bool[np.ndarray, "N K"] | None
 """Which latents are read of which row; None: all of every row."""
 _Argument = np.ndarray | np.float32 | int | tuple[np.ndarray, ...]
+_Tabled = tuple[str, tuple[np.ndarray, ...]]
+"""Arrays in the order of a loop's table, and as what it reads each of them, in numpy's letters."""
 _MOST_LATENTS = 16
 """Latents of a row that a loop reads; more are read by torch's product, which takes less for each."""
 _SHARE, _LEAST = 8, 1024
@@ -35,6 +37,8 @@ MOST_LOOKED_ON = 16
 """Rows with which a loop goes on to the last latent: for more, a product reads the encoder once for all of them."""
 _ROWS_OF_THREAD = 256
 """Rows up to which waking another thread takes longer than the loop."""
+_PASSES = 64
+"""For so many, memory of a few bytes is made at once."""
 _IN_MEMORY = (Tensor, torch.nn.Parameter)
 """Kinds of tensors whose address is where their numbers are. That of another kind, as a `DTensor`, may be 0."""
 # What loops take for what is not given: arrays of no rows.
@@ -90,6 +94,11 @@ class FewLatents:
     def arguments(self, wanted: Wanted) -> tuple[_Argument, ...]:
         """What a loop takes of it."""
         return self.directions, self.origin, self.coefficients, self.floor, _ALL_WANTED if wanted is None else wanted
+
+    def tabled(self, wanted: Wanted) -> _Tabled:
+        """The same for a loop that takes a table."""
+        which = _ALL_WANTED if wanted is None else wanted
+        return "?ffff", (which, self.origin, self.directions, self.coefficients, np.array([self.floor]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +162,12 @@ class TopLatents:
         which = _ALL_WANTED if wanted is None else wanted
         near = self.rounded.codes, self.rounded.units, self.rounded.errors
         return self.W_enc, self.b_enc, near, self.origin, self.k, self.latents, self._room, which
+
+    def tabled(self, wanted: Wanted) -> _Tabled:
+        """The same for a loop that takes a table."""
+        which, near = _ALL_WANTED if wanted is None else wanted, self.rounded
+        own = which, self.origin, self.W_enc, self.b_enc, self.latents, np.array([self.k, self._room], np.int64)
+        return "?fffqqbff", (*own, near.codes, near.units, near.errors)
 
 
 LatentLoop = FewLatents | TopLatents
@@ -228,7 +243,8 @@ class Movements:
         self._check(shape, factor, held, len(reader.directions if isinstance(reader, FewLatents) else reader.latents))
         loops = _loops()
         loop = loops.read_few_and_move if isinstance(reader, FewLatents) else loops.read_top_and_move
-        return ReadAndMove(shape, loop, (*shape, *reader.arguments(wanted), *self._arguments(factor, held)))
+        kinds, read = reader.tabled(wanted)
+        return ReadAndMove(shape, loop, ("fqff?" + kinds, (*self._arguments(factor, held), *read)))
 
     @cached_property
     def _n_needed(self) -> int:
@@ -246,20 +262,31 @@ class Movements:
         if held is not None and (len(held) != n_texts or held.shape[1] not in (1, n_positions)):
             raise ValueError(f"held: shape {list(held.shape)}, where rows are {[n_texts, n_positions]}")
 
-    def _arguments(self, factor: Tensor | None, held: Tensor | None) -> tuple[_Argument, ...]:
+    def _arguments(self, factor: Tensor | None, held: Tensor | None) -> tuple[np.ndarray, ...]:
         where = _ALL_HELD if held is None else _array(held.expand(-1, -1, len(self.along)))
         return _NO_NUMBERS if factor is None else _array(factor), self.columns, self.numbers, self.along, where
 
 
-@dataclass(frozen=True, eq=False)
 class ReadAndMove:
     """Rows of one shape read and moved in one loop and one thread, for the few rows of most passes. What else it takes stays
     from pass to pass, and was compared and gathered once: each pass, that took as long as the loop.
     """
 
-    shape: torch.Size
-    loop: Callable[..., bool]
-    given: tuple[_Argument, ...]
+    def __init__(self, shape: torch.Size, loop: Callable[[int, int, int, int], bool], given: _Tabled) -> None:
+        """Args: given: what stands in the loop's table.
+
+        Raises:
+            ValueError: an array of another type, which the loop would not see.
+        """
+        self.shape, self.loop = shape, loop
+        for kind, array in zip(*given, strict=True):
+            if array.dtype != np.dtype(kind):
+                raise ValueError(f"an array of {array.dtype}, where a loop reads {np.dtype(kind)}")
+        self._given = [np.ascontiguousarray(array) for array in given[1]]
+        table = [(0, *shape), *((array.ctypes.data, *((1,) * (3 - array.ndim)), *array.shape) for array in self._given)]
+        self._table = np.array(table, np.int64)
+        self._table_at = self._table.ctypes.data
+        self._unused: list[Tensor] = []
 
     def takes(self, rows: Tensor) -> bool:
         return rows.shape == self.shape and is_looped(rows)
@@ -275,8 +302,14 @@ class ReadAndMove:
                 f"rows: {rows.dtype} of shape {list(rows.shape)}, where float32 of {list(self.shape)} is needed"
             )
         rows = rows.contiguous()
-        moved, has_moved = torch.empty_like(rows), torch.empty(self.shape[:2], dtype=torch.bool)
-        return moved, has_moved, self.loop(rows.data_ptr(), moved.data_ptr(), has_moved.data_ptr(), *self.given)
+        moved, has_moved = torch.empty_like(rows), self._fresh()
+        return moved, has_moved, self.loop(rows.data_ptr(), moved.data_ptr(), has_moved.data_ptr(), self._table_at)
+
+    def _fresh(self) -> Bool[Tensor, "B P"]:
+        """Memory for which rows moved, of one pass alone. Made for many at once: behind a pass, that takes 13 microseconds."""
+        if not self._unused:
+            self._unused.extend(torch.empty((_PASSES, *self.shape[:2]), dtype=torch.bool).unbind())
+        return self._unused.pop()
 
 
 def is_in_one_thread(n_rows: int) -> bool:

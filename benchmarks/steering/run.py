@@ -4,9 +4,9 @@
     python benchmarks/steering/run.py --run runs/demo --only soak --minutes 10
     python benchmarks/steering/run.py --run runs/demo --only engine --real runs/stories MODEL    # recipes/stories260k.toml
 
-`engine`: one batch of continuations, all as they are or all steered, in turn; `ratio` is tokens in a CPU-second, steered of
-unsteered, the median of rounds that stand side by side, and `within` its 95 % interval; by clamps of one latent, of eight, and of
-another one in each row. The dictionary is the run's own, or one that is drawn; the model the run's own, one of GPT-2's size with
+`engine`: one batch of continuations as they are and the same steered, a token each in turn; `ratio` is tokens in a CPU-second,
+steered of unsteered, the median of batches, and `within` its 95 % interval; by clamps of one latent, of eight, and of another one
+in each row. The dictionary is the run's own, or one that is drawn; the model the run's own, one of GPT-2's size with
 drawn weights, whose passes take longer than milliseconds, or that of `--real`, another run, with its dictionary. Each row has a
 prompt of its own, as long as the others: equal ones would be run once, but under other clamps.
 `clients`: `mohole serve` as a process of its own, clients that stream in another; each request one after the other, then all at
@@ -30,7 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,8 @@ import torch
 from mohole.act import NOTHING, Add, Clamp, Plan, Sources, Vector, make_plan, steer_rows
 from mohole.config import JumpReLU, TopK
 from mohole.dictionary import SparseAutoencoder
-from mohole.engine import Ask, BatchingEngine, Sampling, Written
+from mohole.engine import Ask, BatchingEngine, Event, Sampling
+from mohole.engine.stream import Stream, deliver
 from mohole.model import LanguageModel, new_model
 from mohole.model.chat import chat_tokens
 from mohole.model.source import find_model
@@ -159,30 +160,49 @@ def _drawn(model: LanguageModel, n_latents: int, nonlinearity: JumpReLU | TopK) 
     return Sources.of([SparseAutoencoder(HOOKPOINT, nonlinearity, ways, zeros[0], ways.clone(), zeros[1], threshold)])
 
 
+class _ByHand(BatchingEngine):
+    """Its rounds are run by who measures, so that two go on in turn: a neighbour on the machine slows both."""
+
+    def _work(self) -> None:
+        """No thread of its own."""
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._waiting or self._cohorts)
+
+    def go_on(self) -> float:
+        """CPU-seconds of one round: everybody's next token, and its telling."""
+        began = time.process_time()
+        told: dict[Stream, list[Event | Exception]] = {}
+        self._round(told)
+        deliver(told)
+        return time.process_time() - began
+
+
 async def _side_by_side(model: LanguageModel, plans: Sequence[Plan], batch: int, n_new: int, rounds: int) -> Json:
-    running = BatchingEngine(model)
-    running._ends = frozenset()  # all write as much, so that batches are as full
     texts = [chat_tokens(model.tokenizer, [("user", f"What are you? {10 + row}")])[0].tolist() for row in range(batch)]
     assert len(set(map(len, texts))) == 1, "one is longer: the others would stand behind padding"
 
-    async def round_of(own: Sequence[Plan]) -> float:
-        asks = [
-            Ask(tuple(text), (Sampling(1.0, seed=row),), n_new, own[row % len(own)]) for row, text in enumerate(texts)
-        ]
-        began = time.process_time()
-        await asyncio.gather(*(_read(running, ask) for ask in asks))
-        return batch * n_new / (time.process_time() - began)
+    def with_all(own: Sequence[Plan]) -> _ByHand:
+        running = _ByHand(model)
+        running._ends = frozenset()  # all write as much, so that batches are as full
+        for row, text in enumerate(texts):
+            ask = Ask(tuple(text), (Sampling(1.0, seed=row),), n_new, own[row % len(own)])
+            running._take(running._rows(ask, Stream()))
+        return running
 
-    try:
-        await round_of([NOTHING])
-        await round_of(plans)
-        pairs = []
-        for turn in range(rounds):  # neither is always the first
-            ways = ([NOTHING], plans) if turn % 2 == 0 else (plans, [NOTHING])
-            first, second = [await round_of(way) for way in ways]
-            pairs.append((first, second) if turn % 2 == 0 else (second, first))
-    finally:
-        running.close()
+    async def of_a_batch(turn: int) -> tuple[float, float]:
+        both, seconds = (with_all([NOTHING]), with_all(plans)), [0.0, 0.0]
+        while any(running.is_busy for running in both):
+            turn += 1
+            for which in (turn % 2, 1 - turn % 2):  # neither is always the first
+                seconds[which] += both[which].go_on()
+            await asyncio.sleep(0)  # what is told is heard
+        assert all(running.counters.n_written_tokens == batch * n_new for running in both)
+        return batch * n_new / seconds[0], batch * n_new / seconds[1]
+
+    await of_a_batch(0)
+    pairs = [await of_a_batch(turn) for turn in range(rounds)]
     ratios = [round(steered / plain, 3) for plain, steered in pairs]
     return {
         "tokens_per_cpu_second": round(statistics.median(plain for plain, _ in pairs)),
@@ -196,11 +216,6 @@ def _of_median(values: Sequence[float]) -> tuple[float, float]:
     ordered, n = sorted(values), len(values)
     around = 0.98 * math.sqrt(n)
     return ordered[max(0, math.floor(n / 2 - around) - 1)], ordered[min(n - 1, math.ceil(n / 2 + around))]
-
-
-async def _read(running: BatchingEngine, ask: Ask) -> int:
-    async with aclosing(running.answer(ask)) as events:
-        return len([event async for event in events if isinstance(event, Written)])
 
 
 # --- clients of a server

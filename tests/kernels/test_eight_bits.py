@@ -272,8 +272,8 @@ def test_an_encoder_that_does_not_count_its_writes_is_not_rounded(small_ones_too
 
 
 def test_a_small_encoder_is_not_rounded() -> None:
-    assert eight_bits_of(torch.zeros(255, 128)) is NOT_ROUNDED
-    assert eight_bits_of(torch.zeros(256, 128)) is not NOT_ROUNDED
+    assert eight_bits_of(torch.zeros(511, 128)) is NOT_ROUNDED
+    assert eight_bits_of(torch.zeros(512, 128)) is not NOT_ROUNDED
 
 
 def test_codes_of_another_encoder_are_refused() -> None:

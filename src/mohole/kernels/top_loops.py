@@ -15,6 +15,8 @@ from mohole.kernels.few_products import LANES, ROWS, one_product, products_of
 
 _TILE_BYTES, _TILE_LATENTS = 1 << 15, 64
 _ROOM_FOR_DOUBT = 512
+_COUNTED_AT_ONCE = 64
+"""Latents of which none is noted where all are sure, as most are: to count takes a third of what it takes to note them."""
 _EXACT_SHARE = 8
 """This part of the latents is looked at by encoder rows, codes or not: it settles most rows."""
 _ZERO = np.int64(0)
@@ -125,10 +127,10 @@ def _foremost(centred, left, place, row, W_enc, b_enc, latents, wanted, found, p
 @no_type_check
 def _n_before(products, b_enc, first, judged, value):
     """How many of the latents from `first` on, whose products these are, stand before one of that pre-activation."""
-    n = 0
+    n, biases, n_lower = np.int32(0), b_enc[first : first + len(products)], judged - first
     for c in range(len(products)):
-        own = products[c] + b_enc[first + c]
-        n += (own > value) | ((own == value) & (first + c < judged))
+        own = products[c] + biases[c]
+        n += np.int32((own > value) | ((own == value) & (c < n_lower)))
     return n
 
 
@@ -172,20 +174,37 @@ def _count_by_tiles(rows, left, n_left, encoder, n_kept, low, high):
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
+def _ahead(product, bias, unit, error, length, value):
+    """(how far a latent stands before one of that pre-activation, by its code; is that sure?)"""
+    ahead = product * unit + bias - value
+    doubt = error * length + _OF_BIAS * abs(bias) + _LEAST
+    # Products with codes may overflow where those with their rows do not, and parts of sums where the sums do not. NaN is never
+    # sure.
+    return ahead, (abs(ahead) > doubt) & (abs(ahead) < _MOST_SURE)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
 def _n_certain(products, first, encoder, length, value, doubtful, n_doubtful):
     """(how many surely stand before one of that pre-activation, n_doubtful with those that may, which are noted)."""
     n = 0
-    for c in range(len(products)):
-        latent = first + c
-        bias = encoder.b_enc[latent]
-        ahead = products[c] * encoder.units[latent] + bias - value
-        doubt = encoder.errors[latent] * length + _OF_BIAS * abs(bias) + _LEAST
-        # Products with codes may overflow where those with their rows do not, and parts of sums where the sums do not. NaN is
-        # never sure.
-        is_sure = (abs(ahead) > doubt) & (abs(ahead) < _MOST_SURE)
-        n += is_sure & (ahead > 0)
-        doubtful[n_doubtful] = latent
-        n_doubtful += not is_sure
+    for low in range(0, len(products), _COUNTED_AT_ONCE):
+        found = products[low : low + _COUNTED_AT_ONCE]
+        at, to = first + low, first + low + len(found)
+        biases, units, errors = encoder.b_enc[at:to], encoder.units[at:to], encoder.errors[at:to]
+        n_ahead, n_sure = np.int32(0), np.int32(0)
+        for c in range(len(found)):
+            ahead, is_sure = _ahead(found[c], biases[c], units[c], errors[c], length, value)
+            n_ahead += np.int32(is_sure & (ahead > 0))
+            n_sure += np.int32(is_sure)
+        if n_sure == len(found):
+            n += n_ahead
+            continue
+        for c in range(len(found)):
+            ahead, is_sure = _ahead(found[c], biases[c], units[c], errors[c], length, value)
+            n += is_sure & (ahead > 0)
+            doubtful[n_doubtful] = at + c
+            n_doubtful += not is_sure
     return n, n_doubtful
 
 

@@ -185,7 +185,9 @@ def test_only_the_answer_is_the_response() -> None:
 def test_an_addition_at_strength_0_is_the_unsteered_model() -> None:
     found = swept((Add(A, value=3.0),), strengths=(0.0,), concept=Concept((), CONCEPT.words, "made up"))
     assert found.points[0].texts == found.unsteered.texts
-    assert values(found.points[0]) == values(found.unsteered)
+    # Equal rows of one batch differ in their last bit on some processors.
+    for name, own in values(found.points[0]).items():
+        assert values(found.unsteered)[name] == pytest.approx(own, rel=1e-6), name
     assert "active" not in found.unsteered.measures
     assert found.effect == "words"
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -85,6 +86,10 @@ def test_an_error_keeps_its_kind_and_words_and_stops_the_others(executor: Execut
         executor.run(
             [Task("slow", tasks.wait_and_clean, (waiting,)), Task("bad", tasks.fail, ("train.k: 0 is too small",))]
         )
+    # Seen once in many runs on a busy machine: Ray said that the other was cancelled before it had unwound.
+    end = time.monotonic() + 10
+    while waiting.exists() and time.monotonic() < end:
+        time.sleep(0.05)
     assert not waiting.exists()
     with pytest.raises(FileNotFoundError) as caught:
         executor.run([Task("bad", tasks.open_missing, (tmp_path / "nowhere",))])
